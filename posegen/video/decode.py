@@ -1,0 +1,139 @@
+"""Frames by their index: seeks to the key frame before, decodes only what is needed, converts only what is wanted.
+
+One swscale pass turns a picture into RGB of the wanted size: area averaging, so that small pictures do not alias.
+Colours: the matrix and range that the stream states; where it states no matrix, BT.709 for HD sizes, else
+BT.601, as players do. Transfer functions are left alone: HDR pictures come out flat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+
+from posegen.profiling import timed
+from posegen.video.container import VideoError, intact_frames, open_video
+from posegen.video.probe import VideoInfo
+
+SEEK_OVER = 8  # frames; decoding this many costs about what a seek does
+UNSPECIFIED = 2  # AVColorSpace
+
+
+def read_frames(
+    info: VideoInfo,
+    indices: Sequence[int] | np.ndarray,
+    size: tuple[int, int] | None = None,
+    chunk: int = 32,
+    threads: int = 1,
+) -> Iterator[np.ndarray]:
+    """Yields the frames `indices` (ascending, may repeat) as (n, H, W, 3) uint8 RGB, n <= `chunk`, upright.
+
+    `size` is the displayed (width, height) to scale to, by default that of the video. Holds one chunk and the
+    decoder's few pictures at a time. Raises `VideoError` naming the time where a wanted frame is damaged, and
+    ValueError for indices that are out of range or descend.
+    """
+    wanted = np.asarray(indices, np.int64)
+    if len(wanted) and (wanted[0] < 0 or wanted[-1] >= len(info.frame_times) or np.any(np.diff(wanted) < 0)):
+        raise ValueError(
+            f"{info.path}: frame indices must ascend from 0 to {len(info.frame_times) - 1}; sort them first."
+        )
+    if len(wanted) == 0:
+        return
+    chunks = _chunks(info, wanted, size or (info.width, info.height), chunk, threads)
+    while True:
+        with timed("decode"):
+            frames = next(chunks, None)
+        if frames is None:
+            return
+        yield frames
+
+
+def _chunks(
+    info: VideoInfo, wanted: np.ndarray, size: tuple[int, int], chunk: int, threads: int
+) -> Iterator[np.ndarray]:
+    distinct, repeats = np.unique(wanted, return_counts=True)
+    convert = _Converter(info, size)
+    filled, left = 0, len(wanted)
+    frames = np.empty((min(chunk, left), size[1], size[0], 3), np.uint8)
+    for frame, count in zip(_frames(info, distinct, threads), repeats, strict=True):
+        picture = convert(frame)
+        for _ in range(count):
+            frames[filled] = picture
+            filled, left = filled + 1, left - 1
+            if filled == len(frames):
+                yield frames
+                filled, frames = 0, np.empty((min(chunk, left), *frames.shape[1:]), np.uint8)
+
+
+def _frames(info: VideoInfo, wanted: np.ndarray, threads: int) -> Iterator[VideoFrame]:
+    """Yields the distinct `wanted` frames, each run of them from the key frame before it."""
+    index_of = {stamp: index for index, stamp in enumerate(info.stamps.tolist())}
+    keys = info.key_frames[np.searchsorted(info.key_frames, wanted, side="right") - 1]
+    runs = np.split(wanted, np.flatnonzero(keys[1:] > wanted[:-1] + SEEK_OVER) + 1)
+    with open_video(info.path, threads) as (container, stream):
+        for run in runs:
+            yield from _read_run(info, run, container, stream, index_of)
+
+
+def _read_run(
+    info: VideoInfo, run: np.ndarray, container: InputContainer, stream: VideoStream, index_of: dict[int, int]
+) -> Iterator[VideoFrame]:
+    """Yields the frames of `run`; where one does not come, tries once more from two key frames earlier.
+
+    The second try is for streams that recover step by step (no clean key frames) and for seeks that land late.
+    """
+    key = int(np.searchsorted(info.key_frames, run[0], side="right")) - 1
+    left = list(reversed(run.tolist()))
+    for start in (0,) if info.numbered else (key, max(0, key - 2)):
+        if not info.numbered:
+            container.seek(int(info.stamps[info.key_frames[start]]), stream=stream)
+        wanted = set(info.stamps[left].tolist())
+        for frame in intact_frames(container, stream, info.numbered, wanted):
+            index = index_of.get(frame.pts, -1)
+            if index > left[-1]:
+                break
+            if index == left[-1]:
+                left.pop()
+                yield frame
+            if not left:
+                return
+    raise VideoError(
+        f"{info.path}: the frame at {info.frame_times[left[-1]]:.3f} s cannot be decoded, the file is damaged there; "
+        "leave that part out or export the file again."
+    )
+
+
+class _Converter:
+    """Turns decoded frames into upright (H, W, 3) uint8 RGB views of one displayed size (width, height)."""
+
+    def __init__(self, info: VideoInfo, size: tuple[int, int]) -> None:
+        self.turns, self.mirrored = info.rotation // 90, info.mirrored
+        self.stored_size = size[::-1] if self.turns % 2 else size
+        self.scaler = VideoReformatter()
+
+    def __call__(self, frame: VideoFrame) -> np.ndarray:
+        width, height = self.stored_size
+        rgb = self.scaler.reformat(
+            frame,
+            width,
+            height,
+            "rgb24",
+            src_colorspace=_matrix(frame),
+            interpolation=Interpolation.AREA | Interpolation.ACCURATE_RND,
+            threads=1,
+        )
+        plane = rgb.planes[0]
+        rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)[:, : width * 3]
+        upright = np.rot90(rows.reshape(height, width, 3), -self.turns)
+        return upright[:, ::-1] if self.mirrored else upright
+
+
+def _matrix(frame: VideoFrame) -> Colorspace | None:
+    """The YUV matrix to assume where the stream states none; None where it states one."""
+    if frame.colorspace != UNSPECIFIED:
+        return None
+    return Colorspace.ITU709 if frame.width >= 1280 or frame.height > 576 else Colorspace.ITU601
