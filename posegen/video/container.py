@@ -1,8 +1,8 @@
 """Opens local video files, nothing else, and walks through their packets and intact frames.
 
-FFmpeg can follow playlists and network addresses named inside a file, so only the file protocol and the containers
-listed here are allowed. Sizes are bounded before a picture is decoded. A damaged picture is never handed on, nor
-are those after it up to the next key frame, since they are built upon it.
+FFmpeg can follow playlists and network addresses that a file names, so only the file protocol and the
+containers listed here are let through. Sizes are bounded before a picture is decoded. Damaged pictures are
+never handed on, nor those after them up to the next key frame, which are built upon them.
 """
 
 from __future__ import annotations
@@ -15,32 +15,33 @@ from pathlib import Path
 import av
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-FORMATS = "mov,matroska,webm,avi,flv,asf,mpegts,mpeg,mpegvideo,m4v,h264,hevc,ivf,obu,ogg,mxf,nut,dv,gif"
-MAX_SIDE = 16384  # pixels; the largest side that H.264 and H.265 levels allow for is 16888
-MAX_PIXELS = 2**26  # of one picture, twice 8K; 200 MB as RGB
+CONTAINERS = "mov,matroska,webm,avi,flv,asf,mpegts,mpeg,mpegvideo,m4v,h264,hevc,ivf,obu,ogg,mxf,nut,dv,gif"
+MAX_SIDE = 16384  # pixels
+MAX_PIXELS = 2**26  # of one picture: twice 8K, 200 MB as RGB
 
 
 class VideoError(ValueError):
-    """A file that cannot be read as video; the message is one sentence: which file, what is wrong, what to do."""
+    """A file cannot be read as video; the message is one sentence: which file, what is wrong, what to do."""
 
 
 @contextmanager
 def open_video(path: str, threads: int = 1) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Yields the open container and its main video stream, the decoder set to `threads` threads.
+    """Yields the open container and its first video stream, to be decoded by `threads` threads.
 
-    Raises `VideoError` where the file is missing, empty, no video, too large in pixels or of an unknown codec.
+    Raises `VideoError` where the file is missing, empty, no video, of too many pixels or of an unknown codec.
     """
     _require_content(path)
     try:
-        options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+        options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
         container = av.open(f"file:{path}", options=options)
-    except (av.error.FFmpegError, ValueError) as error:
+    except (av.error.FFmpegError, OSError) as error:
         raise VideoError(
-            f"{path}: cannot be opened as video ({_reason(error)}): the file is damaged, cut short or in no format "
-            "that is read here (mp4, mov, mkv, webm, avi, flv, ts and the like); export it again as mp4."
+            f"{path}: cannot be opened as video: damaged, cut short or in none of the formats that are read "
+            f"(mp4, mov, mkv, webm, avi, flv, ts and the like); export it again as mp4 ({error.strerror})."
         ) from error
     with container:
         stream = _video_stream(path, container)
@@ -58,24 +59,19 @@ def _require_content(path: str) -> None:
         raise VideoError(f"{path}: the file is empty; copy or export it again.")
 
 
-def _reason(error: Exception) -> str:
-    log = getattr(error, "log", None)
-    return log[2].strip() if log else getattr(error, "strerror", None) or str(error)
-
-
 def _video_stream(path: str, container: InputContainer) -> VideoStream:
-    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
-        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-        raise VideoError(f"{path}: holds no video ({kinds} only); leave it out.")
+        kinds = " and ".join(sorted({s.type for s in container.streams})) or "nothing"
+        raise VideoError(f"{path}: holds {kinds} but no video; leave it out.")
     stream = streams[0]
-    if stream.codec_context is None:
-        raise VideoError(f"{path}: its video codec is unknown to FFmpeg; convert it to H.264.")
-    width, height = stream.codec_context.width, stream.codec_context.height
-    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+    context = stream.codec_context
+    if context is None:
+        raise VideoError(f"{path}: its video codec is not known here; convert it to H.264.")
+    if max(context.width, context.height) > MAX_SIDE or context.width * context.height > MAX_PIXELS:
         raise VideoError(
-            f"{path}: pictures of {width}x{height} are over the limit of {MAX_SIDE} pixels a side and "
-            f"{MAX_PIXELS} in all; scale it down."
+            f"{path}: pictures of {context.width}x{context.height} are over the limit of {MAX_SIDE} pixels "
+            f"a side and {MAX_PIXELS} in all; scale them down."
         )
     return stream
 
@@ -93,7 +89,7 @@ def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
 
 
 def decode_packet(stream: VideoStream, packet: Packet | None) -> list[VideoFrame] | None:
-    """Returns the frames that the decoder releases (None as packet releases the rest); None if it fails."""
+    """Returns the frames that the decoder now releases (all that are left for None), or None if it fails."""
     try:
         return stream.codec_context.decode(packet)
     except av.error.FFmpegError:
@@ -106,10 +102,10 @@ def intact_frames(
     numbered: bool = False,
     wanted: Collection[int] | None = None,
 ) -> Iterator[VideoFrame]:
-    """Yields the undamaged frames from the container's position on, in display order; `pts` tells which is which.
+    """Yields the undamaged frames from the container's position on in display order; `pts` tells them apart.
 
-    `numbered` replaces the timestamps by the packets' place in the file, for files whose timestamps are missing or
-    not unique. Frames that are not `wanted` (by pts) and that no other frame needs may be left out.
+    `numbered` puts the packets' place in the file for the timestamps, where those are missing or not unique.
+    Frames that are not `wanted` (by pts) and that no other frame needs may be left out.
     """
     waiting: set[int | None] = set()
     lost: set[int | None] = set()
@@ -117,8 +113,8 @@ def intact_frames(
     for number, packet in enumerate(chain(packets(container, stream), [None])):
         if packet is not None:
             packet.pts = number if numbered else packet.pts
-            broken = broken and not packet.is_keyframe
             waiting.add(packet.pts)
+            broken = broken and not packet.is_keyframe
             if broken:
                 lost.add(packet.pts)
             if wanted is not None:
@@ -127,8 +123,7 @@ def intact_frames(
         if frames is None:
             broken = True
             lost |= waiting
-            continue
-        for frame in frames:
+        for frame in frames or ():
             waiting.discard(frame.pts)
             if frame.is_corrupt:
                 broken = True

@@ -1,14 +1,17 @@
-"""Frames by their index: seeks to the key frame before, decodes only what is needed, converts only what is wanted.
+"""Frames by their index: seeks to the key frame before, decodes what is needed, converts what is wanted.
 
-One swscale pass turns a picture into RGB of the wanted size: area averaging, so that small pictures do not alias.
-Colours: the matrix and range that the stream states; where it states no matrix, BT.709 for HD sizes, else
-BT.601, as players do. Transfer functions are left alone: HDR pictures come out flat.
+Pictures are scaled first, as 8-bit YUV 4:2:0, by area averaging (small pictures do not alias), then turned
+into RGB: in swscale that is four times as fast as both in one exact pass. RGB values end 0 to 3 of 255 under
+the exact ones (0.8 in the mean, greys exact). Colours: the matrix and range that the stream states; where it
+states no matrix, BT.709 for HD sizes, else BT.601, as players do. Transfer functions are left alone: HDR comes
+out flat.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import cv2
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
@@ -17,10 +20,12 @@ from av.video.stream import VideoStream
 
 from posegen.profiling import timed
 from posegen.video.container import VideoError, intact_frames, open_video
-from posegen.video.probe import VideoInfo
+from posegen.video.info import VideoInfo
 
 SEEK_OVER = 8  # frames; decoding this many costs about what a seek does
 UNSPECIFIED = 2  # AVColorSpace
+SCALING = Interpolation.AREA | Interpolation.FULL_CHR_H_INT
+TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
 def read_frames(
@@ -84,7 +89,7 @@ def _read_run(
 ) -> Iterator[VideoFrame]:
     """Yields the frames of `run`; where one does not come, tries once more from two key frames earlier.
 
-    The second try is for streams that recover step by step (no clean key frames) and for seeks that land late.
+    That is for streams without clean key frames, which recover step by step, and for seeks that land late.
     """
     key = int(np.searchsorted(info.key_frames, run[0], side="right")) - 1
     left = list(reversed(run.tolist()))
@@ -93,7 +98,7 @@ def _read_run(
             container.seek(int(info.stamps[info.key_frames[start]]), stream=stream)
         wanted = set(info.stamps[left].tolist())
         for frame in intact_frames(container, stream, info.numbered, wanted):
-            index = index_of.get(frame.pts, -1)
+            index = -1 if frame.pts is None else index_of.get(frame.pts, -1)
             if index > left[-1]:
                 break
             if index == left[-1]:
@@ -102,34 +107,33 @@ def _read_run(
             if not left:
                 return
     raise VideoError(
-        f"{info.path}: the frame at {info.frame_times[left[-1]]:.3f} s cannot be decoded, the file is damaged there; "
-        "leave that part out or export the file again."
+        f"{info.path}: the frame at {info.frame_times[left[-1]]:.3f} s cannot be decoded, the file is "
+        "damaged there; leave that part out or export the file again."
     )
 
 
 class _Converter:
-    """Turns decoded frames into upright (H, W, 3) uint8 RGB views of one displayed size (width, height)."""
+    """Turns decoded frames into upright (H, W, 3) uint8 RGB of one displayed size (width, height)."""
 
     def __init__(self, info: VideoInfo, size: tuple[int, int]) -> None:
-        self.turns, self.mirrored = info.rotation // 90, info.mirrored
-        self.stored_size = size[::-1] if self.turns % 2 else size
-        self.scaler = VideoReformatter()
+        self.turn, self.mirrored = TURNS.get(info.rotation), info.mirrored
+        self.stored_size = size[::-1] if info.rotation in (90, 270) else size
+        self.scaler, self.colours = VideoReformatter(), VideoReformatter()
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
         width, height = self.stored_size
-        rgb = self.scaler.reformat(
-            frame,
-            width,
-            height,
-            "rgb24",
-            src_colorspace=_matrix(frame),
-            interpolation=Interpolation.AREA | Interpolation.ACCURATE_RND,
-            threads=1,
+        matrix = _matrix(frame)
+        if not (frame.format.is_rgb or frame.format.has_palette):
+            frame = self.scaler.reformat(frame, width, height, "yuv420p", interpolation=SCALING, threads=1)
+        rgb = self.colours.reformat(
+            frame, width, height, "rgb24", src_colorspace=matrix, interpolation=SCALING, threads=1
         )
         plane = rgb.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)[:, : width * 3]
-        upright = np.rot90(rows.reshape(height, width, 3), -self.turns)
-        return upright[:, ::-1] if self.mirrored else upright
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
+        picture: np.ndarray = rows[:, : width * 3].reshape(height, width, 3)
+        if self.turn is not None:
+            picture = cv2.rotate(picture, self.turn)
+        return cv2.flip(picture, 1) if self.mirrored else picture
 
 
 def _matrix(frame: VideoFrame) -> Colorspace | None:

