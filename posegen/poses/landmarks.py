@@ -37,6 +37,9 @@ FACE_LANDMARKS = mediapipe_model(
     "face_landmark/face_landmark.tflite", "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814"
 )
 
+HEATMAP_REACH = 3
+"""How far around a landmark, in heatmap cells, its heatmap is averaged (MediaPipe's kernel of 7)."""
+
 WRISTS, PINKIES, INDEXES = (15, 16), (17, 18), (19, 20)
 
 
@@ -74,7 +77,7 @@ class BodyNetwork:
     def __init__(self) -> None:
         model = TFLiteModel(fetch(BODY_DETECTOR))
         self._detector = Detector(model, strides=[8, 16, 32], cells=[2, 2, 6], threshold=0.5)
-        self._landmarks = TFLiteModel(fetch(BODY_LANDMARKS), outputs=[0, 1])
+        self._landmarks = TFLiteModel(fetch(BODY_LANDMARKS), outputs=[0, 1, 3])
 
     def find(self, frame: np.ndarray) -> list[Region]:
         """Where bodies may be in a frame (H, W, 3), best first."""
@@ -83,8 +86,9 @@ class BodyNetwork:
     def __call__(self, frame: np.ndarray, region: Region) -> Body:
         """The body in a region of a frame (H, W, 3)."""
         side = self._landmarks.size
-        values, presence = self._landmarks(region.crop(frame, side))
+        values, presence, heatmap = self._landmarks(region.crop(frame, side))
         values = values.reshape(39, 5)
+        values[:, :2] = refined(values[:, :2] / side, heatmap) * side
         depth = values[:, 2] * (region.size / side)
         points = np.column_stack([region.to_frame(values[:, :2], side), depth])
         visible, present = sigmoid(values[:, 3:].T)
@@ -151,3 +155,22 @@ class FaceNetwork:
     def region(points: np.ndarray) -> Region:
         """Where to look for this face in the next frame."""
         return replace(bounding(points), angle=level(points[33], points[263])).scaled(1.5)
+
+
+def refined(points: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Points moved to the centre of mass of their heatmaps nearby, where these are sure (0.5 or more) of them.
+
+    points: (K, 2) x, y in 0..1 of the region. logits: (H, W, K). As MediaPipe's RefineLandmarksFromHeatmap.
+    """
+    height, width, count = logits.shape
+    cells = (points * [width, height]).astype(int)
+    reach = np.arange(-HEATMAP_REACH, HEATMAP_REACH + 1)
+    x, y = cells[:, :1] + reach, cells[:, 1:] + reach  # (K, 7) each
+    inside = ((x >= 0) & (x < width))[:, None, :] & ((y >= 0) & (y < height))[:, :, None]
+    rows, columns = np.clip(y, 0, height - 1)[:, :, None], np.clip(x, 0, width - 1)[:, None, :]
+    weights = sigmoid(logits[rows, columns, np.arange(count)[:, None, None]]) * inside  # (K, 7, 7)
+    total = np.maximum(weights.sum((1, 2)), 1e-9)
+    centre = np.stack([(weights.sum(1) * x).sum(1) / width, (weights.sum(2) * y).sum(1) / height], 1)
+    on_map = (cells >= 0).all(1) & (cells < [width, height]).all(1)
+    sure = on_map & (weights.max((1, 2)) >= 0.5)
+    return np.where(sure[:, None], centre / total[:, None], points)

@@ -1,0 +1,118 @@
+"""COCO-WholeBody OKS of BlazePose beside MediaPipe's own Holistic, over annotated people.
+
+Choices made: MediaPipe gives one person a picture, so each annotated person is evaluated alone, on the picture cut
+to its box grown by half on each side, for both alike. Both are trackers: each cut is shown five times as a video,
+and the last frame counts. A hand or face whose presence is below a half counts as not given (MediaPipe gives none
+then). OKS as in COCO's evaluation, with COCO-WholeBody's sigmas, over the labelled points; a point not given counts
+as infinitely far. People smaller than 32 x 32 pixels or without a labelled point are left out, as there.
+
+    python benchmarks/wholebody_oks.py --data FOLDER     (test_coco_wholebody.json and its pictures)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mediapipe_holistic import frames
+from mediapipe_peer import PARTS, SHORT_SIDE, holistic, keypoints
+
+from posegen.poses.blazepose import BlazePose
+
+HAND_SIGMAS = [29, 22, 35, 37, 47, 26, 25, 24, 35, 18, 24, 22, 26, 17, 21, 21, 32, 20, 19, 22, 31]
+# fmt: off
+SIGMAS = np.array([
+    26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89,  # body
+    68, 66, 66, 92, 94, 94,  # feet
+    42, 43, 44, 43, 40, 35, 31, 25, 20, 23, 29, 32, 37, 38, 43, 41, 45,  # jaw
+    13, 12, 11, 11, 12, 12, 11, 11, 13, 15, 9, 7, 7, 7, 12, 9, 8, 16, 10, 17,  # brows, nose
+    11, 9, 11, 9, 7, 13, 8, 11, 12, 10, 34, 8,  # eyes
+    8, 9, 8, 8, 7, 10, 8, 9, 9, 9, 7, 7, 8, 11, 8, 8, 8, 10, 8,  # lips
+    *HAND_SIGMAS, *HAND_SIGMAS,
+]) / 1000
+# fmt: on
+"""Of the 133 points, from the evaluation code of COCO-WholeBody (Jin et al., ECCV 2020)."""
+
+REPEAT = 5
+GROUPS = {"all": slice(0, 133), **PARTS}
+
+
+def labels(annotation: dict) -> np.ndarray:
+    """An annotation's keypoints (133, 3): x, y in pixels and whether labelled (above 0)."""
+    names = ("keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
+    return np.concatenate([np.reshape(annotation[name], (-1, 3)) for name in names]).astype(np.float64)
+
+
+def oks(points: np.ndarray, truth: np.ndarray, area: float, part: slice) -> float:
+    """Object keypoint similarity of points (133, >=2) over the labelled ones of a part; NaN where none is."""
+    labelled = truth[part, 2] > 0
+    if not labelled.any():
+        return np.nan
+    squared = ((points[part, :2] - truth[part, :2]) ** 2).sum(1)
+    similarity = np.exp(-squared / (2 * area * (2 * SIGMAS[part]) ** 2))
+    return float(np.nan_to_num(similarity)[labelled].mean())
+
+
+def cut(picture: np.ndarray, box: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """The picture around a box x, y, width, height, and the cut's offset (2,)."""
+    x, y, width, height = box
+    low = np.maximum([x - width / 2, y - height / 2], 0).astype(int)
+    high = np.minimum([x + 1.5 * width, y + 1.5 * height], picture.shape[1::-1]).astype(int)
+    return picture[low[1] : high[1], low[0] : high[0]], low
+
+
+def cut_people(data: Path, folder: Path) -> tuple[list[Path], list[np.ndarray], list[float]]:
+    """Writes each evaluated person's cut into a folder: their paths, labels in the cut's pixels, and areas."""
+    table = json.loads((data / "test_coco_wholebody.json").read_text())
+    names = {image["id"]: image["file_name"] for image in table["images"]}
+    paths, truths, areas = [], [], []
+    for annotation in table["annotations"]:
+        truth = labels(annotation)
+        if annotation["area"] < 32**2 or not truth[:, 2].any():
+            continue
+        picture = cv2.imread(str(data / names[annotation["image_id"]]))
+        part, offset = cut(picture, annotation["bbox"])
+        paths.append(folder / f"{annotation['id']}.png")
+        cv2.imwrite(str(paths[-1]), part)
+        truth[:, :2] -= offset
+        truths.append(truth)
+        areas.append(annotation["area"])
+    return paths, truths, areas
+
+
+def ours(paths: list[Path]) -> list[np.ndarray]:
+    """Our first person's keypoints (133, 3) in each picture, NaN where nobody or no such part is found."""
+    estimator, found = BlazePose(max_people=1), []
+    for path in paths:
+        estimator.reset()
+        people = estimator(np.stack([*frames(str(path), SHORT_SIDE)] * REPEAT))[-1]
+        points = people[0].keypoints.copy() if people else np.full((133, 3), np.nan)
+        points[23:][points[23:, 2] < 0.5] = np.nan
+        found.append(points)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        paths, truths, areas = cut_people(options.data, Path(scratch))
+        peers = [keypoints(found)[0] for found in holistic(paths, REPEAT)]
+        both = {"ours": ours(paths), "mediapipe": peers}
+    summary = {}
+    for name, group in GROUPS.items():
+        for peer, found in both.items():
+            scores = [oks(*person, group) for person in zip(found, truths, areas, strict=True)]
+            key = f"oks_{peer}" if name == "all" else f"oks_{name}_{peer}"
+            summary[key] = round(float(np.nanmean(scores)), 4)
+            print(f"{name:6s} {peer:10s} {summary[key]:.3f}  of {np.isfinite(scores).sum()} people")
+    print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    main()
