@@ -127,11 +127,10 @@ def pose_distance(a: np.ndarray, b: np.ndarray, threshold: float = VISIBLE) -> n
     """How differently two people stand, wherever and however large they are: 0 for the same pose.
 
     a, b: (..., 133, 3), broadcast against each other; the result has their leading shape. Counted are the
-    body and feet points visible in both. Each pose is moved so that the mean of these points is 0 and scaled
-    so that their root mean square distance from it is 1 (Procrustes without rotation: lying down differs from
-    standing); the distance is the mean over points of how far the two then lie apart. A mirrored or lifted
-    arm costs about 0.2, standing against lying about 1.4. NaN where fewer than 4 points are shared or all
-    points fall on one place.
+    body and feet points visible in both. Each pose is moved so that their mean is 0 and scaled so that their
+    root mean square distance from it is 1 (Procrustes without rotation: lying differs from standing); the
+    distance, 0..2, is the mean over points of how far the two then lie apart. An arm lifted overhead costs
+    about 0.2, lying down 1.3. NaN where fewer than 4 points are shared or they all fall on one place.
     """
     a, b = np.broadcast_arrays(a[..., : FEET.stop, :], b[..., : FEET.stop, :])
     shared = (a[..., 2] >= threshold) & (b[..., 2] >= threshold)  # (..., 23)

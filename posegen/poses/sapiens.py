@@ -68,7 +68,7 @@ class Sapiens(TopDown):
         super().__init__(boxes, network, infer, unbiased=True, batch=batch)
 
 
-# (3, 13): a blur's weights for a cell and its two neighbours; 11 cells of sigma 2, as the training's heatmaps.
+# (3, 13): a blur's weights for a cell and its two neighbours; 11 cells of sigma 2, as in training.
 BLUR = np.stack([np.pad(cv2.getGaussianKernel(11, 2)[:, 0], (shift, 2 - shift)) for shift in range(3)])
 
 
