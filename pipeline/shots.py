@@ -134,7 +134,7 @@ class AdaptiveCuts:
         return cuts
 
     def _same_scene(self, cut: int) -> bool:
-        """Whether the scene before recent[cut] goes on after it: hardly changed (hues in the dark say little),
+        """Whether the scene before recent[cut] goes on after it: nearly unchanged (dark hues are noise),
         moved by a jerk, or back after a flash."""
         before, after = self.recent[cut - 1], self.recent[cut]
         if cv2.norm(before, after, cv2.NORM_L1) < LEAST_CHANGE * after.size:
