@@ -7,6 +7,7 @@ colour. Each undoes its published normalisation first, so wrong channels or scal
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -30,7 +31,7 @@ class Graph:
         self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
         return name
 
-    def add(self, operator: str, *inputs: str, result: str = "", **attributes: object) -> str:
+    def add(self, operator: str, *inputs: str, result: str = "", **attributes: Any) -> str:
         result = result or f"{operator}{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, list(inputs), [result], **attributes))
         return result

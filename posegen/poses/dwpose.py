@@ -12,10 +12,9 @@ import numpy as np
 
 from posegen.poses.network import Channels, PictureNetwork
 from posegen.poses.topdown import TopDown
-from posegen.poses.yolox import YoloxDetector
+from posegen.poses.yolox import DETECTOR, YoloxDetector
 from posegen.weights import Weight, fetch
 
-DETECTOR = Weight("yolox_l.onnx", hub="yzd-v/DWPose")
 POSE = Weight("dw-ll_ucoco_384.onnx", hub="yzd-v/DWPose")
 MEAN: Channels = (123.675, 116.28, 103.53)  # of ImageNet, RGB
 STD: Channels = (58.395, 57.12, 57.375)

@@ -18,7 +18,7 @@ import numpy as np
 
 from posegen.poses.network import Channels, PictureNetwork
 from posegen.poses.topdown import TopDown
-from posegen.poses.yolox import YoloxDetector
+from posegen.poses.yolox import DETECTOR, YoloxDetector
 from posegen.skeleton import FLIP_ORDER
 from posegen.weights import Weight, fetch
 
@@ -33,10 +33,11 @@ LEFT_HAND, RIGHT_HAND = 5, 14  # of the 28 Goliath classes
 class Sapiens(TopDown):
     """A PoseEstimator by Sapiens.
 
-    weights: the ONNX file, or a folder or URI of it. detector: the file, folder or URI of a YOLOX; None looks
-    for one person in the whole frame. flip_test: the mean of a picture's and its mirror image's heatmaps, at
-    twice the cost. cuda: run on a GPU where onnxruntime has one. batch: frames, then people, a run. Raises
-    posegen.weights.WeightsError where a file cannot be had and ValueError where it is not such a model.
+    weights: the ONNX file, or a folder or URI of it. detector: the file, folder, URI or hub name of a YOLOX;
+    None looks for one person in the whole frame. flip_test: take the mean of a picture's and its mirror
+    image's heatmaps, at twice the cost. cuda: run on a GPU where onnxruntime has one. batch: frames, then
+    people, a run. Raises posegen.weights.WeightsError where a file cannot be had and ValueError where it is not
+    such a model.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Sapiens(TopDown):
         network = PictureNetwork(fetch(POSE, weights), MEAN, STD, cuda)
         boxes = None
         if detector is not None:
-            boxes = YoloxDetector(fetch(Weight("yolox_l.onnx"), detector), cuda, batch)
+            boxes = YoloxDetector(fetch(DETECTOR, detector), cuda, batch)
 
         def infer(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             heatmaps = network(inputs)[0]

@@ -13,7 +13,9 @@ import numpy as np
 
 from posegen.poses.boxes import letterbox, suppress
 from posegen.poses.network import PictureNetwork
+from posegen.weights import Weight
 
+DETECTOR = Weight("yolox_l.onnx", hub="yzd-v/DWPose")  # Apache-2.0
 STRIDES = (8, 16, 32)
 SCORE = 0.3
 SAME_PERSON = 0.45
