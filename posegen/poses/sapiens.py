@@ -36,8 +36,8 @@ class Sapiens(TopDown):
     weights: the ONNX file, or a folder or URI of it. detector: the file, folder, URI or hub name of a YOLOX;
     None looks for one person in the whole frame. flip_test: take the mean of a picture's and its mirror
     image's heatmaps, at twice the cost. cuda: run on a GPU where onnxruntime has one. batch: frames, then
-    people, a run. Raises posegen.weights.WeightsError where a file cannot be had and ValueError where it is not
-    such a model.
+    people, a run. Raises posegen.weights.WeightsError where a file cannot be had and ValueError where it is
+    not such a model.
     """
 
     def __init__(
