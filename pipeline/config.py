@@ -1,0 +1,52 @@
+"""What a curation run can be told; the command line is made from these fields and their comments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.verdict import DEFAULT as DEFAULT_THRESHOLDS
+from posegen.dataset import content_id
+
+
+@dataclass(frozen=True)
+class CurateConfig:
+    """Turn a folder of raw video into clips of exactly one person, with whole-body pose and caption."""
+
+    input: str
+    """Folder of raw video: a local path, s3://bucket/folder or gs://bucket/folder."""
+    output: str
+    """Folder for the tables and the report; a run that was interrupted goes on where it stopped."""
+    rate: float = 30.0
+    """Frames a second of the finished clips; the published PoseGen weights were trained at 30."""
+    shots: Literal["auto", "adaptive", "transnetv2"] = "auto"
+    """Shot detector; auto takes transnetv2 where there is a GPU."""
+    poses: Literal["blazepose", "dwpose", "sapiens"] = "blazepose"
+    """Pose estimator; blazepose needs no GPU and no download but a PyPI wheel."""
+    pose_weights: str | None = None
+    """File, folder, URI or hub name of the estimator's weights (dwpose, sapiens)."""
+    person_detector: str | None = None
+    """YOLOX model (ONNX file, folder, URI or hub name) that counts people; more reliable than the built-in evidence."""
+    captioner: str = "composed"
+    """'composed' from what was measured, or a Qwen2.5-VL folder or hub name such as Qwen/Qwen2.5-VL-7B-Instruct."""
+    thresholds: Path = DEFAULT_THRESHOLDS
+    """YAML of what a clip must score to be kept."""
+    workers: int | None = None
+    """Processes that measure; by default one for each CPU (or for each share of a GPU) of the cluster."""
+    gpus_per_worker: float = 0.0
+    """Share of a GPU for each measuring process: with dwpose or sapiens, e.g. 0.25."""
+    retry_failed: bool = False
+    """Try clips and videos again that failed in an earlier run."""
+    rescore: bool = False
+    """Only apply the thresholds to the scores already stored; no video is opened but to cut out newly kept clips."""
+
+    @property
+    def plan_version(self) -> str:
+        """Names the settings that a plan depends on."""
+        return content_id("plan", 1, self.rate, self.shots)
+
+    @property
+    def score_version(self) -> str:
+        """Names the settings that scores depend on, so that no run takes over scores of another estimator."""
+        return content_id("score", 1, self.poses, self.pose_weights, self.person_detector)

@@ -1,0 +1,180 @@
+"""Curates a folder of raw video into clips of exactly one person, with whole-body pose and caption.
+
+    python pipeline/curate.py --input videos --output dataset
+    ray job submit --working-dir . -- python pipeline/curate.py --input s3://raw/videos --output s3://data/people
+
+The job, top to bottom: list the files; plan each video's clips; score each clip once; apply the thresholds; caption
+and cut out what is kept; write the tables and a report. Planned videos and scored clips are recorded one by one, so a
+job that was killed goes on where it stopped, and a threshold can be changed without running a model (--rescore).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+import tyro
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+
+from pipeline.attempts import Attempts
+from pipeline.config import CurateConfig
+from pipeline.feeds import Feed, unplanned_videos, unscored_clips
+from pipeline.listing import list_videos, listed_parts
+from pipeline.progress import Progress, Stage
+from pipeline.report import write_report
+from pipeline.storage import Folder, StorageError
+from pipeline.tables import (
+    clips_parts,
+    delete_others,
+    fail,
+    join_records,
+    judge,
+    make_clips_writer,
+    make_media_writer,
+    media_parts,
+)
+from pipeline.verdict import ThresholdsError, load_thresholds
+from pipeline.workers import PlanWorker, ScoreWorker, SetupError, Worker, load_models
+from posegen.dataset import FAILED, KEPT, REJECTED
+
+# A measuring process computes on one core all the time. It asks Ray for a little less, so that the light tasks that
+# feed it, which ask for the rest, always find a place, also where there are as many processes as cores.
+WORKER_CPUS, LIGHT_CPUS = 0.9, 0.1
+
+
+def run(config: CurateConfig) -> dict[str, int]:
+    """Runs the whole job; returns how many clips are kept, rejected and failed.
+
+    Raises StorageError, ThresholdsError or SetupError, each a sentence, where it cannot begin.
+    """
+    thresholds = load_thresholds(config.thresholds)
+    start_ray()
+    stages = []
+    if not config.rescore:
+        stages += [list_videos(config), plan_videos(config), score_clips(config)]
+    clips = judge(join(config), thresholds)
+    clips, stage = write_media(config, clips)
+    write_clips(config, clips)
+    write_report(Folder(config.output), thresholds, [*stages, stage])
+    statuses = clips["status"].to_pylist()
+    return {status: statuses.count(status) for status in (KEPT, REJECTED, FAILED)}
+
+
+def plan_videos(config: CurateConfig) -> Stage:
+    """Phase A: every listed file that has no plan gets one."""
+    return work(config, unplanned_videos(config), PlanWorker, Progress("plan", "videos"))
+
+
+def score_clips(config: CurateConfig) -> Stage:
+    """Phase B: every planned clip that has no scores gets them, once."""
+    return work(config, unscored_clips(config), ScoreWorker, Progress("score", "clips", rate_unit="frames"))
+
+
+def work(config: CurateConfig, feed: Feed, worker: type[Worker], progress: Progress) -> Stage:
+    """Has each row of a feed done by a pool of workers, one row a task."""
+    rows = ray.data.from_items([{"part": part} for part in listed_parts(config)]).map_batches(
+        feed, batch_size=1, batch_format="pyarrow", num_cpus=LIGHT_CPUS
+    )
+    progress.total = sum(table.num_rows for table in tables(rows))
+    if progress.total:
+        load_models(config)
+        attempts = ray.remote(Attempts).options(num_cpus=0, max_restarts=-1).remote()
+        done = rows.map(
+            worker,
+            fn_constructor_args=(config, attempts),
+            compute=ActorPoolStrategy(size=pool_size(config), max_tasks_in_flight_per_actor=2),
+            num_cpus=WORKER_CPUS,
+            num_gpus=config.gpus_per_worker,
+        )
+        for table in tables(done):
+            for row in table.to_pylist():
+                progress.add(work=row["work"], failed=row["failed"])
+    return progress.end()
+
+
+def join(config: CurateConfig) -> pa.Table:
+    """Plans and scores of everything listed, without the heavy columns."""
+    parts = ray.data.from_items([{"part": part} for part in listed_parts(config)])
+    joined = parts.map_batches(
+        lambda batch: join_records(config, batch["part"].to_pylist()),
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=LIGHT_CPUS,
+    )
+    return pa.concat_tables(tables(joined))
+
+
+def write_clips(config: CurateConfig, clips: pa.Table) -> None:
+    """Writes the table `clips/`."""
+    parts = clips_parts(clips)
+    written = ray.data.from_arrow(parts).map_batches(
+        make_clips_writer(config), batch_size=None, batch_format="pyarrow", num_cpus=1
+    )
+    written.materialize()
+    delete_others(Folder(config.output), "clips", parts)
+
+
+def write_media(config: CurateConfig, clips: pa.Table) -> tuple[pa.Table, Stage]:
+    """Writes the table `media/` of the kept clips; gives back the clips, failed where they could not be cut out."""
+    parts = media_parts(clips)
+    progress = Progress("cut", "clips", sum(part.num_rows for part in parts))
+    failures = []
+    if parts:
+        cut = ray.data.from_arrow(parts).map_batches(
+            make_media_writer(config), batch_size=None, batch_format="pyarrow", num_cpus=1
+        )
+        for table in tables(cut):
+            failed = table.filter(pc.is_valid(table["error_stage"])).to_pylist()
+            progress.add(table.num_rows, failed=len(failed))
+            failures += failed
+    delete_others(Folder(config.output), "media", parts)
+    return fail(clips, failures), progress.end()
+
+
+def tables(rows: Dataset) -> Iterator[pa.Table]:
+    """The blocks of a dataset as they come out; empty ones are left out."""
+    for table in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        if table.num_rows:
+            yield table
+
+
+def pool_size(config: CurateConfig) -> int:
+    """How many measuring processes the cluster holds."""
+    resources = ray.cluster_resources()
+    if config.workers:
+        return config.workers
+    if config.gpus_per_worker:
+        return max(1, int(resources.get("GPU", 0) / config.gpus_per_worker))
+    return max(1, int(resources["CPU"]))
+
+
+def start_ray() -> None:
+    """Joins the cluster that RAY_ADDRESS names or this machine runs, else starts one for the run."""
+    if not ray.is_initialized():
+        # What fails is told by the rows; the workers' own chatter stays in Ray's log folder.
+        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = (
+        1  # bytes: each row that a feed yields is a block, and so a task, of its own
+    )
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def main() -> None:
+    """The command line."""
+    config = tyro.cli(CurateConfig, description=__doc__)
+    try:
+        counts = run(config)
+    except (StorageError, ThresholdsError, SetupError) as error:
+        sys.exit(f"curate: {error}")
+    print(", ".join(f"{count:,} {status}" for status, count in counts.items()))
+    print(f"report: {config.output}/report.html")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Which files there are: the input folder is walked once and written down in parts, so memory does not grow with it.
+
+The written listing is also what the finished tables cover: a file that is no longer there leaves them at the next run.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline.config import CurateConfig
+from pipeline.progress import Progress, Stage
+from pipeline.storage import Folder, StorageError, may_be_video
+
+LISTED = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("changed", pa.int64())])
+PART = 5_000
+"""Files in a part of the listing; the driver holds one part at a time."""
+
+
+def list_videos(config: CurateConfig) -> Stage:
+    """Writes the listing of the input folder.
+
+    Files that are no video by their name (text, pictures, hidden files) are left out, and said so.
+    Raises StorageError where the folder is not there or holds no such file.
+    """
+    source, work = Folder(config.input), Folder(f"{config.output}/work")
+    if not source.exists():
+        raise StorageError(f"{config.input} does not exist; give the folder that holds the raw videos")
+    skipped: Counter[str] = Counter()
+    progress = Progress("list", "files")
+    rows = _candidates(source, skipped)
+    total = parts = 0
+    while part := list(islice(rows, PART)):
+        columns = [list(column) for column in zip(*part, strict=True)]
+        work.write_table(f"listing/{parts:06}.parquet", pa.table(columns, LISTED))
+        total, parts = total + len(part), parts + 1
+        progress.add(len(part))
+    for name in work.names("listing"):
+        if int(Path(name).stem) >= parts:
+            work.delete(f"listing/{name}")
+    if not total:
+        raise StorageError(f"{config.input} holds no video file; look for the folder that does")
+    if skipped:
+        kinds = ", ".join(
+            f"{count:,} {suffix or 'without suffix'}" for suffix, count in skipped.most_common(5)
+        )
+        print(
+            f"list     left out {skipped.total():,} files that are no video by their name ({kinds})",
+            file=sys.stderr,
+        )
+    progress.total = total
+    return progress.end()
+
+
+def _candidates(source: Folder, skipped: Counter[str]) -> Iterator[tuple[str, int, int]]:
+    for name, size, changed in source.walk():
+        if may_be_video(name):
+            yield name, size, changed
+        else:
+            skipped[Path(name).suffix.lower()] += 1
+
+
+def listed_parts(config: CurateConfig) -> list[str]:
+    """Names of the listing's parts, below the output's work folder."""
+    return [f"listing/{name}" for name in Folder(f"{config.output}/work").names("listing")]
+
+
+def read_part(config: CurateConfig, name: str) -> pa.Table:
+    """One part of the listing, a table of schema `LISTED`."""
+    return Folder(f"{config.output}/work").read_table(name)

@@ -1,0 +1,134 @@
+"""The hands of Ray Data: classes that hold models, do one row, and record it before they say so.
+
+A worker first asks how often its row was tried. A row whose work was begun three times and never ended has killed or
+hung its worker each time; it is recorded as failed instead. What Python can raise is recorded at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import pyarrow as pa
+import ray
+from ray.actor import ActorHandle
+
+from pipeline.attempts import MOST_ATTEMPTS, time_limit
+from pipeline.config import CurateConfig
+from pipeline.journal import Journal, is_failed
+from pipeline.plan import PLAN, failed_video, make_planner
+from pipeline.score import SCORED, failed_clip, make_scorer
+from pipeline.storage import Folder, StorageError
+from posegen.dataset import content_id
+from posegen.weights import WeightsError
+
+# A clip or video that takes longer than this is taken to hang: a floor, and a generous share for each second of video.
+LEAST_SECONDS, SECONDS_PER_SECOND = 300.0, 60.0
+PLAN_SECONDS = 4 * 3600.0
+
+
+class SetupError(RuntimeError):
+    """A model that the configuration asks for cannot be had; the message says which and what to do."""
+
+
+class WorkerDiedError(RuntimeError):
+    """The work on a row ended its process each time it was tried."""
+
+
+def plan_journal(config: CurateConfig) -> Journal:
+    """Finished plans by `video_key`."""
+    return Journal(Folder(f"{config.output}/work"), f"plan-{config.plan_version[:8]}", PLAN)
+
+
+def score_journal(config: CurateConfig) -> Journal:
+    """Finished scores by clip_id."""
+    return Journal(Folder(f"{config.output}/work"), f"scores-{config.score_version[:8]}", SCORED)
+
+
+def video_key(row: dict[str, Any]) -> str:
+    """Names a listed file's plan: the same as long as its path, size and time of change are."""
+    return content_id(row["path"], row["bytes"], row["changed"])
+
+
+class Worker:
+    """What planning and scoring share: attempts, the time limit, the record."""
+
+    def __init__(self, attempts: ActorHandle, journal: Journal):
+        cv2.setNumThreads(1)  # one process a core: more threads only take turns
+        self.attempts, self.journal = attempts, journal
+
+    def do(
+        self, key: str, seconds: float, work: Callable[[], pa.Table], failed: Callable[[Exception], pa.Table]
+    ) -> pa.Table:
+        """The record of a key: as already stored, or made by `work`, or by `failed` from what went wrong."""
+        if self.journal.has(key):
+            return self.journal.read(key)
+        if ray.get(self.attempts.begin.remote(key)) > MOST_ATTEMPTS:
+            record = failed(
+                WorkerDiedError(
+                    f"its worker died or took over {seconds:.0f} s, {MOST_ATTEMPTS} times; "
+                    "look for it in the workers' logs, or take the file out"
+                )
+            )
+        else:
+            try:
+                with time_limit(seconds):
+                    record = work()
+            except Exception as error:  # whatever it was, it is this row's alone, and the row says so
+                record = failed(error)
+        self.journal.write(key, record)
+        ray.get(self.attempts.end.remote(key))
+        return record
+
+
+class PlanWorker(Worker):
+    """Plans one listed video: `{path, bytes, changed}` in, counts for the progress line out."""
+
+    def __init__(self, config: CurateConfig, attempts: ActorHandle):
+        super().__init__(attempts, plan_journal(config))
+        self.plan = make_planner(config)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        name = row["path"]
+        record = self.do(
+            video_key(row),
+            PLAN_SECONDS,
+            lambda: self.plan(name),
+            lambda error: failed_video(name, "plan", error),
+        )
+        return {"work": 1.0, "failed": int(is_failed(record))}
+
+
+class ScoreWorker(Worker):
+    """Scores one planned clip: a row of the plan in, counts for the progress line out."""
+
+    def __init__(self, config: CurateConfig, attempts: ActorHandle):
+        super().__init__(attempts, score_journal(config))
+        self.score = make_scorer(config)
+
+    def __call__(self, clip: dict[str, Any]) -> dict[str, Any]:
+        limit = LEAST_SECONDS + SECONDS_PER_SECOND * (clip["stop"] - clip["start"])
+        record = self.do(
+            clip["clip_id"], limit, lambda: self.score(clip), lambda error: failed_clip(clip, "score", error)
+        )
+        return {"work": record["frames"][0].as_py() or 0.0, "failed": int(is_failed(record))}
+
+
+def load_models(config: CurateConfig) -> None:
+    """Loads everything a worker needs once, where a worker would run, so that what is missing is said in a sentence.
+
+    Raises SetupError.
+    """
+
+    @ray.remote(num_cpus=1, num_gpus=config.gpus_per_worker)
+    def problem() -> str | None:
+        try:
+            make_planner(config)
+            make_scorer(config)
+        except (WeightsError, StorageError, ValueError) as error:
+            return str(error)
+        return None
+
+    if sentence := ray.get(problem.remote()):
+        raise SetupError(sentence)
