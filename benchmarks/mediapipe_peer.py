@@ -54,7 +54,14 @@ def holistic(paths: list[Path], repeat: int = 1, out: Path | None = None) -> lis
     """What MediaPipe's Holistic finds in each file; see mediapipe_holistic.run for the arrays."""
     with tempfile.TemporaryDirectory() as scratch:
         out = out or Path(scratch) / "landmarks.npz"
-        command = [peer_python(), HOLISTIC, out, *paths, f"--short-side={SHORT_SIDE}", f"--repeat={repeat}"]
+        command: list[str | Path] = [
+            peer_python(),
+            HOLISTIC,
+            out,
+            *paths,
+            f"--short-side={SHORT_SIDE}",
+            f"--repeat={repeat}",
+        ]
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)
         with np.load(out) as arrays:

@@ -74,7 +74,7 @@ def cut_people(data: Path, folder: Path) -> tuple[list[Path], list[np.ndarray], 
         truth = labels(annotation)
         if annotation["area"] < 32**2 or not truth[:, 2].any():
             continue
-        picture = cv2.imread(str(data / names[annotation["image_id"]]))
+        picture = np.asarray(cv2.imread(str(data / names[annotation["image_id"]])))
         part, offset = cut(picture, annotation["bbox"])
         paths.append(folder / f"{annotation['id']}.png")
         cv2.imwrite(str(paths[-1]), part)

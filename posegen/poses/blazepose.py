@@ -25,18 +25,22 @@ PRESENT = 0.5
 VISIBLE_WRIST = 0.1
 """Least confidence of a wrist for its hand to be looked for (MediaPipe's threshold)."""
 
+SMALL_HAND = 24.0
+"""Least side in pixels of the region around a hand for it to be looked for: fingers of a smaller one are guesses."""
 
-@dataclass
+
+@dataclass(kw_only=True)
 class TrackedPerson(Person):
     """A person as BlazePose sees it; keypoints' confidence is 0 for parts that were not looked at.
 
     presence: 0..1, that the tracked region holds a body. face_presence, hand_presence (left, right): 0..1, likewise;
-    0 where not looked at.
+    0 where not looked at. region: the square that the body is tracked in.
     """
 
-    presence: float = 0.0
-    face_presence: float = 0.0
-    hand_presence: tuple[float, float] = (0.0, 0.0)
+    presence: float
+    face_presence: float
+    hand_presence: tuple[float, float]
+    region: Region
 
 
 @dataclass
@@ -67,11 +71,14 @@ class BlazePose:
         self._seen = 0
         self._since_search = 0
 
-    def __call__(self, frames: np.ndarray) -> list[list[TrackedPerson]]:
-        """People of each frame, the largest first; frames (N, H, W, 3) uint8 RGB that continue the same video."""
+    def __call__(self, frames: np.ndarray) -> list[list[Person]]:
+        """People of each frame, each a TrackedPerson, the largest first (as of the last search).
+
+        frames: (N, H, W, 3) uint8 RGB that continue the same video.
+        """
         return [self._people(frame) for frame in frames]
 
-    def _people(self, frame: np.ndarray) -> list[TrackedPerson]:
+    def _people(self, frame: np.ndarray) -> list[Person]:
         self._follow(frame)
         if not self._tracks or self._since_search >= self.search:
             self._find(frame)
@@ -112,16 +119,24 @@ class BlazePose:
         if whole:
             face = self._face(frame, track, keypoints[FACE_68])
             hands = [self._hand(frame, track, side, keypoints[part]) for side, part in enumerate(HANDS)]
-        box = _box(track.body, frame)
         presence = track.body.presence
-        return TrackedPerson(box, presence, keypoints, track.number, presence, face, (hands[0], hands[1]))
+        return TrackedPerson(
+            box=_box(track.body, frame),
+            score=presence,
+            keypoints=keypoints,
+            track_id=track.number,
+            presence=presence,
+            face_presence=face,
+            hand_presence=(hands[0], hands[1]),
+            region=track.body.region(),
+        )
 
     def _hand(self, frame: np.ndarray, track: _Track, side: int, keypoints: np.ndarray) -> float:
         """Writes a hand's keypoints (21, 3) and returns its presence; remembers where it goes on."""
         region, track.hands[side] = track.hands[side], None
-        if track.body.confidence[WRISTS[side]] < VISIBLE_WRIST:
-            return 0.0
         near = track.body.hand_region(side)
+        if track.body.confidence[WRISTS[side]] < VISIBLE_WRIST or near.size < SMALL_HAND:
+            return 0.0
         if region is None or not near.agrees(region, shift=0.35, growth=0.7, turn=np.pi):
             region = self._hands.find(frame, near)
         points, presence = self._hands(frame, region)
