@@ -20,6 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 CONTAINERS = "mov,matroska,webm,avi,flv,asf,mpegts,mpeg,mpegvideo,m4v,h264,hevc,ivf,obu,ogg,mxf,nut,dv,gif"
+CAN_SKIP = ("h264", "hevc")  # decoders that take a new skip_frame with every packet
 MAX_SIDE = 16384  # pixels
 MAX_PIXELS = 2**26  # of one picture: twice 8K, 200 MB as RGB
 
@@ -63,7 +64,7 @@ def _video_stream(path: str, container: InputContainer) -> VideoStream:
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         kinds = " and ".join(sorted({s.type for s in container.streams})) or "nothing"
-        raise VideoError(f"{path}: holds {kinds} but no video; leave it out.")
+        raise VideoError(f"{path}: holds {kinds} but no readable video; leave it out or export it again.")
     stream = streams[0]
     context = stream.codec_context
     if context is None:
@@ -117,7 +118,7 @@ def intact_frames(
             broken = broken and not packet.is_keyframe
             if broken:
                 lost.add(packet.pts)
-            if wanted is not None:
+            if wanted is not None and stream.codec_context.codec.canonical_name in CAN_SKIP:
                 stream.codec_context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
         frames = decode_packet(stream, packet)
         if frames is None:

@@ -3,13 +3,13 @@
 Pictures are scaled first, as 8-bit YUV 4:2:0, by area averaging (small pictures do not alias), then turned
 into RGB: in swscale that is four times as fast as both in one exact pass. RGB values end 0 to 3 of 255 under
 the exact ones (0.8 in the mean, greys exact). Colours: the matrix and range that the stream states; where it
-states no matrix, BT.709 for HD sizes, else BT.601, as players do. Transfer functions are left alone: HDR comes
-out flat.
+states no matrix, BT.709 for HD sizes, else BT.601, as players do. Transfer functions are left alone: HDR
+comes out flat.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -23,6 +23,7 @@ from posegen.video.container import VideoError, intact_frames, open_video
 from posegen.video.info import VideoInfo
 
 SEEK_OVER = 8  # frames; decoding this many costs about what a seek does
+RETRY_KEYS = 2  # key frames; one is not enough where the picture recovers over a whole interval
 UNSPECIFIED = 2  # AVColorSpace
 SCALING = Interpolation.AREA | Interpolation.FULL_CHR_H_INT
 TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
@@ -75,41 +76,58 @@ def _chunks(
 
 
 def _frames(info: VideoInfo, wanted: np.ndarray, threads: int) -> Iterator[VideoFrame]:
-    """Yields the distinct `wanted` frames, each run of them from the key frame before it."""
+    """Yields the distinct `wanted` frames, each run of them from the key frame before it.
+
+    Where one does not come, the rest of its run is tried once more from some key frames earlier: for streams
+    without clean key frames, which recover step by step, and for seeks that land late.
+    """
     index_of = {stamp: index for index, stamp in enumerate(info.stamps.tolist())}
-    keys = info.key_frames[np.searchsorted(info.key_frames, wanted, side="right") - 1]
-    runs = np.split(wanted, np.flatnonzero(keys[1:] > wanted[:-1] + SEEK_OVER) + 1)
-    with open_video(info.path, threads) as (container, stream):
+    keys = np.searchsorted(info.key_frames, wanted, side="right") - 1
+    runs = np.split(wanted, np.flatnonzero(info.key_frames[keys[1:]] > wanted[:-1] + SEEK_OVER) + 1)
+    with open_video(info.path, threads) as opened:
         for run in runs:
-            yield from _read_run(info, run, container, stream, index_of)
+            key = int(np.searchsorted(info.key_frames, run[0], side="right")) - 1
+            left = yield from _read_run(info, opened, key, True, run.tolist(), index_of)
+            if left:
+                with open_video(info.path, threads) as opened_again:
+                    key = max(0, key - RETRY_KEYS)
+                    left = yield from _read_run(info, opened_again, key, False, left, index_of)
+            if left:
+                raise VideoError(
+                    f"{info.path}: the frame at {info.frame_times[left[0]]:.3f} s cannot be decoded, the "
+                    "file is damaged there; leave that part out or export the file again."
+                )
 
 
 def _read_run(
-    info: VideoInfo, run: np.ndarray, container: InputContainer, stream: VideoStream, index_of: dict[int, int]
-) -> Iterator[VideoFrame]:
-    """Yields the frames of `run`; where one does not come, tries once more from two key frames earlier.
+    info: VideoInfo,
+    opened: tuple[InputContainer, VideoStream],
+    key: int,
+    key_must_come: bool,
+    run: list[int],
+    index_of: dict[int, int],
+) -> Generator[VideoFrame, None, list[int]]:
+    """Yields the frames of `run`, decoding from key frame number `key`; returns those it could not yield.
 
-    That is for streams without clean key frames, which recover step by step, and for seeks that land late.
+    A key frame that does not come out itself is no clean one. The container must stand at its start for key
+    frame 0, since not every format can seek there.
     """
-    key = int(np.searchsorted(info.key_frames, run[0], side="right")) - 1
-    left = list(reversed(run.tolist()))
-    for start in (0,) if info.numbered else (key, max(0, key - 2)):
-        if not info.numbered:
-            container.seek(int(info.stamps[info.key_frames[start]]), stream=stream)
-        wanted = set(info.stamps[left].tolist())
-        for frame in intact_frames(container, stream, info.numbered, wanted):
-            index = -1 if frame.pts is None else index_of.get(frame.pts, -1)
-            if index > left[-1]:
-                break
-            if index == left[-1]:
-                left.pop()
-                yield frame
-            if not left:
-                return
-    raise VideoError(
-        f"{info.path}: the frame at {info.frame_times[left[-1]]:.3f} s cannot be decoded, the file is "
-        "damaged there; leave that part out or export the file again."
-    )
+    container, stream = opened
+    landing = int(info.key_frames[key])
+    if key > 0:
+        container.seek(int(info.stamps[landing]), stream=stream)
+    done, landed = 0, not key_must_come
+    for frame in intact_frames(container, stream, info.numbered, set(info.stamps[run].tolist())):
+        index = -1 if frame.pts is None else index_of.get(frame.pts, -1)
+        landed = landed or index == landing
+        if index > run[done] or (index > landing and not landed):
+            break
+        if index == run[done]:
+            yield frame
+            done += 1
+        if done == len(run):
+            break
+    return run[done:]
 
 
 class _Converter:

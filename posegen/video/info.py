@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-TOLERANCE = 0.001  # seconds; Matroska and FLV round timestamps to it
+TOLERANCE = 0.0015  # seconds; Matroska and FLV round timestamps to 0.001, so their distances err by that much
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,8 @@ def repaired_times(shown: Sequence[int | None], unit: Fraction, period: float) -
     """Turns timestamps of N frames in display order into (N,) seconds from the first, strictly increasing.
 
     `unit` is a tick in seconds. The known timestamps are put in ascending order; missing and doubled ones are
-    spread evenly between their neighbours; those before or after all known ones lie `period` seconds apart.
+    spread evenly between their neighbours; those before or after all known ones follow at their mean distance,
+    or at `period` seconds if there is but one.
     """
     count = len(shown)
     ticks = np.array([np.nan if stamp is None else stamp for stamp in shown], np.float64)
@@ -57,7 +58,8 @@ def repaired_times(shown: Sequence[int | None], unit: Fraction, period: float) -
     known, values = known[distinct], values[distinct]
     if len(known) == 0:
         return np.arange(count) * period
-    step = period / float(unit)
+    one_each = (values[-1] - values[0]) / max(1, known[-1] - known[0])
+    step = one_each or period / float(unit)
     known_and_ends = [-1, *known, count]
     values_and_ends = [values[0] - step * (known[0] + 1), *values, values[-1] + step * (count - known[-1])]
     ticks = np.interp(np.arange(count), known_and_ends, values_and_ends)
@@ -67,8 +69,8 @@ def repaired_times(shown: Sequence[int | None], unit: Fraction, period: float) -
 def sample_indices(info: VideoInfo, start: float, stop: float, rate: float) -> np.ndarray:
     """Returns the (K,) int64 indices of the frames on screen at start + k / rate, for all k before `stop`.
 
-    `start` and `stop` in seconds, `rate` in frames/s. Moments closer than a millisecond count as one, since
-    some containers round to that: so a Matroska file of 30 frames/s sampled at 30 gives each frame once.
+    `start` and `stop` in seconds, `rate` in frames/s. Moments closer than 1.5 ms count as one, since some
+    containers round to milliseconds: so a Matroska file of 30 frames/s sampled at 30 gives each frame once.
     Raises ValueError unless 0 <= start < stop <= duration and rate > 0.
     """
     if not (0 <= start < stop <= info.duration + TOLERANCE and rate > 0):

@@ -1,8 +1,8 @@
 """What is in a video file and when each frame is shown.
 
 Frames are listed from the packets, with no more than the first picture decoded, wherever each packet says
-when its frame is shown. Where it does not (timestamps missing or doubled, AVI with reordered frames, interlaced
-streams with a packet a field), the file is decoded once and the decoder's order is the order of display.
+when its frame is shown. Where it does not (timestamps missing or doubled, AVI with reordered frames,
+interlaced streams with a packet a field), the file is decoded once and its order is the decoder's.
 """
 
 from __future__ import annotations
