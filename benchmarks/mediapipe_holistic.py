@@ -12,6 +12,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -74,7 +75,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=1, help="how often each frame is shown (pictures)")
     parser.add_argument("--short-side", type=int, default=720)
     options = parser.parse_args()
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for number, path in enumerate(options.paths):
         for name, array in run(path, options.repeat, options.short_side).items():
             arrays[f"{number}/{name}"] = array

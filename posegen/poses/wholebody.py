@@ -1,7 +1,7 @@
 """MediaPipe's landmarks (33 body, 468 face, 21 a hand) as the 133 points of COCO-WholeBody.
 
 Choices made: points of the same name are taken as they are. COCO's small toe has no counterpart: it is placed beside
-BlazePose's foot index from the foot's length, across foot and shin in space, then seen along the view.
+BlazePose's foot index, outwards at a right angle to foot and shin in space, as seen along the view.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ FACE = [
 """The face mesh's vertex nearest to each of the 68 iBUG face points (the table in common use for dlib's order)."""
 # fmt: on
 
-TOE_BREADTH, TOE_SETBACK = 0.35, 0.2
-"""Where the small toe lies from the foot index, in lengths heel to foot index: to the outside and to the heel."""
+TOE_BREADTH, TOE_SETBACK = 0.1, 0.15
+"""Where the small toe lies from the foot index: outwards in shin lengths, back in lengths heel to foot index."""
 
 LEFT_HAND, RIGHT_HAND, FACE_68 = slice(91, 112), slice(112, 133), slice(23, 91)
 
@@ -49,6 +49,6 @@ def _small_toe(points: np.ndarray, side: int) -> np.ndarray:
     """The tip (2,) of the left (0) or right (1) foot's small toe in the frame."""
     foot = points[TOES[side]] - points[HEELS[side]]
     shin = points[KNEES[side]] - points[ANKLES[side]]
-    across = np.cross(foot, shin) * (1 if side == 0 else -1)
-    across *= np.linalg.norm(foot) / max(float(np.linalg.norm(across)), 1e-6)
-    return (points[TOES[side]] + TOE_BREADTH * across - TOE_SETBACK * foot)[:2]
+    outwards = np.cross(shin, foot) * (1 if side == 0 else -1)
+    outwards *= np.linalg.norm(shin) / max(float(np.linalg.norm(outwards)), 1e-6)
+    return (points[TOES[side]] + TOE_BREADTH * outwards - TOE_SETBACK * foot)[:2]
