@@ -14,14 +14,16 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
-import av
 import decord
 import numpy as np
 
 from posegen.video import VideoError, VideoInfo, probe, read_frames
+from posegen.video.container import decode_packet, open_video, packets
 
+DECORD_ERRORS = (decord.DECORDError, RuntimeError, IndexError)
 SHORT_SIDE, SPAN, SPANS = 720, 32, 4
 
 
@@ -73,21 +75,23 @@ def speeds(path: str, info: VideoInfo, frames: int) -> dict[str, tuple[float, fl
 
 def verdicts(path: str) -> tuple[str, str]:
     """What each reader makes of the file: frames listed against frames of a full decode, size, times."""
-    with av.open(path) as container:
-        decoded = sum(1 for packet in container.demux(video=0) for _ in packet.decode())
     try:
+        with open_video(path) as (container, stream):
+            decoded = sum(
+                len(decode_packet(stream, p) or ()) for p in chain(packets(container, stream), [None])
+            )
         info = probe(path)
         ours = f"{len(info.frame_times)} of {decoded}, {info.width}x{info.height}"
     except VideoError as error:
-        ours = f"refused: {error}"
+        decoded, ours = 0, f"refused: {str(error).removeprefix(path)[:80]}"
     try:
         reader = decord.VideoReader(path, num_threads=1)
         height, width = reader[0].shape[:2]
         times = reader.get_frame_timestamp(np.arange(len(reader)))[:, 0]
         order = "" if np.all(np.diff(times) > 0) else ", times not increasing"
         theirs = f"{len(reader)} of {decoded}, {width}x{height}{order}"
-    except (decord.DECORDError, RuntimeError) as error:
-        theirs = f"refused: {str(error).splitlines()[0][:80]}"
+    except DECORD_ERRORS as error:
+        theirs = f"failed: {str(error).splitlines()[0][-80:]}"
     return ours, theirs
 
 
@@ -100,11 +104,11 @@ def main() -> None:
     print(f"{'file':40} {'native':>13} {'analysis':>13} {'random':>13}   frames/s, posegen / decord2")
     ratios: dict[str, list[float]] = {"native": [], "analysis": [], "random": []}
     for file in files:
+        ours, theirs = verdicts(str(file))
         try:
-            ours, theirs = verdicts(str(file))
-            measured = speeds(str(file), probe(file), options.frames)
-        except (VideoError, av.error.FFmpegError, decord.DECORDError, IndexError, RuntimeError) as error:
-            print(f"{file.name:40} {str(error).splitlines()[0][:120]}")
+            measured = speeds(str(file), probe(str(file)), options.frames)
+        except (VideoError, *DECORD_ERRORS):
+            print(f"{file.name:40} {'-':>13} {'-':>13} {'-':>13}   {ours} | {theirs}", flush=True)
             continue
         cells = [f"{a:5.0f} / {b:5.0f}" for a, b in measured.values()]
         print(f"{file.name:40} {cells[0]} {cells[1]} {cells[2]}   {ours} | {theirs}", flush=True)

@@ -180,6 +180,21 @@ def test_frames_before_the_first_key_frame_are_not_listed(tmp_path: Path):
     assert probe(path).frame_times[0] == 0
 
 
+def test_the_largest_of_several_streams_is_read(tmp_path: Path):
+    path = tmp_path / "two.mkv"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("libx264", rate=30) for _ in range(2)]
+        for scale, stream in enumerate(streams, start=1):
+            stream.width, stream.height, stream.pix_fmt = 160 * scale, 96 * scale, "yuv420p"
+        for number in range(5):
+            for stream in streams:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered_picture(number), "rgb24")))
+        for stream in streams:
+            container.mux(stream.encode(None))
+    assert probe(path).width == 320
+    assert numbers(path) == list(range(5))
+
+
 def test_edit_list_hides_frames(tmp_path: Path):
     source = write_video(tmp_path / "source.mp4", range(40), options=KEYED | {"bf": "0"})
     data = bytearray(source.read_bytes())

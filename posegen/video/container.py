@@ -31,7 +31,7 @@ class VideoError(ValueError):
 
 @contextmanager
 def open_video(path: str, threads: int = 1) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Yields the open container and its first video stream, to be decoded by `threads` threads.
+    """Yields the open container and its video stream of the largest picture, to be decoded by `threads` threads.
 
     Raises `VideoError` where the file is missing, empty, no video, of too many pixels or of an unknown codec.
     """
@@ -42,7 +42,7 @@ def open_video(path: str, threads: int = 1) -> Iterator[tuple[InputContainer, Vi
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError(
             f"{path}: cannot be opened as video: damaged, cut short or in none of the formats that are read "
-            f"(mp4, mov, mkv, webm, avi, flv, ts and the like); export it again as mp4 ({error.strerror})."
+            "(mp4, mov, mkv, webm, avi, flv, ts and the like); export it again as mp4."
         ) from error
     with container:
         stream = _video_stream(path, container)
@@ -65,7 +65,9 @@ def _video_stream(path: str, container: InputContainer) -> VideoStream:
     if not streams:
         kinds = " and ".join(sorted({s.type for s in container.streams})) or "nothing"
         raise VideoError(f"{path}: holds {kinds} but no readable video; leave it out or export it again.")
-    stream = streams[0]
+    stream = max(
+        streams, key=lambda s: s.codec_context.width * s.codec_context.height if s.codec_context else 0
+    )
     context = stream.codec_context
     if context is None:
         raise VideoError(f"{path}: its video codec is not known here; convert it to H.264.")
