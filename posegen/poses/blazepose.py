@@ -4,7 +4,8 @@ Choices made: the networks and region rules are those of MediaPipe's Holistic (A
 A tracked body costs one network run a frame: the detector only runs while nobody is tracked and once in `search`
 frames, on the frame and again with the people already found painted over, as it tends to see only the most prominent
 one. Hands and face are followed from their own last points while those agree with the body, and found anew from the
-body otherwise. No smoothing over time: what is given is what was seen in that frame.
+body otherwise. Whoever is found late is followed back through the frames of the same call where nobody was seen.
+Nothing is smoothed over time: what is given is what was seen in that frame.
 """
 
 from __future__ import annotations
@@ -76,9 +77,11 @@ class BlazePose:
 
         frames: (N, H, W, 3) uint8 RGB that continue the same video.
         """
-        return [self._people(frame) for frame in frames]
+        people = [self._people(frame) for frame in frames]
+        self._look_back(frames, people)
+        return [list(present) for present in people]
 
-    def _people(self, frame: np.ndarray) -> list[Person]:
+    def _people(self, frame: np.ndarray) -> list[TrackedPerson]:
         self._follow(frame)
         if not self._tracks or self._since_search >= self.search:
             self._find(frame)
@@ -111,6 +114,17 @@ class BlazePose:
                 self._tracks.append(_Track(self._seen, body))
                 self._seen += 1
         self._tracks.sort(key=lambda track: -track.body.region().size)
+
+    def _look_back(self, frames: np.ndarray, people: list[list[TrackedPerson]]) -> None:
+        """Follows people to the frames before they were found, as far as nobody was seen there."""
+        for number in range(len(frames) - 1, 0, -1):
+            if people[number - 1]:
+                continue
+            for rank, person in enumerate(people[number]):
+                body = self._bodies(frames[number - 1], person.region)
+                if body.presence >= PRESENT:
+                    track = _Track(person.track_id, body)
+                    people[number - 1].append(self._person(frames[number - 1], track, rank < self.whole))
 
     def _person(self, frame: np.ndarray, track: _Track, whole: bool) -> TrackedPerson:
         keypoints = np.zeros((133, 3), np.float32)
