@@ -85,13 +85,12 @@ def compose_caption(measured: Measured) -> Caption:
     poses, times = _seen(measured.keypoints, measured.times)
     framing, motion = framing_of(poses, measured.size), motion_of(poses, times)
     subject = subject_of(poses, framing, measured.female_score, measured.male_score)
-    words = {"still": "keeping still", "moving": "moving about"}
     text = ", ".join(
         part
         for part in (
             f"A {subject}{_clothes(measured.clothing)}",
-            words.get(motion, motion),
-            "seen in close-up" if framing == "close-up" else f"seen {_VIEWS[framing]}",
+            _MOTIONS.get(motion, motion),
+            f"seen {_VIEWS[framing]}",
             _background(measured.background_brightness),
             _camera(measured.camera_motion),
         )
@@ -100,7 +99,13 @@ def compose_caption(measured: Measured) -> Caption:
     return Caption(f"{text}.", subject, framing, motion)
 
 
-_VIEWS = {"half-body": "from the waist up", "full-body": "from head to foot", "distant": "from a distance"}
+_MOTIONS = {"still": "keeping still", "moving": "moving about"}
+_VIEWS = {
+    "close-up": "in close-up",
+    "half-body": "from the waist up",
+    "full-body": "from head to foot",
+    "distant": "from a distance",
+}
 
 
 def _seen(keypoints: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,12 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import cv2
 import imagehash
 import numpy as np
 from PIL import Image
 
-from pipeline.measures import People, Ticks
+from pipeline.measures import People, Ticks, small_grey
 
 NEIGHBOURS = 64  # clips of one band compared with each; more are alike only in crowds of near-identical clips
 
@@ -81,13 +80,13 @@ class PerceptualHashes:
     of the clip's length; None for a clip without frames."""
 
     def __init__(self) -> None:
-        self.ticks, self.hashes = Ticks(0.5), list[tuple[float, str]]()
+        self.ticks, self.hashes = Ticks(1.0), list[tuple[float, str]]()
         self.last = 0.0
 
     def update(self, frames: np.ndarray, people: People, times: np.ndarray) -> None:
         for index in self.ticks.pick(times):
-            small = cv2.resize(frames[index], (64, 64), interpolation=cv2.INTER_AREA)
-            self.hashes.append((float(times[index]), str(imagehash.phash(Image.fromarray(small)))))
+            picture = Image.fromarray(small_grey(frames[index]))
+            self.hashes.append((float(times[index]), str(imagehash.phash(picture))))
         self.last = float(times[-1]) if len(times) else self.last
 
     def result(self) -> dict[str, Any]:

@@ -211,7 +211,7 @@ def test_quality_does_not_depend_on_chunks_and_models_are_counted() -> None:
 
 
 def test_hashes_of_three_moments_survive_another_size_and_noise() -> None:
-    clip = np.concatenate([still(texture(seed, grain=30), 20) for seed in range(3)])
+    clip = np.concatenate([still(texture(seed, grain=30), 40) for seed in range(3)])
     small = np.stack([cv2.resize(frame, (160, 120), interpolation=cv2.INTER_AREA) for frame in clip])
     noisy = np.clip(small.astype(int) + np.random.default_rng(0).integers(-6, 7, small.shape), 0, 255).astype(
         np.uint8

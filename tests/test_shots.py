@@ -92,6 +92,19 @@ def test_a_cut_to_a_still_picture_is_found(tmp_path: Path) -> None:
     assert cuts_of(tmp_path, scene(1, 40), scene(2, 60, speed=0)) == hard(40)
 
 
+def test_a_cut_shortly_before_the_end_to_a_still_picture_is_found(tmp_path: Path) -> None:
+    still = [np.repeat(scene(seed, 1), 10, axis=0) for seed in (1, 2)]
+    assert cuts_of(tmp_path, *still, rate=10) == hard(10)
+
+
+def test_a_dissolve_is_one_cut_as_wide_as_the_dissolve(tmp_path: Path) -> None:
+    share = np.linspace(0, 1, 24)[:, None, None, None]
+    old, new = scene(1, 74, 0.2), scene(2, 74, 0.2)
+    mixed = (old[50:] * (1 - share) + new[:24] * share).astype(np.uint8)
+    [cut] = cuts_of(tmp_path, old[:50], mixed, new[24:], detector="transnetv2")
+    assert 50 <= cut.begin < cut.frame < cut.end <= 76 and cut.end - cut.begin > 10
+
+
 def test_chunks_do_not_change_the_cuts() -> None:
     frames = np.concatenate([scene(seed, 30 + 7 * seed) for seed in range(6)])
     small = np.stack([cv2.resize(frame, (48, 27), interpolation=cv2.INTER_AREA) for frame in frames])
