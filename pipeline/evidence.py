@@ -15,19 +15,19 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from posegen.poses.faces import FaceDetector
-from posegen.poses.segmentation import PersonSegmenter
 
 from pipeline.person import COUNTS_FROM, HEAD
 from posegen.poses import Person
+from posegen.poses.faces import FaceDetector
 from posegen.poses.landmarks import BodyNetwork, FaceNetwork
 from posegen.poses.regions import Region, overlap
+from posegen.poses.selfie import SelfieSegmenter
 from posegen.skeleton import BODY, FACE, KEYPOINT_INDEX, VISIBLE
 
 EVERY_S = 1.0
 SURE = 0.5
 """Least presence or score for a network's answer to count."""
-LEAST_FACE = 20
+LEAST_FACE = 64
 """Pixels of head below which no face can be asked for."""
 
 Detector = Callable[[np.ndarray], list[tuple[np.ndarray, np.ndarray]]]
@@ -38,8 +38,8 @@ class Evidence:
 
     def __init__(self, detector: Detector | None = None):
         self._detector = detector
-        self._faces, self._face_points = FaceDetector(), FaceNetwork()
-        self._bodies, self._segments = BodyNetwork(), PersonSegmenter()
+        self._faces, self._face_points = FaceDetector(threshold=SURE), FaceNetwork()
+        self._bodies, self._segments = BodyNetwork(), SelfieSegmenter()
         self.begin()
 
     def begin(self) -> None:
@@ -48,14 +48,14 @@ class Evidence:
         self._second: list[bool] = []
         self._human: list[float] = []
 
-    def update(self, frames: np.ndarray, people: list[Person | None], times: np.ndarray) -> None:
-        """Looks at the frames (N, H, W, 3) uint8 RGB that are due; people: the clip's person in each, if there."""
-        for frame, person, time in zip(frames, people, times, strict=True):
-            if time >= self._next and person is not None:
+    def update(self, frames: np.ndarray, people: list[list[Person]], times: np.ndarray) -> None:
+        """Looks at the frames (N, H, W, 3) uint8 RGB that are due; people: of each, the clip's person first."""
+        for frame, present, time in zip(frames, people, times, strict=True):
+            if time >= self._next and present:
+                person = present[0]
                 self._next = time + EVERY_S
-                faces = [face.box for face in self._faces(frame)]
-                self._second.append(self._sees_second(frame, person, faces))
-                self._human.append(self._human_share(frame, person, faces))
+                self._second.append(self._sees_second(frame, person))
+                self._human.append(self._human_share(frame, person))
 
     def result(self) -> dict[str, float]:
         """The scores `second_person` and `human_evidence`; none where there was nobody to look at."""
@@ -63,17 +63,17 @@ class Evidence:
             return {}
         return {"second_person": float(np.mean(self._second)), "human_evidence": float(np.mean(self._human))}
 
-    def _sees_second(self, frame: np.ndarray, person: Person, faces: list[np.ndarray]) -> bool:
+    def _sees_second(self, frame: np.ndarray, person: Person) -> bool:
         least = COUNTS_FROM * (person.box[3] - person.box[1])
         if self._detector is not None:
             boxes, scores = self._detector(frame[None])[0]
             others = boxes[(scores >= SURE) & (boxes[:, 3] - boxes[:, 1] >= least)]
             return len(others) > 1
-        return self._another_face(frame, person, faces) or self._another_body(frame, person, least)
+        return self._another_face(frame, person) or self._another_body(frame, person, least)
 
-    def _another_face(self, frame: np.ndarray, person: Person, faces: list[np.ndarray]) -> bool:
+    def _another_face(self, frame: np.ndarray, person: Person) -> bool:
         head = head_region(person)
-        for box in faces:
+        for box in (face.box for face in self._faces(frame)):
             face = Region(*((box[:2] + box[2:]) / 2), size=float(max(box[2:] - box[:2])))
             apart = np.hypot(face.x - head.x, face.y - head.y)
             if apart < head.size or face.size < COUNTS_FROM * head.size:
@@ -98,16 +98,15 @@ class Evidence:
                     return True
         return False
 
-    def _human_share(self, frame: np.ndarray, person: Person, faces: list[np.ndarray]) -> float:
+    def _human_share(self, frame: np.ndarray, person: Person) -> float:
         """How much of this person the other networks confirm, 0..1."""
         joints = person.keypoints[BODY]
         joints = joints[joints[:, 2] >= SURE, :2]
         covered = float(self._segments.at(frame, person.box, joints).mean()) if len(joints) else 0.0
         head = head_region(person)
         if shows_front(person) and head.size >= LEAST_FACE:
-            confirmed = person.keypoints[FACE, 2].mean() >= SURE
-            near = any(np.hypot(*((box[:2] + box[2:]) / 2 - (head.x, head.y))) < head.size for box in faces)
-            return covered if confirmed or near else 0.0
+            confirmed = person.keypoints[FACE, 2].mean() >= SURE or self._faces(frame, [head.scaled(3)])
+            return covered if confirmed else 0.0
         return covered
 
 

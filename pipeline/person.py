@@ -53,11 +53,11 @@ class PersonTrack:
         self._times: list[float] = []
         self._last: tuple[Person, float, int] | None = None
 
-    def update(self, people: list[list[Person]], times: np.ndarray) -> list[Person | None]:
-        """Takes in the people and times (seconds) of the next frames; returns each frame's chosen person."""
+    def update(self, people: list[list[Person]], times: np.ndarray) -> list[list[Person]]:
+        """Takes in the next frames' people and times (seconds); returns those who count, the clip's person first."""
         return [self._frame(present, float(time)) for present, time in zip(people, times, strict=True)]
 
-    def _frame(self, people: list[Person], time: float) -> Person | None:
+    def _frame(self, people: list[Person], time: float) -> list[Person]:
         heights = [person.box[3] - person.box[1] for person in people]
         people = [
             p for p, height in zip(people, heights, strict=True) if height >= COUNTS_FROM * max(heights)
@@ -68,7 +68,7 @@ class PersonTrack:
         self._numbers.append(number)
         self._poses.append(chosen.keypoints if chosen else np.full((133, 3), np.nan, np.float32))
         self._boxes.append(chosen.box if chosen else np.full(4, np.nan, np.float32))
-        return chosen
+        return sorted(people, key=lambda person: person is not chosen)
 
     def _choose(self, people: list[Person], time: float) -> tuple[Person | None, int]:
         if not people:

@@ -7,23 +7,26 @@ frames, whatever the clip's length; what is kept of each frame is its keypoints.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 
+from pipeline.captions import Measured, compose_caption
+from pipeline.clothing import ClothingColours
 from pipeline.config import CurateConfig
-from pipeline.evidence import Evidence
+from pipeline.evidence import Detector, Evidence
 from pipeline.person import PersonTrack
 from pipeline.plan import failure
 from pipeline.quality import Quality
 from pipeline.storage import Folder
-from posegen.dataset import CLIPS, SCORES, table
+from posegen.dataset import CLIPS, SCORES, pack_keypoints, table
 from posegen.poses import PoseEstimator, load_estimator
+from posegen.poses.yolox import DETECTOR, YoloxDetector
 from posegen.profiling import collect, timed
 from posegen.video import VideoInfo, probe, read_frames, sample_indices
-from posegen.weights import Weight, fetch
+from posegen.weights import fetch
 
 ANALYSIS_SIDE = 720
 """Longest short side, in pixels, of the frames that are measured; larger ones are scaled down."""
@@ -79,33 +82,63 @@ def failed_clip(clip: Mapping[str, Any], stage: str, error: Exception) -> pa.Tab
 def measure(
     clip: Mapping[str, Any], info: VideoInfo, estimator: PoseEstimator, evidence: Evidence
 ) -> dict[str, Any]:
-    """All scores, the keypoints, a caption and a preview of one clip of a video."""
+    """Everything there is to say of one clip of a video, as columns of `SCORED`."""
     size = analysis_size(info)
     shown = sample_indices(info, clip["start"], clip["stop"], clip["rate"])
-    frames_of = np.unique(shown)
-    person, quality = PersonTrack(size), Quality(size)
+    distinct, frame_of = np.unique(shown, return_inverse=True)
+    track, quality, clothing, preview = PersonTrack(size), Quality(), ClothingColours(), None
     estimator.reset()
     evidence.begin()
-    preview = np.zeros((1, 1, 3), np.uint8)
-    for chunk, indices in _chunks(info, frames_of, size):
+    for frames, indices in _chunks(info, distinct, size):
         times = info.frame_times[indices] - clip["start"]
         with timed("pose"):
-            people = estimator(chunk)
-        chosen = person.update(people, times)
+            people = track.update(estimator(frames), times)
         with timed("evidence"):
-            evidence.update(chunk, chosen, times)
+            evidence.update(frames, people, times)
         with timed("quality"):
-            quality.update(chunk, people, times)
-        middle = frames_of[len(frames_of) // 2]
-        if indices[0] <= middle <= indices[-1]:
-            preview = chunk[np.searchsorted(indices, middle)].copy()
-    seen, keypoints = person.result()
-    scores = {"seconds": clip["stop"] - clip["start"], "frames": len(shown)}
-    scores |= seen | evidence.result()
+            quality.update(frames, people, times)
+            clothing.update(frames, people, times)
+        if preview is None and indices[-1] >= shown[len(shown) // 2]:
+            preview = _jpeg(frames[np.searchsorted(indices, shown[len(shown) // 2])])
+    scores, keypoints = track.result()
+    found = quality.result()
+    scores |= {"seconds": clip["stop"] - clip["start"], "frames": len(shown), **evidence.result()}
+    scores |= {name: found[name] for name in SCORES if name in found}
+    caption = compose_caption(
+        Measured(
+            keypoints,
+            info.frame_times[distinct] - clip["start"],
+            size,
+            clothing.result(),
+            **{
+                name: found[name]
+                for name in ("camera_motion", "background_brightness", "female_score", "male_score")
+            },
+        )
+    )
+    keypoints[..., :2] *= np.array([info.width, info.height]) / size
     return {
         "clip_id": clip["clip_id"],
-        **scores,
+        **{name: None if value is None or np.isnan(value) else value for name, value in scores.items()},
+        "perceptual_hashes": found["perceptual_hashes"],
+        "framing": caption.framing,
+        "motion": caption.motion,
+        "subject": caption.subject,
+        "caption": caption.text,
+        "caption_source": "composed",
+        **pack_keypoints(keypoints[frame_of]),
+        "preview": preview,
+        "preview_frame": len(shown) // 2,
     }
+
+
+def _jpeg(frame: np.ndarray) -> bytes:
+    """The frame (H, W, 3) uint8 RGB as a JPEG of the preview's height."""
+    height, width = frame.shape[:2]
+    small = cv2.resize(
+        frame, (max(1, round(width * PREVIEW_HEIGHT / height)), PREVIEW_HEIGHT), interpolation=cv2.INTER_AREA
+    )
+    return cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
 
 
 def _chunks(
@@ -128,13 +161,13 @@ def make_estimator(config: CurateConfig) -> PoseEstimator:
     """The pose estimator that the configuration asks for."""
     if config.poses == "blazepose":
         return load_estimator("blazepose")
-    return load_estimator(config.poses, weights=config.pose_weights, cuda=config.gpus_per_worker > 0)
+    cuda = config.gpus_per_worker > 0
+    return load_estimator(
+        config.poses, weights=config.pose_weights, detector=config.person_detector, cuda=cuda
+    )
 
 
-def _yolox(config: CurateConfig) -> Any:
+def _yolox(config: CurateConfig) -> Detector | None:
     if config.person_detector is None:
         return None
-    from posegen.poses.yolox import YoloxDetector
-
-    path = fetch(Weight(Path(config.person_detector).name), config.person_detector)
-    return YoloxDetector(path, cuda=config.gpus_per_worker > 0)
+    return YoloxDetector(fetch(DETECTOR, config.person_detector), cuda=config.gpus_per_worker > 0)

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config import CurateConfig
+from pipeline.duplicates import near_duplicates
 from pipeline.feeds import planned_clips
 from pipeline.plan import PLAN, failure
-from pipeline.quality import near_duplicates
 from pipeline.score import SCORED
 from pipeline.storage import Folder
 from pipeline.verdict import Thresholds
