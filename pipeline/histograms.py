@@ -1,8 +1,8 @@
 """How each score is distributed over kept and rejected clips, as bars that are ready to be drawn.
 
-Choices made: bins have round edges and equal widths, between 15 and 30 of them, so that bars of different runs can be
-compared by eye. The axis spans the middle 99 % of the values and the score's bounds; what lies further out is counted
-in the outermost bars, and said so. What a rule rejects is counted from the stored reasons, not judged again.
+Choices made: there are about 15 to 30 bins, as wide as each other and with round edges. The axis spans the middle 99 %
+of the values and the rule's bounds; what lies further out is counted in the outermost bars, and said so. What a rule
+rejects is counted from the stored reasons, not judged again.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ class Histogram:
     missing: int
     rejects: int
     rejects_alone: int
-    peak: int
     beyond: str
     bars: list[Bar]
     ticks: list[tuple[float, str]]
@@ -60,7 +59,7 @@ def histograms(
 
     reasons: for a rule's name, how many clips it rejects and how many of them no other rule does.
     """
-    judged = clips.filter(pc.is_in(clips["status"], pa.array([KEPT, REJECTED])))
+    judged = clips.select(["status", *SCORES]).filter(pc.is_in(clips["status"], pa.array([KEPT, REJECTED])))
     kept = pc.equal(judged["status"], KEPT).to_numpy()
     rules = {rule.score: rule for rule in thresholds.rules}
     return [
@@ -81,7 +80,6 @@ def _histogram(
     edges = bin_edges(values[np.isfinite(values)], limits)
     inside = np.clip(values, edges[0], edges[-1])
     counts = np.array([np.histogram(inside[measured & which], edges)[0] for which in (kept, ~kept)])
-    peak = int(counts.sum(0).max())
     rejects, alone = reasons.get(score, (0, 0))
 
     def x(value: float) -> float:
@@ -95,9 +93,8 @@ def _histogram(
         missing=int((~measured).sum()),
         rejects=rejects,
         rejects_alone=alone,
-        peak=peak,
         beyond=_beyond(values, edges),
-        bars=_bars(edges, counts, peak),
+        bars=_bars(edges, counts),
         ticks=[(x(tick), f"{tick:g}") for tick in _ticks(edges)],
         lines=[(x(limit), f"{limit:g}") for limit in limits],
         refused=_refused(rule, x) if rule else [],
@@ -108,19 +105,23 @@ def bin_edges(values: np.ndarray, limits: list[float]) -> np.ndarray:
     """Round, evenly spaced edges for finite values and a rule's limits; some edges even where there are neither."""
     outer = [*np.percentile(values, [0.5, 99.5]), *limits] if len(values) else limits or [0.0, 1.0]
     low, high = float(min(outer)), float(max(outer))
-    if 0 < low < high / 2 or low == high > 0:
-        low = 0.0
+    all_alike = high - low <= 1e-3 * max(abs(low), abs(high))
+    if all_alike or 0 < low < high / 2:
+        low, high = min(low, 0.0), max(high, 0.0)
     if low == high:
-        high = low + 1.0
+        high = 1.0
     rim = (high - low) / MOST_BINS  # so that values beyond a limit have a bar on its far side
-    floor = min(low, 0.0)
-    low, high = (
-        max(floor, min([low, *(limit - rim for limit in limits)])),
-        max([high, *(limit + rim for limit in limits)]),
-    )
+    low = max(
+        min(low, 0.0), min([low, *(limit - rim for limit in limits)])
+    )  # but no axis below 0 for its sake
+    high = max([high, *(limit + rim for limit in limits)])
     step = round_step((high - low) / MOST_BINS)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return np.round(np.arange(first, max(last, first + 1) + 1) * step, 12)
+    return _multiples(step, math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9))
+
+
+def _multiples(step: float, first: int, last: int) -> np.ndarray:
+    """The multiples of a round step from the first to the last, without the noise of binary fractions."""
+    return np.round(np.arange(first, last + 1) * step, 2 - math.floor(math.log10(step)))
 
 
 def round_step(least: float) -> float:
@@ -131,14 +132,13 @@ def round_step(least: float) -> float:
 
 def _ticks(edges: np.ndarray) -> np.ndarray:
     step = round_step((edges[-1] - edges[0]) / MOST_TICKS)
-    first = math.ceil(edges[0] / step - 1e-9)
-    return np.round(np.arange(first, math.floor(edges[-1] / step + 1e-9) + 1) * step, 12)
+    return _multiples(step, math.ceil(edges[0] / step - 1e-9), math.floor(edges[-1] / step + 1e-9))
 
 
-def _bars(edges: np.ndarray, counts: np.ndarray, peak: int) -> list[Bar]:
+def _bars(edges: np.ndarray, counts: np.ndarray) -> list[Bar]:
     """The bins that hold a clip; counts: (2, bins) kept and rejected."""
     width = WIDTH / (len(edges) - 1)
-    heights = np.round(counts * HEIGHT / max(peak, 1), 2)
+    heights = np.round(counts * HEIGHT / max(counts.sum(0).max(), 1), 2)
     return [
         Bar(
             x=round(place * width, 2),

@@ -149,12 +149,8 @@ def _lengths(clips: pa.Table) -> np.ndarray:
 
 def headline(clips: pa.Table) -> dict[str, Any]:
     """The figures at the top."""
-    kept, failed, planned, lengths = (
-        _is(clips, KEPT),
-        _is(clips, FAILED),
-        _known(clips, "start"),
-        _lengths(clips),
-    )
+    kept, failed, planned = _is(clips, KEPT), _is(clips, FAILED), _known(clips, "start")
+    lengths = _lengths(clips)
     return {
         "files": pc.count_distinct(clips["path"]).as_py(),
         "clips": int(planned.sum()),
@@ -184,15 +180,14 @@ def clips_funnel(clips: pa.Table, thresholds: Thresholds, reasons: Reasons) -> l
     said = {rule.score: bounds_text(rule) for rule in thresholds.rules}
     said |= {DUPLICATE_FILE: "no file of the same content", "near_duplicate": "no kept clip looks like it"}
     first = reasons.first[scored & (reasons.first >= 0)]
-    losses = [("clips scored", "", planned - int(scored.sum()))]
-    lost_first = np.bincount(first, minlength=len(reasons.names)).tolist()
-    losses += [(name, said.get(name, ""), lost) for name, lost in zip(reasons.names, lost_first, strict=True)]
-    losses += [("cut out and kept", "", int((scored & _is(clips, FAILED)).sum()))]
-    left = planned - np.cumsum([lost for _, _, lost in losses])
-    steps = [
-        Step(*loss[:2], after, loss[2], planned) for loss, after in zip(losses, left.tolist(), strict=True)
-    ]
-    return [Step("clips planned", "", planned, 0, planned), *steps]
+    lost_to_rules = np.bincount(first, minlength=len(reasons.names)).tolist()
+    losses = {"clips scored": planned - int(scored.sum())}
+    losses |= dict(zip(reasons.names, lost_to_rules, strict=True))
+    losses["cut out and kept"] = int((scored & _is(clips, FAILED)).sum())
+    steps = [Step("clips planned", "", planned, 0, planned)]
+    for name, lost in losses.items():
+        steps.append(Step(name, said.get(name, ""), steps[-1].left - lost, lost, planned))
+    return steps
 
 
 def chosen_rows(clips: pa.Table, reasons: Reasons) -> tuple[np.ndarray, np.ndarray]:
@@ -212,11 +207,12 @@ def failures(clips: pa.Table) -> dict[str, Any]:
 
 def composition(clips: pa.Table) -> dict[str, list[dict[str, Any]]]:
     """What was kept, in clips and seconds, by each of its properties: one table a property, longest part first."""
-    kept = clips.filter(pa.array(_is(clips, KEPT)))
+    properties = ["framing", "motion", "subject"]
+    kept = clips.select(["start", "stop", "rate", *properties]).filter(pa.array(_is(clips, KEPT)))
     lengths = _lengths(kept)
     ends = list(map("{} to {} s".format, LENGTH_BANDS, LENGTH_BANDS[1:]))
     bands = [f"under {LENGTH_BANDS[0]} s", *ends, f"from {LENGTH_BANDS[-1]} s"]
-    columns = {name: kept[name] for name in ("framing", "motion", "subject")}
+    columns = {name: kept[name] for name in properties}
     columns["length"] = pa.array(bands).take(pa.array(np.digitize(lengths, LENGTH_BANDS)))
     columns["frames/s"] = pc.cast(kept["rate"], pa.string())
     rows = {name: _sums(column, lengths) for name, column in columns.items()}
@@ -229,9 +225,8 @@ def cpu_seconds(clips: pa.Table, reasons: Reasons) -> dict[str, Any]:
 
     Of the stored names `all` is the whole clip; `decode` and `model` lie within the others and beside each other.
     """
-    duplicate = reasons.first == reasons.names.index(
-        DUPLICATE_FILE
-    )  # such a row repeats the first file's seconds
+    # A row of a duplicate file repeats the seconds of the first file's.
+    duplicate = reasons.first == reasons.names.index(DUPLICATE_FILE)
     maps = clips["cpu_seconds"].filter(pa.array(~duplicate)).combine_chunks()
     steps = {row["name"]: row["seconds_sum"] for row in _sums(maps.keys, maps.items.to_numpy())}
     whole, decode, model = (steps.pop(name, 0.0) for name in ("all", "decode", "model"))

@@ -295,16 +295,20 @@ def test_scores_section_says_what_a_rule_rejects(tmp_path: Path, thresholds: Thr
         ([0.0], []),
         ([5.0] * 9, []),
         ([-3.0], []),
+        ([0.5, 0.50000006], []),
+        ([0.0, 1e-30], []),
         ([0.1, 0.2], [81.0]),
         ([1e-9, 3e5], [0.5, 2.0]),
+        ([-2e30, -2e30], [0.06]),
     ],
 )
 def test_bins_are_even_round_and_cover_values_and_limits(values: list[float], limits: list[float]) -> None:
     edges = bin_edges(np.array(values), limits)
     assert 2 <= len(edges) <= MOST_BINS + 3
-    assert np.allclose(np.diff(edges), edges[1] - edges[0]) and edges[1] > edges[0]
-    for limit in limits:
-        assert edges[0] <= limit <= edges[-1]
+    assert np.allclose(np.diff(edges), edges[1] - edges[0], atol=0) and edges[1] > edges[0]
+    assert all(edges[0] <= limit <= edges[-1] for limit in limits)
+    labels = [f"{edge:g}" for edge in edges]
+    assert len(set(labels)) == len(labels)
 
 
 def test_outliers_and_infinity_are_counted_in_the_outermost_bars(thresholds: Thresholds) -> None:
