@@ -26,7 +26,7 @@ from posegen.dataset import CLIPS, FAILED, KEPT, REJECTED, SCORES
 REPORT = "report.html"
 MOST_FAILURES = 200
 """Failed rows that are listed; the others are counted."""
-DUPLICATE_FILE = "duplicate_file"
+DUPLICATE_FILE, NEAR_DUPLICATE = "duplicate_file", "near_duplicate"
 LENGTH_BANDS = (2, 5, 10, 15, 20)
 """Seconds at which a longer band of clips begins."""
 COLUMNS = [
@@ -77,7 +77,8 @@ def write_report(output: Folder, thresholds: Thresholds, stages: list[Stage]) ->
     thresholds: the rules that judged the table. stages: what was run, for the throughput.
     """
     clips = _read(output)
-    reasons = read_reasons(clips, [DUPLICATE_FILE, *(rule.score for rule in thresholds.rules)])
+    order = [DUPLICATE_FILE, *(rule.score for rule in thresholds.rules), NEAR_DUPLICATE]
+    reasons = read_reasons(clips, order)
     kept, rejected = chosen_rows(clips, reasons)
     sheet = cells(output, np.concatenate([kept, rejected]))
     page = _template().render(
@@ -178,7 +179,7 @@ def clips_funnel(clips: pa.Table, thresholds: Thresholds, reasons: Reasons) -> l
     """Clips that are left after planning, scoring, each rule in the order they are applied, and cutting out."""
     planned, scored = int(_known(clips, "start").sum()), _known(clips, "scored_by")
     said = {rule.score: bounds_text(rule) for rule in thresholds.rules}
-    said |= {DUPLICATE_FILE: "no file of the same content", "near_duplicate": "no kept clip looks like it"}
+    said |= {DUPLICATE_FILE: "no file of the same content", NEAR_DUPLICATE: "no kept clip looks like it"}
     first = reasons.first[scored & (reasons.first >= 0)]
     lost_to_rules = np.bincount(first, minlength=len(reasons.names)).tolist()
     losses = {"clips scored": planned - int(scored.sum())}

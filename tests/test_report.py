@@ -212,7 +212,7 @@ def test_a_failed_file_that_is_there_twice_is_not_counted_as_scored(
 
 def test_sheets_show_the_clips_with_captions_and_reasons(tmp_path: Path, thresholds: Thresholds) -> None:
     page = Page(report(tmp_path, thresholds, mixed_rows()))
-    assert "4 of 4" in page.said("kept") and "5 of 5" in page.said("rejected")
+    assert "All 4:" in page.said("kept") and "All 5," in page.said("rejected")
     assert "A person, number 1. 21.5 s, 0:10.0\N{EN DASH}0:31.5 film 1.mp4" in page.said("kept")
     assert "one_person: 0.9 is below 0.975 blur: 0.8 is above 0.7 A person, number 5." in page.said(
         "rejected"
@@ -415,6 +415,7 @@ def test_large_sheets_are_samples(tmp_path: Path, thresholds: Thresholds) -> Non
     page = Page(report(tmp_path, thresholds, rows, part=64))
     assert len(page.attributes("img")) == 2 * PICTURES
     assert "A person, number 0." in page.said("kept") and "A person, number 149." in page.said("kept")
+    assert "48 of 150, evenly spread" in page.said("kept") and "48 of 101, some" in page.said("rejected")
     assert "one_person: 0 is below 0.975" in page.said("rejected")
 
 
