@@ -38,7 +38,7 @@ class Bar:
 class Histogram:
     """One score's picture. Positions are x in units of the drawing; pairs of them go with a label or a width."""
 
-    score: str
+    name: str
     description: str
     bounds: str
     values: int
@@ -86,7 +86,7 @@ def _histogram(
         return round(WIDTH * (value - edges[0]) / (edges[-1] - edges[0]), 1)
 
     return Histogram(
-        score=score,
+        name=score,
         description=SCORES[score],
         bounds=bounds_text(rule) if rule else "no rule",
         values=int(measured.sum()),

@@ -270,7 +270,7 @@ def test_failures_are_listed_and_beyond_200_counted(tmp_path: Path, thresholds: 
 
 def test_scores_count_kept_rejected_and_missing(thresholds: Thresholds) -> None:
     rows = [row for row in mixed_rows() if row["status"] != FAILED]
-    plots = {plot.score: plot for plot in histograms(table(rows, CLIPS), thresholds, {"blur": (2, 1)})}
+    plots = {plot.name: plot for plot in histograms(table(rows, CLIPS), thresholds, {"blur": (2, 1)})}
     blur = plots["blur"]
     assert (blur.values, blur.missing, blur.rejects, blur.rejects_alone) == (8, 1, 2, 1)
     counts = [re.findall(r"(\d+) (?:kept|rejected)", bar.says) for bar in blur.bars]
@@ -314,7 +314,7 @@ def test_bins_are_even_round_and_cover_values_and_limits(values: list[float], li
 def test_outliers_and_infinity_are_counted_in_the_outermost_bars(thresholds: Thresholds) -> None:
     speeds = [1.0] * 500 + [900.0, np.inf, -np.inf, np.nan]
     rows = [clip(number, subject_motion=speed) for number, speed in enumerate(speeds)]
-    plots = {plot.score: plot for plot in histograms(table(rows, CLIPS), thresholds, {})}
+    plots = {plot.name: plot for plot in histograms(table(rows, CLIPS), thresholds, {})}
     motion = plots["subject_motion"]
     assert motion.values == 503 and motion.missing == 1
     assert re.fullmatch(r"1 below \S+ and 2 above \S+", motion.beyond)
