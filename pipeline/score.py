@@ -18,14 +18,14 @@ from pipeline.clothing import ClothingColours
 from pipeline.config import CurateConfig
 from pipeline.evidence import Detector, Evidence
 from pipeline.person import PersonTrack
-from pipeline.plan import failure
+from pipeline.plan import failure, said_of
 from pipeline.quality import Quality
 from pipeline.storage import Folder
 from posegen.dataset import CLIPS, SCORES, pack_keypoints, table
 from posegen.poses import PoseEstimator, load_estimator
 from posegen.poses.yolox import DETECTOR, YoloxDetector
 from posegen.profiling import collect, timed
-from posegen.video import VideoInfo, probe, read_frames, sample_indices
+from posegen.video import VideoError, VideoInfo, probe, read_frames, sample_indices
 from posegen.weights import fetch
 
 ANALYSIS_SIDE = 720
@@ -66,9 +66,12 @@ def make_scorer(config: CurateConfig) -> Callable[[Mapping[str, Any]], pa.Table]
     scored_by = f"{config.poses} {config.score_version[:8]}"
 
     def score(clip: Mapping[str, Any]) -> pa.Table:
-        with collect() as seconds, timed("all"), folder.local_copy(clip["path"]) as path:
-            info = probe(path)
-            row = measure(clip, info, estimator, evidence)
+        path = name = clip["path"]
+        try:
+            with collect() as seconds, timed("all"), folder.local_copy(name) as path:
+                row = measure(clip, probe(path), estimator, evidence)
+        except (VideoError, OSError) as error:
+            return failed_clip(clip, "read", said_of(name, path, error))
         return table([row | {"scored_by": scored_by, "cpu_seconds": list(seconds.items())}], SCORED)
 
     return score
@@ -110,10 +113,7 @@ def measure(
             info.frame_times[distinct] - clip["start"],
             size,
             clothing.result(),
-            **{
-                name: found[name]
-                for name in ("camera_motion", "background_brightness", "female_score", "male_score")
-            },
+            **{name: found[name] for name in ("camera_motion", "background_brightness")},
         )
     )
     keypoints[..., :2] *= np.array([info.width, info.height]) / size
