@@ -1,11 +1,12 @@
 """BlazePose: a fast tracker of people on a CPU, with body, feet, face and hands.
 
 Choices made: the networks and region rules are those of MediaPipe's Holistic (Apache-2.0, weights from its wheel).
-A tracked body costs one network run a frame: the detector only runs while nobody is tracked and once in `search`
-frames, on the frame and again with the people already found painted over, as it tends to see only the most prominent
-one. Hands and face are followed from their own last points while those agree with the body, and found anew from the
-body otherwise. Whoever is found late is followed back through the frames of the same call where nobody was seen.
-Nothing is smoothed over time: what is given is what was seen in that frame.
+A tracked body costs one network run a frame: the detector only runs once in a while, and when all are lost. It tends
+to see only the most prominent person, and nobody small, so it looks at the whole frame for the first person and then
+at overlapping squares, people already found painted over. Hands and face are followed from their own last points
+while those agree with the body, and found anew from the body otherwise. Whoever is found late is followed back
+through the frames of the same call where nobody was seen. Nothing is smoothed over time: what is given is what was
+seen in that frame.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from posegen.poses import Person
 from posegen.poses.landmarks import WRISTS, Body, BodyNetwork, FaceNetwork, HandNetwork
-from posegen.poses.regions import Region, overlap
+from posegen.poses.regions import Region, overlap, tiles
 from posegen.poses.wholebody import FACE, FACE_68, LEFT_HAND, RIGHT_HAND, body_keypoints
 
 PRESENT = 0.5
@@ -28,6 +29,9 @@ VISIBLE_WRIST = 0.1
 
 SMALL_HAND = 24.0
 """Least side in pixels of the region around a hand for it to be looked for: fingers of a smaller one are guesses."""
+
+RETRY = 5
+"""Frames from one search to the next while nobody is found; who is found then is followed back."""
 
 
 @dataclass(kw_only=True)
@@ -70,7 +74,7 @@ class BlazePose:
         """A new video begins: forget all people."""
         self._tracks: list[_Track] = []
         self._seen = 0
-        self._since_search = 0
+        self._search_in = 0
 
     def __call__(self, frames: np.ndarray) -> list[list[Person]]:
         """People of each frame, each a TrackedPerson, the largest first (as of the last search).
@@ -82,11 +86,13 @@ class BlazePose:
         return [list(present) for present in people]
 
     def _people(self, frame: np.ndarray) -> list[TrackedPerson]:
+        anybody = bool(self._tracks)
         self._follow(frame)
-        if not self._tracks or self._since_search >= self.search:
+        all_lost = anybody and not self._tracks
+        if all_lost or self._search_in == 0:
             self._find(frame)
-            self._since_search = 0
-        self._since_search += 1
+            self._search_in = self.search if self._tracks else RETRY
+        self._search_in -= 1
         return [self._person(frame, track, rank < self.whole) for rank, track in enumerate(self._tracks)]
 
     def _follow(self, frame: np.ndarray) -> None:
@@ -99,13 +105,20 @@ class BlazePose:
         self._tracks = followed
 
     def _find(self, frame: np.ndarray) -> None:
-        """Begins tracks of people not followed yet, and puts the largest person first."""
-        regions = self._bodies.find(frame)
-        if self._tracks:
-            regions += self._bodies.find(_without(frame, self._tracks))
+        """Begins tracks of people not followed yet, the largest first, where there is room for more."""
+        if len(self._tracks) == self.max_people:
+            return
+        if not self._tracks:
+            self._begin(frame, self._bodies.find(frame))
+        height, width = frame.shape[:2]
+        for part in tiles(width, height, min(width, height)):
+            self._begin(frame, self._bodies.find(_without(frame, self._tracks), part))
+        self._tracks.sort(key=lambda track: -track.body.region().size)
+        del self._tracks[self.max_people :]
+
+    def _begin(self, frame: np.ndarray, regions: list[Region]) -> None:
+        """Begins tracks of the people in these regions, as far as they are people, and new ones."""
         for region in regions:
-            if len(self._tracks) == self.max_people:
-                break
             # A second look, at the region that the body itself asks for, is what a tracked frame would give.
             body = self._bodies(frame, region)
             if body.presence >= PRESENT:
@@ -113,7 +126,6 @@ class BlazePose:
             if body.presence >= PRESENT and not _is_known(body, self._tracks):
                 self._tracks.append(_Track(self._seen, body))
                 self._seen += 1
-        self._tracks.sort(key=lambda track: -track.body.region().size)
 
     def _look_back(self, frames: np.ndarray, people: list[list[TrackedPerson]]) -> None:
         """Follows people to the frames before they were found, as far as nobody was seen there."""

@@ -36,17 +36,3 @@ class FaceDetector:
             return found
         boxes, points = np.stack([face.box for face in found]), np.stack([face.points for face in found])
         return merge(boxes, points, np.array([face.score for face in found]))
-
-
-def tiles(width: int, height: int, side: int) -> list[Region]:
-    """Upright squares that cover a frame, row by row, neighbours overlapping by a quarter of the side or more."""
-    rows, columns = _centres(height, side), _centres(width, side)
-    return [Region(x, y, side) for y in rows for x in columns]
-
-
-def _centres(length: int, side: int) -> list[float]:
-    """Middles of the fewest stretches of this length that cover 0..length with overlaps of a quarter."""
-    if length <= side:
-        return [length / 2]
-    count = 1 + int(np.ceil((length - side) / (0.75 * side)))
-    return np.linspace(side / 2, length - side / 2, count).tolist()

@@ -40,6 +40,9 @@ FACE_LANDMARKS = mediapipe_model(
 HEATMAP_REACH = 3
 """How far around a landmark, in heatmap cells, its heatmap is averaged (MediaPipe's kernel of 7)."""
 
+SURE = 0.75
+"""Least detection score in a part of a frame: animals and things score up to this, people mostly above 0.9."""
+
 WRISTS, PINKIES, INDEXES = (15, 16), (17, 18), (19, 20)
 
 
@@ -79,9 +82,10 @@ class BodyNetwork:
         self._detector = Detector(model, strides=[8, 16, 32], cells=[2, 2, 6], threshold=0.5)
         self._landmarks = TFLiteModel(fetch(BODY_LANDMARKS), outputs=[0, 1, 3])
 
-    def find(self, frame: np.ndarray) -> list[Region]:
-        """Where bodies may be in a frame (H, W, 3), best first."""
-        return [circle(d.points[0], d.points[1]).scaled(1.25) for d in self._detector(frame)]
+    def find(self, frame: np.ndarray, part: Region | None = None) -> list[Region]:
+        """Where bodies may be in a frame (H, W, 3) or, seen more surely, in a part of it, best first."""
+        found = [d for d in self._detector(frame, part) if part is None or d.score >= SURE]
+        return [circle(d.points[0], d.points[1]).scaled(1.25) for d in found]
 
     def __call__(self, frame: np.ndarray, region: Region) -> Body:
         """The body in a region of a frame (H, W, 3)."""

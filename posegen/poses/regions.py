@@ -84,6 +84,20 @@ def letterbox(width: int, height: int) -> Region:
     return Region(width / 2, height / 2, max(width, height))
 
 
+def tiles(width: int, height: int, side: int) -> list[Region]:
+    """Upright squares that cover a frame, row by row, neighbours overlapping by a quarter of the side or more."""
+    rows, columns = _centres(height, side), _centres(width, side)
+    return [Region(x, y, side) for y in rows for x in columns]
+
+
+def _centres(length: int, side: int) -> list[float]:
+    """Middles of the fewest stretches of this length that cover 0..length with overlaps of a quarter."""
+    if length <= side:
+        return [length / 2]
+    count = 1 + int(np.ceil((length - side) / (0.75 * side)))
+    return np.linspace(side / 2, length - side / 2, count).tolist()
+
+
 def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Intersection over union of one box (4,) with boxes (N, 4), all x0, y0, x1, y1: (N,)."""
     sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
