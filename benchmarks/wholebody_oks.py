@@ -2,8 +2,8 @@
 
 Choices made: MediaPipe gives one person a picture, so each annotated person is evaluated alone, on the picture cut
 to its box grown by half on each side, for both alike. Both are trackers: each cut is shown five times as a video,
-and the last frame counts. A hand or face whose presence is below a half counts as not given (MediaPipe gives none
-then). OKS as in COCO's evaluation, with COCO-WholeBody's sigmas, over the labelled points; a point not given counts
+and the last frame counts. MediaPipe gives no hand or face of which it is less than half sure, ours gives them with
+that confidence; "sure" leaves those out of ours too. OKS as in COCO's evaluation, with COCO-WholeBody's sigmas, over the labelled points; a point not given counts
 as infinitely far. People smaller than 32 x 32 pixels or without a labelled point are left out, as there.
 
     python benchmarks/wholebody_oks.py --data FOLDER     (test_coco_wholebody.json and its pictures)
@@ -85,15 +85,21 @@ def cut_people(data: Path, folder: Path) -> tuple[list[Path], list[np.ndarray], 
 
 
 def ours(paths: list[Path]) -> list[np.ndarray]:
-    """Our first person's keypoints (133, 3) in each picture, NaN where nobody or no such part is found."""
+    """Our first person's keypoints (133, 3) in each picture, NaN where nobody is or a part was not looked at."""
     estimator, found = BlazePose(max_people=1), []
     for path in paths:
         estimator.reset()
         people = estimator(np.stack([*frames(str(path), SHORT_SIDE)] * REPEAT))[-1]
         points = people[0].keypoints.copy() if people else np.full((133, 3), np.nan)
-        points[23:][points[23:, 2] < 0.5] = np.nan
+        points[23:][points[23:, 2] == 0] = np.nan
         found.append(points)
     return found
+
+
+def sure(points: np.ndarray) -> np.ndarray:
+    """Keypoints (133, 3) with faces and hands of a presence below a half left out (NaN)."""
+    part = np.arange(len(points)) >= 23
+    return np.where((part & (points[:, 2] < 0.5))[:, None], np.nan, points)
 
 
 def main() -> None:
@@ -103,7 +109,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         paths, truths, areas = cut_people(options.data, Path(scratch))
         peers = [keypoints(found)[0] for found in holistic(paths, REPEAT)]
-        both = {"ours": ours(paths), "mediapipe": peers}
+        points = ours(paths)
+    both = {"ours": points, "ours_sure": [sure(person) for person in points], "mediapipe": peers}
     summary = {}
     for name, group in GROUPS.items():
         for peer, found in both.items():
