@@ -198,6 +198,17 @@ def _camera(motion: float | None) -> str:
     return "filmed by a still camera" if motion < 0.01 else "filmed by a moving camera"
 
 
+def subject_word(text: str) -> str:
+    """The first of SUBJECT_WORDS in a text, of which `ensure_one_subject_word` leaves just one.
+
+    Raises ValueError where there is none.
+    """
+    found = re.search(rf"\b({'|'.join(SUBJECT_WORDS)})\b", text, re.IGNORECASE)
+    if not found:
+        raise ValueError(f"the caption {text!r} has no subject word")
+    return found[1].lower()
+
+
 def ensure_one_subject_word(text: str, fallback: str = "person") -> str:
     """The text with exactly one subject word: its first mention of the subject, in the most definite word it
     uses; later mentions become "figure". A text without any is led by `fallback`, one of SUBJECT_WORDS.

@@ -9,6 +9,8 @@ from typing import Literal
 from pipeline.verdict import DEFAULT as DEFAULT_THRESHOLDS
 from posegen.dataset import content_id
 
+COMPOSED = "composed"
+
 
 @dataclass(frozen=True)
 class CurateConfig:
@@ -28,7 +30,7 @@ class CurateConfig:
     """File, folder, URI or hub name of the estimator's weights (dwpose, sapiens)."""
     person_detector: str | None = None
     """YOLOX model (ONNX file, folder, URI or hub name) that counts people; more reliable than the built-in evidence."""
-    captioner: str = "composed"
+    captioner: str = COMPOSED
     """'composed' from what was measured, or a Qwen2.5-VL folder or hub name such as Qwen/Qwen2.5-VL-7B-Instruct."""
     thresholds: Path = DEFAULT_THRESHOLDS
     """YAML of what a clip must score to be kept."""

@@ -18,27 +18,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 import tyro
+from ray.actor import ActorHandle
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from pipeline.attempts import Attempts
-from pipeline.config import CurateConfig
+from pipeline.config import COMPOSED, CurateConfig
 from pipeline.feeds import Feed, unplanned_videos, unscored_clips
 from pipeline.listing import list_videos, listed_parts
+from pipeline.model_captions import make_captioner
 from pipeline.progress import Progress, Stage
 from pipeline.report import write_report
 from pipeline.storage import Folder, StorageError
 from pipeline.tables import (
+    caption_batches,
     clips_parts,
     delete_others,
-    fail,
     join_records,
     judge,
     make_clips_writer,
     make_media_writer,
     media_parts,
+    updated,
 )
 from pipeline.verdict import ThresholdsError, load_thresholds
-from pipeline.workers import PlanWorker, ScoreWorker, SetupError, Worker, load_models
+from pipeline.workers import CaptionWorker, PlanWorker, ScoreWorker, SetupError, Worker, load_models
 from posegen.dataset import FAILED, KEPT, REJECTED
 
 # A measuring process computes on one core all the time. It asks Ray for a little less, so that the light tasks that
@@ -49,14 +52,15 @@ WORKER_CPUS, LIGHT_CPUS = 0.9, 0.1
 def run(config: CurateConfig) -> dict[str, int]:
     """Runs the whole job; returns how many clips are kept, rejected and failed.
 
-    Raises StorageError, ThresholdsError or SetupError, each a sentence, where it cannot begin.
+    Raises StorageError, ThresholdsError or SetupError, each a sentence, where it cannot be done.
     """
     thresholds = load_thresholds(config.thresholds)
     start_ray()
-    stages = []
-    if not config.rescore:
-        stages += [list_videos(config), plan_videos(config), score_clips(config)]
+    stages = [] if config.rescore else [list_videos(config), plan_videos(config), score_clips(config)]
     clips = judge(join(config), thresholds)
+    if config.captioner != COMPOSED:
+        clips, stage = caption_clips(config, clips)
+        stages.append(stage)
     clips, stage = write_media(config, clips)
     write_clips(config, clips)
     write_report(Folder(config.output), thresholds, [*stages, stage])
@@ -76,16 +80,13 @@ def score_clips(config: CurateConfig) -> Stage:
 
 def work(config: CurateConfig, feed: Feed, worker: type[Worker], progress: Progress) -> Stage:
     """Has each row of a feed done by a pool of workers, one row a task."""
-    rows = ray.data.from_items([{"part": part} for part in listed_parts(config)]).map_batches(
-        feed, batch_size=1, batch_format="pyarrow", num_cpus=LIGHT_CPUS
-    )
-    progress.total = sum(table.num_rows for table in tables(rows))
+    rows = open_rows(config, feed)
+    progress.total = count(rows)
     if progress.total:
-        load_models(config)
-        attempts = ray.remote(Attempts).options(num_cpus=0, max_restarts=-1).remote()
+        load_models(config, worker.make, config.gpus_per_worker)
         done = rows.map(
             worker,
-            fn_constructor_args=(config, attempts),
+            fn_constructor_args=(config, attempts()),
             compute=ActorPoolStrategy(size=pool_size(config), max_tasks_in_flight_per_actor=2),
             num_cpus=WORKER_CPUS,
             num_gpus=config.gpus_per_worker,
@@ -96,8 +97,18 @@ def work(config: CurateConfig, feed: Feed, worker: type[Worker], progress: Progr
     return progress.end()
 
 
+def open_rows(config: CurateConfig, feed: Feed) -> Dataset:
+    """The rows of a feed over the whole listing."""
+    parts = ray.data.from_items([{"part": part} for part in listed_parts(config)])
+    return parts.map_batches(feed, batch_size=1, batch_format="pyarrow", num_cpus=LIGHT_CPUS)
+
+
 def join(config: CurateConfig) -> pa.Table:
     """Plans and scores of everything listed, without the heavy columns."""
+    if not listed_parts(config) or (config.rescore and count(open_rows(config, unscored_clips(config)))):
+        raise StorageError(
+            f"{config.output} holds no finished scores of these settings; run without --rescore first"
+        )
     parts = ray.data.from_items([{"part": part} for part in listed_parts(config)])
     joined = parts.map_batches(
         lambda batch: join_records(config, batch["part"].to_pylist()),
@@ -106,6 +117,32 @@ def join(config: CurateConfig) -> pa.Table:
         num_cpus=LIGHT_CPUS,
     )
     return pa.concat_tables(tables(joined))
+
+
+def caption_clips(config: CurateConfig, clips: pa.Table) -> tuple[pa.Table, Stage]:
+    """Has a model caption the kept clips, on GPUs where there are any; gives back the clips with its words."""
+    batches = caption_batches(clips)
+    progress = Progress("caption", "clips", sum(batch.num_rows for batch in batches))
+    records = []
+    if batches:
+        # A 7B model in bfloat16 takes 17 GB of a GPU: one replica each. Without GPUs one process, for small models.
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        load_models(config, make_captioner, float(gpus > 0))
+        done = ray.data.from_arrow(batches).map_batches(
+            CaptionWorker,
+            fn_constructor_args=(config, attempts()),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(size=max(1, gpus)),
+            num_cpus=1,
+            num_gpus=float(gpus > 0),
+        )
+        for table in tables(done):
+            records += table.to_pylist()
+            progress.add(
+                table.num_rows, failed=sum(record["error_stage"] is not None for record in table.to_pylist())
+            )
+    return updated(clips, records), progress.end()
 
 
 def write_clips(config: CurateConfig, clips: pa.Table) -> None:
@@ -122,7 +159,7 @@ def write_media(config: CurateConfig, clips: pa.Table) -> tuple[pa.Table, Stage]
     """Writes the table `media/` of the kept clips; gives back the clips, failed where they could not be cut out."""
     parts = media_parts(clips)
     progress = Progress("cut", "clips", sum(part.num_rows for part in parts))
-    failures = []
+    records = []
     if parts:
         cut = ray.data.from_arrow(parts).map_batches(
             make_media_writer(config), batch_size=None, batch_format="pyarrow", num_cpus=1
@@ -130,9 +167,9 @@ def write_media(config: CurateConfig, clips: pa.Table) -> tuple[pa.Table, Stage]
         for table in tables(cut):
             failed = table.filter(pc.is_valid(table["error_stage"])).to_pylist()
             progress.add(table.num_rows, failed=len(failed))
-            failures += failed
+            records += failed
     delete_others(Folder(config.output), "media", parts)
-    return fail(clips, failures), progress.end()
+    return updated(clips, records), progress.end()
 
 
 def tables(rows: Dataset) -> Iterator[pa.Table]:
@@ -140,6 +177,16 @@ def tables(rows: Dataset) -> Iterator[pa.Table]:
     for table in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         if table.num_rows:
             yield table
+
+
+def count(rows: Dataset) -> int:
+    """How many rows a dataset holds; runs it."""
+    return sum(table.num_rows for table in tables(rows))
+
+
+def attempts() -> ActorHandle:
+    """A new count of attempts, for one stage of this run."""
+    return ray.remote(Attempts).options(num_cpus=0, max_restarts=-1).remote()
 
 
 def pool_size(config: CurateConfig) -> int:

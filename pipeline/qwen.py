@@ -53,21 +53,17 @@ class QwenCaptioner:
             ) from error
         self.model = loaded.to(device).eval()
 
-    def __call__(
-        self, clips: Mapping[str, np.ndarray], subjects: Mapping[str, str] | None = None
-    ) -> dict[str, str]:
-        """Captions by clip_id for clips by clip_id.
+    def __call__(self, clips: Mapping[str, np.ndarray]) -> dict[str, str]:
+        """Captions by clip_id for clips by clip_id, each a few frames (n, H, W, 3) uint8 RGB.
 
-        clips: each a few frames (n, H, W, 3) uint8 RGB. subjects: the subject word to use where an answer has
-        none, by clip_id; "person" where it has none either.
+        An answer without a subject word speaks of a person.
         """
         captions: dict[str, str] = {}
         every = list(clips)
         for clip_ids in (every[at : at + self.batch] for at in range(0, len(every), self.batch)):
             answers = self._answers([clips[clip_id] for clip_id in clip_ids])
             for clip_id, answer in zip(clip_ids, answers, strict=True):
-                fallback = (subjects or {}).get(clip_id, "person")
-                captions[clip_id] = ensure_one_subject_word(answer, fallback)
+                captions[clip_id] = ensure_one_subject_word(answer)
         return captions
 
     def _answers(self, clips: list[np.ndarray]) -> list[str]:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from pipeline.contact_sheet import PICTURES, cells, spread, spread_over_groups
 from pipeline.histograms import HEIGHT, WIDTH, bounds_text, histograms
-from pipeline.progress import duration
+from pipeline.progress import Stage, duration
 from pipeline.storage import Folder
 from pipeline.verdict import Thresholds
 from posegen.dataset import CLIPS, FAILED, KEPT, REJECTED, SCORES
@@ -34,16 +34,6 @@ COLUMNS = [
     *("error_stage", "error_type", "error_message", "cpu_seconds"),
     *SCORES,
 ]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of the job as it was run: how many things, in which unit (plural), in how many seconds by the clock."""
-
-    name: str
-    things: float
-    unit: str
-    seconds: float
 
 
 @dataclass(frozen=True)

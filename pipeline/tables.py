@@ -24,14 +24,14 @@ from pipeline.storage import Folder
 from pipeline.verdict import Thresholds
 from pipeline.workers import score_journal
 from posegen.dataset import CLIPS, FAILED, KEPT, MEDIA, REJECTED, content_id, table
-from posegen.video import VideoError, cut, probe, sample_indices
+from posegen.video import VideoError, cut, probe
 
 HEAVY = ("keypoints", "keypoints_shape", "preview")
 """Columns that stay in the records until a part of the table is written."""
 JOINED = pa.schema([field for field in CLIPS if field.name not in HEAVY] + [pa.field("record", pa.string())])
 """A row of `clips/` on its way: `record` is the key of its scores, null where it has none."""
 CUT = pa.schema([PLAN.field(name) for name in ("clip_id", "error_stage", "error_type", "error_message")])
-CLIPS_PER_PART, MEDIA_PER_PART = 256, 16
+CLIPS_PER_PART, MEDIA_PER_PART, CAPTIONS_PER_BATCH = 256, 16, 8
 
 
 def join_records(config: CurateConfig, parts: list[str]) -> pa.Table:
@@ -125,12 +125,8 @@ def make_media_writer(config: CurateConfig) -> Callable[[pa.Table], pa.Table]:
 
 def _media_row(source: Folder, clip: Mapping[str, Any]) -> dict[str, Any]:
     with source.local_copy(clip["path"]) as path, tempfile.TemporaryDirectory() as scratch:
-        info = probe(path)
-        shown = sample_indices(info, clip["start"], clip["stop"], clip["rate"])
         file = Path(scratch) / "clip.mp4"
-        start = cut(info, shown, file)
-        # The clip may begin within the time its first frame is shown.
-        start += clip["start"] - float(info.frame_times[shown[0]])
+        start = cut(probe(path), clip["start"], clip["stop"], clip["rate"], file)
         length = {"seconds": clip["stop"] - clip["start"], "rate": clip["rate"]}
         return {"clip_id": clip["clip_id"], "media": file.read_bytes(), "media_start": start, **length}
 
@@ -138,6 +134,12 @@ def _media_row(source: Folder, clip: Mapping[str, Any]) -> dict[str, Any]:
 def clips_parts(clips: pa.Table) -> list[pa.Table]:
     """The table cut into the parts of `clips/`, each with its file's name in a column `part`."""
     return _parts(clips, CLIPS_PER_PART, lambda number, _: f"clips/part-{number:05}.parquet")
+
+
+def caption_batches(clips: pa.Table) -> list[pa.Table]:
+    """The kept clips in batches for a caption model."""
+    kept = clips.filter(pc.equal(clips["status"], KEPT)).select(["clip_id", "path", "start", "stop", "rate"])
+    return [kept.slice(start, CAPTIONS_PER_BATCH) for start in range(0, kept.num_rows, CAPTIONS_PER_BATCH)]
 
 
 def media_parts(clips: pa.Table) -> list[pa.Table]:
@@ -159,15 +161,14 @@ def _parts(rows: pa.Table, size: int, name: Callable[[int, pa.Table], str]) -> l
     ]
 
 
-def fail(clips: pa.Table, failures: list[dict[str, Any]]) -> pa.Table:
-    """The rows with those in `failures` (clip_id and error columns) marked failed."""
-    if not failures:
+def updated(clips: pa.Table, records: list[dict[str, Any]]) -> pa.Table:
+    """The rows (`JOINED`) with the columns of later records of the same clip_id; a record of an error fails its clip."""
+    if not records:
         return clips
-    by_id = {row["clip_id"]: row for row in failures}
-    rows = [
-        row | by_id[row["clip_id"]] | {"status": FAILED} if row["clip_id"] in by_id else row
-        for row in clips.to_pylist()
-    ]
+    by_id = {record["clip_id"]: record for record in records}
+    rows = [row | by_id.get(row["clip_id"], {}) for row in clips.to_pylist()]
+    for row in rows:
+        row["status"] = FAILED if row["error_stage"] else row["status"]
     return pa.Table.from_pylist(rows, JOINED)
 
 

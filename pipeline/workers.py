@@ -17,7 +17,9 @@ from ray.actor import ActorHandle
 from pipeline.attempts import MOST_ATTEMPTS, time_limit
 from pipeline.config import CurateConfig
 from pipeline.journal import Journal, is_failed
+from pipeline.model_captions import CAPTIONED, failed_caption, make_captioner
 from pipeline.plan import PLAN, failed_video, make_planner
+from pipeline.qwen import CaptionerError
 from pipeline.score import SCORED, failed_clip, make_scorer
 from pipeline.storage import Folder, StorageError
 from posegen.dataset import content_id
@@ -46,6 +48,11 @@ def score_journal(config: CurateConfig) -> Journal:
     return Journal(Folder(f"{config.output}/work"), f"scores-{config.score_version[:8]}", SCORED)
 
 
+def caption_journal(config: CurateConfig) -> Journal:
+    """Captions of the configured model by clip_id."""
+    return Journal(Folder(f"{config.output}/work"), f"captions-{content_id(config.captioner)[:8]}", CAPTIONED)
+
+
 def video_key(row: dict[str, Any]) -> str:
     """Names a listed file's plan: the same as long as its path, size and time of change are."""
     return content_id(row["path"], row["bytes"], row["changed"])
@@ -54,9 +61,13 @@ def video_key(row: dict[str, Any]) -> str:
 class Worker:
     """What planning and scoring share: attempts, the time limit, the record."""
 
-    def __init__(self, attempts: ActorHandle, journal: Journal):
+    make: Callable[[CurateConfig], Callable[..., pa.Table]]
+    """Loads the models; returns the function that does the work."""
+
+    def __init__(self, config: CurateConfig, attempts: ActorHandle, journal: Journal):
         cv2.setNumThreads(1)  # one process a core: more threads only take turns
         self.attempts, self.journal = attempts, journal
+        self.work = self.make(config)
 
     def do(
         self, key: str, seconds: float, work: Callable[[], pa.Table], failed: Callable[[Exception], pa.Table]
@@ -65,12 +76,7 @@ class Worker:
         if self.journal.has(key):
             return self.journal.read(key)
         if ray.get(self.attempts.begin.remote(key)) > MOST_ATTEMPTS:
-            record = failed(
-                WorkerDiedError(
-                    f"its worker died or took over {seconds:.0f} s, {MOST_ATTEMPTS} times; "
-                    "look for it in the workers' logs, or take the file out"
-                )
-            )
+            record = failed(WorkerDiedError(died(seconds)))
         else:
             try:
                 with time_limit(seconds):
@@ -85,16 +91,17 @@ class Worker:
 class PlanWorker(Worker):
     """Plans one listed video: `{path, bytes, changed}` in, counts for the progress line out."""
 
+    make = staticmethod(make_planner)
+
     def __init__(self, config: CurateConfig, attempts: ActorHandle):
-        super().__init__(attempts, plan_journal(config))
-        self.plan = make_planner(config)
+        super().__init__(config, attempts, plan_journal(config))
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         name = row["path"]
         record = self.do(
             video_key(row),
             PLAN_SECONDS,
-            lambda: self.plan(name),
+            lambda: self.work(name),
             lambda error: failed_video(name, "plan", error),
         )
         return {"work": 1.0, "failed": int(is_failed(record))}
@@ -103,30 +110,77 @@ class PlanWorker(Worker):
 class ScoreWorker(Worker):
     """Scores one planned clip: a row of the plan in, counts for the progress line out."""
 
+    make = staticmethod(make_scorer)
+
     def __init__(self, config: CurateConfig, attempts: ActorHandle):
-        super().__init__(attempts, score_journal(config))
-        self.score = make_scorer(config)
+        super().__init__(config, attempts, score_journal(config))
 
     def __call__(self, clip: dict[str, Any]) -> dict[str, Any]:
-        limit = LEAST_SECONDS + SECONDS_PER_SECOND * (clip["stop"] - clip["start"])
         record = self.do(
-            clip["clip_id"], limit, lambda: self.score(clip), lambda error: failed_clip(clip, "score", error)
+            clip["clip_id"],
+            LEAST_SECONDS + SECONDS_PER_SECOND * (clip["stop"] - clip["start"]),
+            lambda: self.work(clip),
+            lambda error: failed_clip(clip, "score", error),
         )
         return {"work": record["frames"][0].as_py() or 0.0, "failed": int(is_failed(record))}
 
 
-def load_models(config: CurateConfig) -> None:
-    """Loads everything a worker needs once, where a worker would run, so that what is missing is said in a sentence.
+class CaptionWorker:
+    """Captions a batch of kept clips by a model; gives back their records, a table `CAPTIONED`.
+
+    A batch whose worker died is done clip by clip the next time, so that one clip alone is counted and blamed.
+    """
+
+    def __init__(self, config: CurateConfig, attempts: ActorHandle):
+        self.attempts, self.journal = attempts, caption_journal(config)
+        self.caption = make_captioner(config)
+
+    def __call__(self, clips: pa.Table) -> pa.Table:
+        rows = clips.to_pylist()
+        todo = [row for row in rows if not self.journal.has(row["clip_id"])]
+        if todo and self._attempt(content_id(*(row["clip_id"] for row in todo))) == 1:
+            self._record(todo)
+        else:
+            for row in todo:
+                # The attempt within the batch counts too.
+                self._record(
+                    [row], WorkerDiedError if self._attempt(row["clip_id"]) >= MOST_ATTEMPTS else None
+                )
+        return pa.concat_tables([self.journal.read(row["clip_id"]) for row in rows])
+
+    def _attempt(self, key: str) -> int:
+        return ray.get(self.attempts.begin.remote(key))
+
+    def _record(self, rows: list[dict[str, Any]], error: type[Exception] | None = None) -> None:
+        seconds = LEAST_SECONDS * len(rows)
+        if error:
+            records = [failed_caption(row, error(died(seconds))) for row in rows]
+        else:
+            with time_limit(seconds):
+                records = self.caption(rows)
+        for row, record in zip(rows, records, strict=True):
+            self.journal.write(row["clip_id"], record)
+
+
+def died(seconds: float) -> str:
+    """Why a row failed that no exception speaks for."""
+    return (
+        f"its worker died or took over {seconds:.0f} s, {MOST_ATTEMPTS} times; look for it in the workers' logs, "
+        "or take the file out"
+    )
+
+
+def load_models(config: CurateConfig, make: Callable[[CurateConfig], object], gpus: float) -> None:
+    """Loads a worker's models once, where a worker would run, so that what is missing is said in a sentence.
 
     Raises SetupError.
     """
 
-    @ray.remote(num_cpus=1, num_gpus=config.gpus_per_worker)
+    @ray.remote(num_cpus=1, num_gpus=gpus)
     def problem() -> str | None:
         try:
-            make_planner(config)
-            make_scorer(config)
-        except (WeightsError, StorageError, ValueError) as error:
+            make(config)
+        except (WeightsError, StorageError, CaptionerError, ValueError) as error:
             return str(error)
         return None
 

@@ -15,7 +15,8 @@ import pytest
 
 from pipeline.contact_sheet import PICTURES, spread, spread_over_groups, with_skeleton
 from pipeline.histograms import MOST_BINS, bin_edges, histograms
-from pipeline.report import Stage, clock, write_report
+from pipeline.progress import Stage
+from pipeline.report import clock, write_report
 from pipeline.storage import Folder
 from pipeline.verdict import Thresholds, load_thresholds
 from posegen.dataset import CLIPS, FAILED, KEPT, REJECTED, pack_keypoints, table
