@@ -13,12 +13,12 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 import tyro
-from ray.actor import ActorHandle
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from pipeline.attempts import Attempts
@@ -41,7 +41,7 @@ from pipeline.tables import (
     updated,
 )
 from pipeline.verdict import ThresholdsError, load_thresholds
-from pipeline.workers import CaptionWorker, PlanWorker, ScoreWorker, SetupError, Worker, load_models
+from pipeline.workers import CaptionWorker, PlanWorker, ScoreWorker, SetupError, load_models
 from posegen.dataset import FAILED, KEPT, REJECTED
 
 # A measuring process computes on one core all the time. It asks Ray for a little less, so that the light tasks that
@@ -78,7 +78,7 @@ def score_clips(config: CurateConfig) -> Stage:
     return work(config, unscored_clips(config), ScoreWorker, Progress("score", "clips", rate_unit="frames"))
 
 
-def work(config: CurateConfig, feed: Feed, worker: type[Worker], progress: Progress) -> Stage:
+def work(config: CurateConfig, feed: Feed, worker: Any, progress: Progress) -> Stage:
     """Has each row of a feed done by a pool of workers, one row a task."""
     rows = open_rows(config, feed)
     progress.total = count(rows)
@@ -172,8 +172,8 @@ def write_media(config: CurateConfig, clips: pa.Table) -> tuple[pa.Table, Stage]
     return updated(clips, records), progress.end()
 
 
-def tables(rows: Dataset) -> Iterator[pa.Table]:
-    """The blocks of a dataset as they come out; empty ones are left out."""
+def tables(rows: Dataset) -> Iterator[Any]:
+    """The blocks of a dataset as they come out, Arrow tables; empty ones are left out."""
     for table in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         if table.num_rows:
             yield table
@@ -184,8 +184,8 @@ def count(rows: Dataset) -> int:
     return sum(table.num_rows for table in tables(rows))
 
 
-def attempts() -> ActorHandle:
-    """A new count of attempts, for one stage of this run."""
+def attempts() -> Any:
+    """A new count of attempts, for one stage of this run: the handle of an actor."""
     return ray.remote(Attempts).options(num_cpus=0, max_restarts=-1).remote()
 
 

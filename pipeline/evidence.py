@@ -74,7 +74,8 @@ class Evidence:
     def _another_face(self, frame: np.ndarray, person: Person) -> bool:
         head = head_region(person)
         for box in (face.box for face in self._faces(frame)):
-            face = Region(*((box[:2] + box[2:]) / 2), size=float(max(box[2:] - box[:2])))
+            x, y = ((box[:2] + box[2:]) / 2).tolist()
+            face = Region(x, y, float(max(box[2:] - box[:2])))
             apart = np.hypot(face.x - head.x, face.y - head.y)
             if apart < head.size or face.size < COUNTS_FROM * head.size:
                 continue

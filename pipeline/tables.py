@@ -24,7 +24,7 @@ from pipeline.storage import Folder
 from pipeline.verdict import Thresholds
 from pipeline.workers import score_journal
 from posegen.dataset import CLIPS, FAILED, KEPT, MEDIA, REJECTED, content_id, table
-from posegen.video import VideoError, cut, probe
+from posegen.video import cut, probe
 
 HEAVY = ("keypoints", "keypoints_shape", "preview")
 """Columns that stay in the records until a part of the table is written."""
@@ -114,7 +114,7 @@ def make_media_writer(config: CurateConfig) -> Callable[[pa.Table], pa.Table]:
             result = {"clip_id": clip["clip_id"]}
             try:
                 media.append(_media_row(source, clip))
-            except (VideoError, OSError) as error:
+            except Exception as error:  # this clip's alone; its row says so
                 result |= failure("media", error)
             results.append(result)
         target.write_table(name, table(media, MEDIA), row_group_size=4)
@@ -162,7 +162,7 @@ def _parts(rows: pa.Table, size: int, name: Callable[[int, pa.Table], str]) -> l
 
 
 def updated(clips: pa.Table, records: list[dict[str, Any]]) -> pa.Table:
-    """The rows (`JOINED`) with the columns of later records of the same clip_id; a record of an error fails its clip."""
+    """The rows (`JOINED`) with the columns of later records of their clip_id; a record of an error fails its clip."""
     if not records:
         return clips
     by_id = {record["clip_id"]: record for record in records}

@@ -75,7 +75,7 @@ class Worker:
         """The record of a key: as already stored, or made by `work`, or by `failed` from what went wrong."""
         if self.journal.has(key):
             return self.journal.read(key)
-        if ray.get(self.attempts.begin.remote(key)) > MOST_ATTEMPTS:
+        if attempt(self.attempts, key) > MOST_ATTEMPTS:
             record = failed(WorkerDiedError(died(seconds)))
         else:
             try:
@@ -138,18 +138,16 @@ class CaptionWorker:
     def __call__(self, clips: pa.Table) -> pa.Table:
         rows = clips.to_pylist()
         todo = [row for row in rows if not self.journal.has(row["clip_id"])]
-        if todo and self._attempt(content_id(*(row["clip_id"] for row in todo))) == 1:
+        if todo and attempt(self.attempts, content_id(*(row["clip_id"] for row in todo))) == 1:
             self._record(todo)
         else:
             for row in todo:
                 # The attempt within the batch counts too.
                 self._record(
-                    [row], WorkerDiedError if self._attempt(row["clip_id"]) >= MOST_ATTEMPTS else None
+                    [row],
+                    WorkerDiedError if attempt(self.attempts, row["clip_id"]) >= MOST_ATTEMPTS else None,
                 )
         return pa.concat_tables([self.journal.read(row["clip_id"]) for row in rows])
-
-    def _attempt(self, key: str) -> int:
-        return ray.get(self.attempts.begin.remote(key))
 
     def _record(self, rows: list[dict[str, Any]], error: type[Exception] | None = None) -> None:
         seconds = LEAST_SECONDS * len(rows)
@@ -160,6 +158,12 @@ class CaptionWorker:
                 records = self.caption(rows)
         for row, record in zip(rows, records, strict=True):
             self.journal.write(row["clip_id"], record)
+
+
+def attempt(attempts: ActorHandle, key: str) -> int:
+    """Begins an attempt at a key; returns its number, from 1."""
+    number: Any = ray.get(attempts.begin.remote(key))
+    return number
 
 
 def died(seconds: float) -> str:
