@@ -3,7 +3,7 @@
 Two tables keyed by `clip_id`, each a folder of Parquet files with the one schema declared here:
 
 - `clips/`  a row for every clip ever planned, kept or not: where it is, its status and why, scores, caption, keypoints;
-- `media/`  for kept clips the video itself, cut out without a second encoding.
+- `media/`  for kept clips the video itself, cut out without a second encoding wherever that is exact.
 
 A schema is enforced at write: a missing or unknown column, or a value of another type, raises `DatasetError`. Scores
 are float32 and null where they could not be measured. Ids are content hashes, so they name the same clip on every
@@ -82,9 +82,7 @@ MEDIA = pa.schema(
     [
         pa.field("clip_id", pa.string(), nullable=False),
         pa.field("media", pa.binary(), nullable=False),
-        pa.field(
-            "media_start", pa.float64(), nullable=False
-        ),  # seconds from the media's first frame to the clip's
+        pa.field("media_start", pa.float64(), nullable=False),  # second of the media at which the clip begins
         pa.field("seconds", pa.float64(), nullable=False),
         pa.field("rate", pa.float64(), nullable=False),
     ]
