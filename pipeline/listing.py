@@ -25,10 +25,11 @@ PART = 5_000
 def list_videos(config: CurateConfig) -> Stage:
     """Writes the listing of the input folder.
 
-    Files that are no video by their name (text, pictures, hidden files) are left out, and said so.
+    Files that are no video by their name (text, pictures, hidden files, names that are no UTF-8) are left out, and said
+    so.
     Raises StorageError where the folder is not there or holds no such file.
     """
-    source, work = Folder(config.input), Folder(f"{config.output}/work")
+    source, work = Folder(config.input), Folder(config.output, "work")
     if not source.exists():
         raise StorageError(f"{config.input} does not exist; give the folder that holds the raw videos")
     skipped: Counter[str] = Counter()
@@ -67,9 +68,9 @@ def _candidates(source: Folder, skipped: Counter[str]) -> Iterator[tuple[str, in
 
 def listed_parts(config: CurateConfig) -> list[str]:
     """Names of the listing's parts, below the output's work folder."""
-    return [f"listing/{name}" for name in Folder(f"{config.output}/work").names("listing")]
+    return [f"listing/{name}" for name in Folder(config.output, "work").names("listing")]
 
 
 def read_part(config: CurateConfig, name: str) -> pa.Table:
     """One part of the listing, a table of schema `LISTED`."""
-    return Folder(f"{config.output}/work").read_table(name)
+    return Folder(config.output, "work").read_table(name)

@@ -85,7 +85,7 @@ class PersonTrack:
         return chosen, number
 
     def result(self) -> tuple[dict[str, float], np.ndarray]:
-        """The scores, NaN where nobody was there to measure, and the person's keypoints.
+        """The scores, without those (or NaN) that nobody was there to measure, and the person's keypoints.
 
         Keypoints are (N, 133, 3) float32 in pixels of the frames, NaN in frames without the person.
         """
@@ -104,12 +104,13 @@ class PersonTrack:
         width, height = self.size
         body = keypoints[:, BODY]
         outside = ((body[..., :2] < 0) | (body[..., :2] >= (width, height))).any(-1)
+        shown = (body[..., 2] >= VISIBLE) & ~outside
         wrists = keypoints[:, WRISTS, 2] >= VISIBLE
         hands = np.stack([keypoints[:, part, 2].mean(1) for part in (LEFT_HAND, RIGHT_HAND)], 1)
         return {
-            "head_visible": float(np.mean((keypoints[:, HEAD, 2] >= VISIBLE).any(1))),
+            "head_visible": float(np.mean(shown[:, HEAD].any(1))),
             "person_height": float(np.median(boxes[:, 3] - boxes[:, 1]) / height),
-            "visible_joints": float(np.mean(body[..., 2] >= VISIBLE)),
+            "visible_joints": float(np.mean(shown)),
             "truncation": float(np.mean(outside)),
             "hand_confidence": float(hands[wrists].mean()) if wrists.any() else np.nan,
         }

@@ -27,19 +27,19 @@ class StorageError(RuntimeError):
 
 
 class Folder:
-    """A folder by local path or URI (s3://, gs://); pickles into workers."""
+    """A folder by local path or URI (s3://, gs://), or a folder `below` that one; pickles into workers."""
 
-    def __init__(self, uri: str):
-        self.uri = uri.rstrip("/")
+    def __init__(self, uri: str, below: str = ""):
         self.local = "://" not in uri
+        self.filesystem: fs.FileSystem = fs.LocalFileSystem()
+        self.root = str(Path(uri).resolve())
         try:
-            self.filesystem, self.root = (
-                (fs.LocalFileSystem(), str(Path(uri).resolve()))
-                if self.local
-                else fs.FileSystem.from_uri(self.uri)
-            )
+            if not self.local:
+                self.filesystem, self.root = fs.FileSystem.from_uri(uri)
         except (pa.ArrowInvalid, OSError) as error:
             raise StorageError(f"{uri} is no folder that can be opened: {error}") from error
+        # Joined to the path, not to the URI, which may end in options (?endpoint_override=..).
+        self.root = f"{self.root}/{below}".rstrip("/")
 
     def path(self, name: str) -> str:
         """The name below this folder, as `filesystem` wants it."""
@@ -51,14 +51,16 @@ class Folder:
 
     def write(self, name: str, content: bytes) -> None:
         """Writes a whole file, replacing one of that name at once; folders on the way are made."""
-        target = self.path(name)
-        written = f"{target}.{os.getpid()}.part" if self.local else target
-        if self.local:
-            Path(target).parent.mkdir(parents=True, exist_ok=True)
-        with self.filesystem.open_output_stream(written) as stream:
-            stream.write(content)
-        if self.local:
-            Path(written).replace(target)
+        if not self.local:
+            with self.filesystem.open_output_stream(self.path(name)) as stream:
+                stream.write(content)
+            return
+        target = Path(self.path(name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Hidden, so that readers of the folder pass over what a killed writer leaves.
+        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        part.write_bytes(content)
+        part.replace(target)
 
     def write_table(self, name: str, table: pa.Table, row_group_size: int | None = None) -> None:
         """Writes a Parquet file (zstd), whole or not at all."""
@@ -122,8 +124,12 @@ class Folder:
 
 
 def may_be_video(name: str) -> bool:
-    """Whether a file is worth opening as video: not hidden, and not text, picture or document by its name."""
-    if any(part.startswith(".") for part in name.split("/")):
+    """Whether a file is worth opening as video: not hidden, and not text, picture or document by its name.
+
+    A name that is no UTF-8, which tables cannot hold, counts as none.
+    """
+    hidden = any(part.startswith(".") for part in name.split("/"))
+    if hidden or name.encode(errors="ignore").decode() != name:
         return False
     kind = _TYPES.guess_type(name)[0]
     return kind is None or kind.startswith(("video/", "audio/"))

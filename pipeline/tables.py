@@ -52,19 +52,18 @@ def judge(clips: pa.Table, thresholds: Thresholds) -> pa.Table:
     """The same rows (`JOINED`) with status, reasons and duplicates, sorted by clip_id, each id once.
 
     A file that is there twice is scored once: the first by path keeps its clips, the other's are rejected under ids of
-    their own. Of near duplicates among the clips that would be kept, the first by clip_id stays.
+    their own, or failed as the first's are. Of near duplicates among the clips that would be kept, the first by clip_id
+    stays.
     """
     rows = clips.sort_by([("clip_id", "ascending"), ("path", "ascending")]).to_pylist()
     before: dict[str, Any] = {}
     for row in rows:
         row["thresholds_hash"] = thresholds.hash
         if row["clip_id"] == before.get("clip_id"):
-            row |= {
-                "clip_id": content_id(row["clip_id"], row["path"]),
-                "duplicate_of": before["clip_id"],
-                "status": REJECTED,
-                "reasons": [f"duplicate_file: same content as {before['path']}"],
-            }
+            row |= {"clip_id": content_id(row["clip_id"], row["path"]), "duplicate_of": before["clip_id"]}
+            if row["error_stage"] is None:
+                row["status"] = REJECTED
+                row["reasons"] = [f"duplicate_file: same content as {before['path']}"]
             continue
         before = row
         if row["error_stage"] is None:

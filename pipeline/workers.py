@@ -40,17 +40,17 @@ class WorkerDiedError(RuntimeError):
 
 def plan_journal(config: CurateConfig) -> Journal:
     """Finished plans by `video_key`."""
-    return Journal(Folder(f"{config.output}/work"), f"plan-{config.plan_version[:8]}", PLAN)
+    return Journal(Folder(config.output, "work"), f"plan-{config.plan_version[:8]}", PLAN)
 
 
 def score_journal(config: CurateConfig) -> Journal:
     """Finished scores by clip_id."""
-    return Journal(Folder(f"{config.output}/work"), f"scores-{config.score_version[:8]}", SCORED)
+    return Journal(Folder(config.output, "work"), f"scores-{config.score_version[:8]}", SCORED)
 
 
 def caption_journal(config: CurateConfig) -> Journal:
     """Captions of the configured model by clip_id."""
-    return Journal(Folder(f"{config.output}/work"), f"captions-{content_id(config.captioner)[:8]}", CAPTIONED)
+    return Journal(Folder(config.output, "work"), f"captions-{content_id(config.captioner)[:8]}", CAPTIONED)
 
 
 def video_key(row: dict[str, Any]) -> str:
