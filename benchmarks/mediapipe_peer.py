@@ -97,12 +97,15 @@ def distances(ours: list[list[Person]], found: dict[str, np.ndarray]) -> dict[st
     apart = np.full(theirs.shape[:2], np.nan)
     for number, people in enumerate(ours):
         gaps = [np.linalg.norm(person.keypoints[:, :2] - theirs[number, :, :2], axis=1) for person in people]
-        if gaps:
-            best = int(np.argmin([np.nanmean(gap[:17]) for gap in gaps]))
+        if gaps and np.isfinite(theirs[number, 0, 0]):
+            best = int(np.argmin([gap[:17].mean() for gap in gaps]))
             unseen = people[best].keypoints[:, 2] < VISIBLE
             unseen[:23] = False  # MediaPipe's own visibility decides for body and feet
             apart[number] = np.where(visible[number] & ~unseen, gaps[best], np.nan)
-    return {name: float(np.nanmean(apart[:, part]) / height) for name, part in PARTS.items()}
+    shared = {
+        name: gaps[np.isfinite(gaps)] for name, gaps in ((n, apart[:, part]) for n, part in PARTS.items())
+    }
+    return {name: float(gaps.mean() / height) if gaps.size else np.nan for name, gaps in shared.items()}
 
 
 def track(path: Path) -> tuple[list[list[Person]], float]:

@@ -3,8 +3,9 @@
 Choices made: MediaPipe gives one person a picture, so each annotated person is evaluated alone, on the picture cut
 to its box grown by half on each side, for both alike. Both are trackers: each cut is shown five times as a video,
 and the last frame counts. MediaPipe gives no hand or face of which it is less than half sure, ours gives them with
-that confidence; "sure" leaves those out of ours too. OKS as in COCO's evaluation, with COCO-WholeBody's sigmas, over the labelled points; a point not given counts
-as infinitely far. People smaller than 32 x 32 pixels or without a labelled point are left out, as there.
+that confidence; "sure" leaves those out of ours too. OKS as in COCO's evaluation, with COCO-WholeBody's sigmas, over
+the labelled points; a point not given counts as infinitely far. People smaller than 32 x 32 pixels or without a
+labelled point are left out, as there.
 
     python benchmarks/wholebody_oks.py --data FOLDER     (test_coco_wholebody.json and its pictures)
 """
