@@ -5,9 +5,9 @@ Two tables keyed by `clip_id`, each a folder of Parquet files with the one schem
 - `clips/`  a row for every clip ever planned, kept or not: where it is, its status and why, scores, caption, keypoints;
 - `media/`  for kept clips the video itself, cut out without a second encoding wherever that is exact.
 
-A schema is enforced at write: a missing or unknown column, or a value of another type, raises `DatasetError`. Scores
-are float32 and null where they could not be measured. Ids are content hashes, so they name the same clip on every
-machine and in every run.
+A schema is enforced at write: a missing or unknown column, or a value that cannot be of its type, raises
+`DatasetError`. Scores are float32 and null where they could not be measured. Ids are content hashes, so they name the
+same clip on every machine and in every run.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def content_id(*parts: object) -> str:
 def table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Rows as a table of exactly this schema; a column that a row leaves out is null.
 
-    Raises `DatasetError` where a row has a column the schema lacks, a null that it forbids or a wrong type.
+    Raises `DatasetError` where a row has a column the schema lacks, a null that it forbids or a value that cannot be of
+    its type.
     """
     names = set(schema.names)
     for row in rows:

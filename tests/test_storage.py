@@ -1,0 +1,148 @@
+"""A folder is a folder, on a disk or in a bucket, and a file in it is whole or not there."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.storage import Folder, StorageError, may_be_video
+
+NUMBERS = pa.table({"number": [1, 2, 3], "name": ["one", "two", "three"]})
+MEGABYTES = 256
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
+    if request.param == "disk":
+        return Folder(str(tmp_path / "folder"))
+    return Folder(f"{request.getfixturevalue('bucket')}/some folder/within".replace(" ", "%20"))
+
+
+def test_what_is_written_is_there(folder: Folder):
+    assert not folder.exists()
+    folder.write("deep/in/it.txt", b"text")
+    assert folder.read("deep/in/it.txt") == b"text"
+    assert folder.exists() and folder.exists("deep/in") and folder.exists("deep/in/it.txt")
+    assert not folder.exists("deep/in/other.txt")
+    assert folder.names("deep/in") == ["it.txt"]
+
+
+def test_writing_again_replaces(folder: Folder):
+    folder.write("it.txt", b"a longer text")
+    folder.write("it.txt", b"text")
+    assert folder.read("it.txt") == b"text"
+
+
+def test_names_are_of_files_and_sorted(folder: Folder):
+    for name in ("b.txt", "a.txt", "below/c.txt"):
+        folder.write(name, b"")
+    assert folder.names() == ["a.txt", "b.txt"]
+    assert folder.names("nowhere") == []
+
+
+def test_walk_finds_every_file_with_its_size(folder: Folder):
+    files = {"a.mp4": b"1", "below/b c.mp4": b"22", "below/deep/ü.mp4": b"333"}
+    for name, content in files.items():
+        folder.write(name, content)
+    found = list(folder.walk())
+    assert {name: size for name, size, _ in found} == {name: len(content) for name, content in files.items()}
+    assert all(changed > 1_600_000_000 * 10**9 for _, _, changed in found)
+
+
+def test_tables_come_back_whole_or_by_column(folder: Folder):
+    folder.write_table("numbers/part=1.parquet", NUMBERS, row_group_size=2)
+    assert folder.read_table("numbers/part=1.parquet").equals(NUMBERS)
+    assert folder.read_table("numbers/part=1.parquet", ["name"]).column_names == ["name"]
+
+
+def test_a_missing_file_is_not_found(folder: Folder):
+    with pytest.raises(FileNotFoundError):
+        folder.read("it.txt")
+    with pytest.raises(FileNotFoundError), folder.local_copy("it.txt") as path:
+        Path(path).read_bytes()
+
+
+def test_delete_takes_one_file(folder: Folder):
+    folder.write("a.txt", b"")
+    folder.write("b.txt", b"")
+    folder.delete("a.txt")
+    assert folder.names() == ["b.txt"]
+
+
+def test_a_local_copy_is_there_for_as_long_as_it_is_needed(folder: Folder):
+    folder.write("below/clip.mp4", b"frames")
+    with folder.local_copy("below/clip.mp4") as path:
+        assert Path(path).read_bytes() == b"frames"
+        assert Path(path).name == "clip.mp4"
+    assert folder.read("below/clip.mp4") == b"frames"
+    assert Path(path).exists() == folder.local
+
+
+def test_it_travels_to_other_processes(folder: Folder):
+    pickle.loads(pickle.dumps(folder)).write("it.txt", b"text")
+    assert folder.read("it.txt") == b"text"
+
+
+def test_a_uri_may_carry_options(bucket: str, s3_address: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    address = s3_address.removeprefix("http://")
+    uri = f"{bucket}/data?scheme=http&endpoint_override={address}"
+    Folder(uri, "work").write("it.txt", b"text")
+    assert Folder(uri).read("work/it.txt") == b"text"
+
+
+@pytest.mark.parametrize("uri", ["ftp://host/folder", "s3:///folder"])
+def test_a_uri_that_opens_nothing_is_named(uri: str):
+    with pytest.raises(StorageError, match=f"^{uri} is no folder that can be opened"):
+        Folder(uri)
+
+
+WRITER = f"""
+import sys
+from pipeline.storage import Folder
+Folder(sys.argv[1]).write("file", b"x" * ({MEGABYTES} << 20))
+"""
+
+
+@pytest.mark.parametrize("before", [None, b"as it was"])
+def test_a_writer_killed_in_the_middle_leaves_what_was_there(tmp_path: Path, before: bytes | None):
+    folder = Folder(str(tmp_path))
+    if before is not None:
+        folder.write("file", before)
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)])
+    while writer.poll() is None and not list(tmp_path.glob(".*.part")):
+        pass
+    os.kill(writer.pid, signal.SIGKILL)
+    assert writer.wait() == -signal.SIGKILL
+    (part,) = tmp_path.glob(".*.part")
+    assert part.stat().st_size < MEGABYTES << 20
+    assert folder.names() == ([] if before is None else ["file"])
+    assert before is None or folder.read("file") == before
+
+
+def test_what_a_killed_writer_left_hides_from_readers(tmp_path: Path):
+    folder = Folder(str(tmp_path))
+    folder.write_table("numbers.parquet", NUMBERS)
+    (tmp_path / ".numbers.parquet.77.part").write_bytes(b"half a table")
+    assert folder.names() == ["numbers.parquet"]
+    assert pq.read_table(tmp_path).equals(NUMBERS)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "A.MOV", "a/b.webm", "no suffix", "a.xyz", "song.mp3", "raw.h264"])
+def test_a_file_that_could_be_video_is_tried(name: str):
+    assert may_be_video(name)
+
+
+@pytest.mark.parametrize(
+    "name", [".hidden.mp4", ".cache/a.mp4", "a.txt", "a.JSON", "a.jpg", "a.pdf", "a\udce9.mp4"]
+)
+def test_a_file_that_is_no_video_by_its_name_is_not(name: str):
+    assert not may_be_video(name)
