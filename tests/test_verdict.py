@@ -1,0 +1,107 @@
+"""A clip passes by what was measured, never for want of it; a thresholds file that is wrong is said to be."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.verdict import DEFAULT, Rule, Thresholds, ThresholdsError, load_thresholds
+from posegen.dataset import SCORES
+
+SHARES = st.floats(0, 1)
+
+
+def load(folder: Path, text: str) -> Thresholds:
+    path = folder / "thresholds.yaml"
+    path.write_text(text)
+    return load_thresholds(path)
+
+
+@pytest.mark.parametrize("missing", [None, math.nan])
+def test_what_was_not_measured_is_rejected_unless_the_rule_lets_it_pass(missing: float | None):
+    assert Rule("blur").reason(missing) == "blur: not measured"
+    assert Rule("blur", max=0.5, when_missing="pass").reason(missing) is None
+
+
+def test_bounds_are_inclusive_and_reasons_say_the_figures():
+    rule = Rule("brightness", min=0.25, max=0.5)
+    assert [rule.reason(value) for value in (0.25, 0.3, 0.5)] == [None] * 3
+    assert rule.reason(0.2) == "brightness: 0.2 is below 0.25"
+    assert rule.reason(0.75) == "brightness: 0.75 is above 0.5"
+
+
+@given(SHARES, SHARES, SHARES)
+def test_a_rule_holds_for_stored_scores_as_for_exact_ones(low: float, high: float, value: float):
+    stored = float(np.float32(value))
+    rule = Rule("blur", min=low, max=high)
+    assert (rule.reason(stored) is None) == (rule.reason(value) is None)
+    assert Rule("blur", min=value, max=value).reason(stored) is None
+
+
+def test_reasons_come_in_the_files_order(tmp_path: Path):
+    thresholds = load(tmp_path, "blur: {max: 0.5}\nframes: {min: 81}\ntext_area: {max: 0.1}")
+    assert thresholds.reasons({"frames": 80, "blur": 0.9, "text_area": 0.0}) == [
+        "blur: 0.9 is above 0.5",
+        "frames: 80 is below 81",
+    ]
+    assert thresholds.reasons({"frames": 81, "blur": 0.5, "text_area": 0.1}) == []
+    assert thresholds.reasons({}) == [f"{score}: not measured" for score in ("blur", "frames", "text_area")]
+
+
+def test_a_score_without_a_rule_rejects_nothing(tmp_path: Path):
+    assert load(tmp_path, "blur: {max: 0.5}").reasons({"blur": 0, "unsafe": 1.0, "frames": None}) == []
+
+
+@pytest.mark.parametrize("name", [DEFAULT.name, "thresholds_demo.yaml"])
+def test_the_files_that_come_along_are_good(name: str):
+    thresholds = load_thresholds(DEFAULT.with_name(name))
+    assert {rule.score for rule in thresholds.rules} <= SCORES.keys()
+    assert len(thresholds.reasons({})) == sum(rule.when_missing == "reject" for rule in thresholds.rules)
+
+
+def test_the_hash_follows_from_the_content_alone(tmp_path: Path):
+    (tmp_path / "elsewhere").mkdir()
+    first = load(tmp_path, "blur: {max: 0.5}")
+    assert load(tmp_path / "elsewhere", "blur: {max: 0.5}") == first
+    assert load(tmp_path, "blur: {max: 0.6}").hash != first.hash
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "must hold one `score:"),
+        ("- blur", "must hold one `score:"),
+        ("blur: {max: 0.5", "cannot be read as thresholds: while parsing"),
+        ("blurr: {max: 0.5}", "no score 'blurr'; choose from seconds, frames,"),
+        ("blur: 0.5", "blur must be like {min: 0, max: 1}"),
+        ("blur: {}", "blur must be like"),
+        ("blur: {most: 0.5}", "blur has most: 0.5; give min and max as numbers"),
+        ("blur: {max: much}", "blur has max: 'much'; give min and max as numbers"),
+        ("blur: {max: yes}", "blur has max: True; give"),
+        ("blur: {max: .nan}", "blur has max: nan; give"),
+        ("blur: {max: }", "blur has max: None; give"),
+        ("blur: {max: 1, when_missing: keep}", "blur has when_missing: 'keep'; give .* pass or reject"),
+        ("near_duplicate_bits: 64", "near_duplicate_bits is 64; give a whole number of bits from 0 to 63"),
+        ("near_duplicate_bits: -1", "near_duplicate_bits is -1"),
+        ("near_duplicate_bits: 1.5", "near_duplicate_bits is 1.5"),
+        ("near_duplicate_bits: true", "near_duplicate_bits is True"),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence(tmp_path: Path, text: str, sentence: str):
+    with pytest.raises(ThresholdsError, match=sentence) as raised:
+        load(tmp_path, text)
+    assert str(raised.value).startswith(str(tmp_path / "thresholds.yaml"))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path):
+    with pytest.raises(ThresholdsError, match=r"none.yaml cannot be read as thresholds: .*No such file"):
+        load_thresholds(tmp_path / "none.yaml")
+    (tmp_path / "picture.yaml").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(ThresholdsError, match=r"picture.yaml cannot be read"):
+        load_thresholds(tmp_path / "picture.yaml")
