@@ -174,7 +174,8 @@ def write_media(config: CurateConfig, clips: pa.Table) -> tuple[pa.Table, Stage]
 
 def tables(rows: Dataset) -> Iterator[Any]:
     """The blocks of a dataset as they come out, Arrow tables; empty ones are left out."""
-    for table in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+    blocks: Iterator[Any] = iter(rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+    for table in blocks:
         if table.num_rows:
             yield table
 

@@ -5,8 +5,9 @@ looked at again:
 
 - **second person**: another face of comparable size that the face landmark model confirms, or another body in a part of
   the frame beside the person, with the person painted over; with YOLOX's weights, simply another box;
-- **human**: the person segmentation covers the joints (it does not on birds and machines), and someone who shows their
-  front has a face that the face detector or the face landmark model sees (a rabbit that waves does not).
+- **human**: the face networks see a face, as they must where a large head is turned to the camera, or the body detector
+  finds this person in the frame alone, without having followed them there (the rabbit is followed, but seldom found);
+  and the person segmentation covers the joints (it does not on birds and machines).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from posegen.poses import Person
 from posegen.poses.faces import FaceDetector
 from posegen.poses.landmarks import BodyNetwork, FaceNetwork
 from posegen.poses.regions import Region, overlap
-from posegen.poses.selfie import SelfieSegmenter
+from posegen.poses.segmentation import PersonSegmenter
 from posegen.skeleton import BODY, FACE, KEYPOINT_INDEX, VISIBLE
 
 EVERY_S = 1.0
@@ -39,7 +40,7 @@ class Evidence:
     def __init__(self, detector: Detector | None = None):
         self._detector = detector
         self._faces, self._face_points = FaceDetector(threshold=SURE), FaceNetwork()
-        self._bodies, self._segments = BodyNetwork(), SelfieSegmenter()
+        self._bodies, self._segments = BodyNetwork(), PersonSegmenter()
         self.begin()
 
     def begin(self) -> None:
@@ -101,14 +102,17 @@ class Evidence:
 
     def _human_share(self, frame: np.ndarray, person: Person) -> float:
         """How much of this person the other networks confirm, 0..1."""
+        head = head_region(person)
+        face = person.keypoints[FACE, 2].mean() >= SURE
+        if shows_front(person) and head.size >= LEAST_FACE and not face:
+            face = bool(self._faces(frame, [head.scaled(3)]))
+            if not face:
+                return 0.0
+        if not face and not any(is_of(region, person) for region in self._bodies.find(frame)):
+            return 0.0
         joints = person.keypoints[BODY]
         joints = joints[joints[:, 2] >= SURE, :2]
-        covered = float(self._segments.at(frame, person.box, joints).mean()) if len(joints) else 0.0
-        head = head_region(person)
-        if shows_front(person) and head.size >= LEAST_FACE:
-            confirmed = person.keypoints[FACE, 2].mean() >= SURE or self._faces(frame, [head.scaled(3)])
-            return covered if confirmed else 0.0
-        return covered
+        return float(self._segments.at(frame, person.box, joints).mean()) if len(joints) else 0.0
 
 
 def head_region(person: Person) -> Region:
@@ -120,6 +124,16 @@ def head_region(person: Person) -> Region:
     # The head is about as high as the shoulders are wide apart, halved; seen from the side the ears say nothing.
     size = max(1.6 * ears, 0.5 * np.linalg.norm(shoulders[0] - shoulders[1]))
     return Region(float(centre[0]), float(centre[1]), float(size))
+
+
+def is_of(region: Region, person: Person) -> bool:
+    """Whether a region that a body was found for is that person's: it holds the head and is about as large.
+
+    Regions go round the whole body, boxes end at the frame: that of a close-up is several times its box.
+    """
+    head, side = head_region(person), max(person.box[2:] - person.box[:2])
+    near = max(abs(head.x - region.x), abs(head.y - region.y)) <= 0.6 * region.size
+    return bool(near and 0.5 * side <= region.size <= 5 * side)
 
 
 def shows_front(person: Person) -> bool:

@@ -45,7 +45,12 @@ class Ticks:
 
 
 def small_grey(frame: np.ndarray) -> np.ndarray:
-    """The frame as luma, uint8, its long side at most `SMALL_SIDE`."""
+    """The frame as luma, uint8, its long side at most `SMALL_SIDE`.
+
+    Large frames lose pixels between the rows and columns first, down to twice that side: a quarter of the time.
+    """
+    step = max(1, max(frame.shape[:2]) // (2 * SMALL_SIDE))
+    frame = np.ascontiguousarray(frame[::step, ::step])
     scale = min(1.0, SMALL_SIDE / max(frame.shape[:2]))
     size = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
     return cv2.cvtColor(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)

@@ -1,32 +1,36 @@
-"""The pixels of one person: BlazePose's own segmentation, for evidence that a tracked body is one.
+"""Which pixels are a human being: MediaPipe's selfie segmentation, run on a square around a person.
 
-Choices made: this is the body network with its segmentation alone, run when asked, as it doubles the network's time;
-on bodies in a scene it is sharper than MediaPipe's selfie segmentation, which is made for people close by.
+Choices made: not the body network's own segmentation, because what is asked for is a second opinion on it.
 """
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
-from posegen.poses.landmarks import BODY_LANDMARKS
 from posegen.poses.regions import Region
-from posegen.poses.runtime import TFLiteModel, sigmoid
-from posegen.weights import fetch
+from posegen.poses.runtime import TFLiteModel
+from posegen.weights import fetch, mediapipe_model
+
+SELFIE = mediapipe_model(
+    "selfie_segmentation/selfie_segmentation.tflite",
+    "9ee168ec7c8f2a16c56fe8e1cfbc514974cbbb7e434051b455635f1bd1462f5c",
+)
+MARGIN = 1.2
+"""Side of the square over the longer side of the person's box."""
 
 
 class PersonSegmenter:
-    """Tells a person's pixels from all others, other people's included."""
+    """The probability of a human being at points of a frame."""
 
     def __init__(self) -> None:
-        self._model = TFLiteModel(fetch(BODY_LANDMARKS), outputs=[2])
+        self._model = TFLiteModel(fetch(SELFIE))
 
-    def __call__(self, frame: np.ndarray, region: Region) -> np.ndarray:
-        """(H, W) float32 probability, 0..1, of each pixel of a frame (H, W, 3) uint8 RGB; 0 outside the region.
-
-        region: of the person, as in `TrackedPerson.region`.
-        """
+    def at(self, frame: np.ndarray, box: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """Probabilities (K,) at points (K, 2) in pixels of a frame (H, W, 3) uint8 RGB, seen around a box (4,)."""
+        x, y = (box[:2] + box[2:]) / 2
+        region = Region(float(x), float(y), MARGIN * float(max(box[2:] - box[:2])))
         side = self._model.size
-        (logits,) = self._model(region.crop(frame, side))
-        size = (frame.shape[1], frame.shape[0])
-        return cv2.warpAffine(sigmoid(logits[..., 0]), region.matrix(side), size)
+        human = self._model(region.crop(frame, side))[0][..., 0]  # (side, side)
+        pixels = (points - (region.x, region.y)) * (side / region.size) + side / 2
+        columns, rows = np.clip(pixels, 0, side - 1).astype(int).T
+        return human[rows, columns]

@@ -18,6 +18,7 @@ from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from posegen.profiling import timed
 from posegen.video.container import VideoError, decode_packet, intact_frames, open_video, packets
 from posegen.video.info import VideoInfo, repaired_times
 
@@ -41,7 +42,7 @@ def probe(path: str | Path) -> VideoInfo:
     to one. Raises `VideoError`, one sentence, where there is nothing to read.
     """
     path = str(path)
-    with open_video(path) as (container, stream):
+    with timed("decode"), open_video(path) as (container, stream):
         listed, first = _list_packets(path, container, stream)
         numbered = None in (pts := {packet.pts for packet in listed}) or len(pts) < len(listed)
         by_stamp = {(p.number if numbered or p.pts is None else p.pts): p for p in listed}
