@@ -26,25 +26,19 @@ def list_videos(config: CurateConfig) -> Stage:
     """Writes the listing of the input folder.
 
     Files that are no video by their name (text, pictures, hidden files, names that are no UTF-8) are left out, and said
-    so.
-    Raises StorageError where the folder is not there or holds no such file.
+    so. Raises StorageError where the folder is not there, holds no such file, or cannot be read, and where the output
+    cannot be written.
     """
     source, work = Folder(config.input), Folder(config.output, "work")
-    if not source.exists():
-        raise StorageError(f"{config.input} does not exist; give the folder that holds the raw videos")
     skipped: Counter[str] = Counter()
     progress = Progress("list", "files")
-    rows = _candidates(source, skipped)
-    total = parts = 0
-    while part := list(islice(rows, PART)):
-        columns = [list(column) for column in zip(*part, strict=True)]
-        work.write_table(f"listing/{parts:06}.parquet", pa.table(columns, LISTED))
-        total, parts = total + len(part), parts + 1
-        progress.add(len(part))
-    for name in work.names("listing"):
-        if int(Path(name).stem) >= parts:
-            work.delete(f"listing/{name}")
-    if not total:
+    try:
+        if not source.exists():
+            raise StorageError(f"{config.input} does not exist; give the folder that holds the raw videos")
+        _write_parts(_candidates(source, skipped), work, progress)
+    except OSError as error:
+        raise StorageError(f"{config.input} cannot be listed into {config.output}: {error}") from error
+    if not progress.done:
         raise StorageError(f"{config.input} holds no video file; look for the folder that does")
     if skipped:
         kinds = ", ".join(
@@ -54,8 +48,21 @@ def list_videos(config: CurateConfig) -> Stage:
             f"list     left out {skipped.total():,} files that are no video by their name ({kinds})",
             file=sys.stderr,
         )
-    progress.total = total
+    progress.total = progress.done
     return progress.end()
+
+
+def _write_parts(rows: Iterator[tuple[str, int, int]], work: Folder, progress: Progress) -> None:
+    """Writes rows of `LISTED` part by part, and deletes the parts that a longer listing left."""
+    parts = 0
+    while part := list(islice(rows, PART)):
+        columns = [list(column) for column in zip(*part, strict=True)]
+        work.write_table(f"listing/{parts:06}.parquet", pa.table(columns, LISTED))
+        parts += 1
+        progress.add(len(part))
+    for name in work.names("listing"):
+        if int(Path(name).stem) >= parts:
+            work.delete(f"listing/{name}")
 
 
 def _candidates(source: Folder, skipped: Counter[str]) -> Iterator[tuple[str, int, int]]:

@@ -93,6 +93,19 @@ def test_a_folder_without_video_is_named(config: CurateConfig):
         list_videos(config)
 
 
+def test_an_output_that_cannot_be_written_is_named(config: CurateConfig):
+    fill(config, "a.mp4")
+    Path(config.output).write_text("a file")
+    with pytest.raises(StorageError, match=r"videos cannot be listed into .*dataset: .*Not a directory"):
+        list_videos(config)
+
+
+def test_a_bucket_out_of_reach_is_named(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(StorageError, match=f"{bucket}/videos cannot be listed into .* connect to server"):
+        list_videos(CurateConfig(f"{bucket}/videos", str(tmp_path / "dataset")))
+
+
 GROWTH = """
 import resource, sys
 from pipeline.config import CurateConfig
