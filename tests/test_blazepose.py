@@ -401,17 +401,15 @@ def test_tiles_cover_the_frame_and_overlap(size: tuple[int, int]) -> None:
     assert all(step <= 180 for step in np.diff(columns))
 
 
-def test_a_persons_pixels_are_told_from_the_rest(estimator: BlazePose, walk: np.ndarray) -> None:
+def test_a_persons_joints_are_a_human_being_and_the_corners_are_not(estimator: BlazePose, walk: np.ndarray) -> None:
     estimator.reset()
     person = estimator(walk[:1])[0][0]
-    assert isinstance(person, TrackedPerson)
-    mask = PersonSegmenter()(walk[0], person.region)
-    assert mask.shape == walk.shape[1:3] and mask.min() >= 0 and mask.max() <= 1
-    torso = person.keypoints[[5, 6, 11, 12], :2].mean(0).astype(int)
-    assert mask[torso[1], torso[0]] > 0.9
-    x0, y0, x1, y1 = person.box.astype(int)
-    assert mask[y0:y1, x0:x1].sum() > 0.8 * mask.sum()  # raised hands reach out of the box
-    assert 0.15 < mask[y0:y1, x0:x1].mean() < 0.8
+    joints = person.keypoints[[5, 6, 11, 12, 13, 14], :2]
+    x0, y0, x1, y1 = person.box
+    corners = np.array([[x0, y0], [x1, y0]])
+    segmenter = PersonSegmenter()
+    assert segmenter.at(walk[0], person.box, joints).mean() > 0.8
+    assert segmenter.at(walk[0], person.box, corners).max() < 0.2
 
 
 def test_a_small_person_is_found_in_a_part_of_the_frame(walk: np.ndarray) -> None:
