@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from videos import number_of, write_video
 
@@ -109,6 +109,7 @@ ROWS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(ROWS, st.randoms())
 def test_verdicts_do_not_depend_on_the_order_of_rows(rows: list[dict[str, Any]], random: Any):
     # The same content has the same scores.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.verdict import DEFAULT, Rule, Thresholds, ThresholdsError, load_thresholds
@@ -35,6 +35,7 @@ def test_bounds_are_inclusive_and_reasons_say_the_figures():
     assert rule.reason(0.75) == "brightness: 0.75 is above 0.5"
 
 
+@settings(deadline=None)
 @given(SHARES, SHARES, SHARES)
 def test_a_rule_holds_for_stored_scores_as_for_exact_ones(low: float, high: float, value: float):
     stored = float(np.float32(value))
