@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from videos import copy_packets, damage, number_of, numbered_picture, write_video
@@ -61,6 +62,11 @@ def shown(path: str | Path, start: float, stop: float, rate: float) -> np.ndarra
     return np.concatenate(list(read_frames(info, sample_indices(info, start, stop, rate))))
 
 
+def packets_of(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return sum(packet.size > 0 for packet in container.demux(video=0))
+
+
 @pytest.mark.parametrize("name", COPIED)
 def test_a_copy_shows_the_very_same_pictures(tmp_path: Path, name: str):
     info = probe(written(tmp_path, name, COPIED[name]))
@@ -69,7 +75,9 @@ def test_a_copy_shows_the_very_same_pictures(tmp_path: Path, name: str):
         begin = cut(info, start, stop, 30, tmp_path / "clip.mp4")
         clip = shown(tmp_path / "clip.mp4", begin, begin + stop - start, 30)
         np.testing.assert_array_equal(clip, shown(info.path, start, stop, 30))
-        assert probe(tmp_path / "clip.mp4").codec == info.codec
+        copied = probe(tmp_path / "clip.mp4")
+        assert copied.codec == info.codec
+        assert packets_of(tmp_path / "clip.mp4") == len(copied.frame_times)  # none that cannot be shown
 
 
 @pytest.mark.parametrize("name", ENCODED)

@@ -19,7 +19,7 @@ from pipeline.plan import make_planner
 from pipeline.samples import SAMPLES
 from pipeline.score import ANALYSIS_SIDE, SCORED, analysis_size, make_scorer
 from posegen.dataset import unpack_keypoints
-from posegen.video import probe, read_frames
+from posegen.video import encode, probe, read_frames
 from posegen.weights import wheel_file
 
 Scorer = Callable[[Mapping[str, Any]], pa.Table]
@@ -64,6 +64,15 @@ def test_keypoints_are_in_pixels_of_the_video(talk: dict[str, Any]):
     assert keypoints.shape == (60, 133, 3)
     x, y, confidence = keypoints[:, 0].T  # the nose
     assert ((x > 44) & (x < 132) & (y > 36) & (y < 108)).all() and (confidence > 0.5).all()
+
+
+def test_keypoints_of_a_large_video_are_in_its_own_pixels(score: Scorer, folder: Path, talk: dict[str, Any]):
+    (frames,) = read_frames(probe(folder / "talk.mp4"), range(3), (1440, 1080))
+    encode(frames, folder / "large.mp4", 30)
+    (row,) = score(clip("large.mp4", 0, 0.1)).to_pylist()
+    scale = 1080 / probe(folder / "talk.mp4").height
+    nose, smaller = unpack_keypoints(row)[:, 0, :2], unpack_keypoints(talk)[:3, 0, :2]
+    np.testing.assert_allclose(nose / scale, smaller, atol=8)  # the estimator sees more detail
 
 
 def test_the_preview_is_the_middle_frame(talk: dict[str, Any], folder: Path):
@@ -112,7 +121,7 @@ def test_a_picture_of_no_one_is_measured_all_the_same(score: Scorer):
 def test_the_same_clip_gives_the_same_record_whatever_came_before(
     score: Scorer, folder: Path, talk: dict[str, Any]
 ):
-    score(clip("numbers.mp4", 0, 0.5))
+    score(clip("talk.mp4", 2, 2.5))  # leaves a track of the man where he is not yet
     again = score(clip("talk.mp4", 0, 2)).to_pylist()[0]
     anew = make_scorer(CurateConfig(str(folder), "nowhere"))(clip("talk.mp4", 0, 2)).to_pylist()[0]
     for row in (again, anew):
