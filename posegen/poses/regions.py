@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+WIDE = 3
+"""Frame pixels a crop pixel from which it costs more to give pixels a fourth channel than it saves."""
+
 
 @dataclass(frozen=True)
 class Region:
@@ -33,8 +36,24 @@ class Region:
 
     def crop(self, frame: np.ndarray, side: int, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
         """The region of a frame (H, W, 3) as (side, side, 3); what lies off the frame repeats its edge."""
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        return cv2.warpAffine(frame, self.matrix(side), (side, side), flags=flags, borderMode=border)
+        matrix, flags = self.matrix(side), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        if self.size > WIDE * side:
+            return cv2.warpAffine(frame, matrix, (side, side), flags=flags, borderMode=border)
+        # OpenCV turns four channels in less than half of the time of three.
+        part, origin = self._part(frame, matrix, side)
+        matrix[:, 2] -= origin
+        four = cv2.cvtColor(part, cv2.COLOR_RGB2RGBA)
+        turned = cv2.warpAffine(four, matrix, (side, side), flags=flags, borderMode=border)
+        return cv2.cvtColor(turned, cv2.COLOR_RGBA2RGB)
+
+    @staticmethod
+    def _part(frame: np.ndarray, matrix: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+        """The upright part of a frame that a crop is made of, and its origin (2,) x, y; never empty."""
+        corners = matrix @ np.array([[0, side, 0, side], [0, 0, side, side], [1, 1, 1, 1]])
+        last = np.array(frame.shape[1::-1]) - 1
+        low = np.clip(corners.min(1) - 1, 0, last).astype(int)
+        high = np.clip(corners.max(1) + 2, 0, last).astype(int)
+        return frame[low[1] : high[1] + 1, low[0] : high[0] + 1], low
 
     def to_frame(self, points: np.ndarray, side: int) -> np.ndarray:
         """Points (N, 2) in pixels of a crop of this side, in pixels of the frame."""
