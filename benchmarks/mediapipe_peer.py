@@ -2,9 +2,9 @@
 
 Choices made: MediaPipe lives in an environment of its own in the cache (numpy 1.26), made at the first run. It uses
 all cores in one process; ours runs one single-threaded process a core, the way curation does, over the same decoded
-frames, several videos at once. Both are timed without decoding. A video's distance is the mean over frames and over
-points that MediaPipe calls visible, to the nearest of our people, in shares of the person's height (the median larger
-side of the box of MediaPipe's body points).
+frames, several videos at once. Both are timed without decoding. A video's distance is the mean over points that
+MediaPipe calls visible, in frames where both follow the same body, in shares of the person's height (the median
+larger side of the box of MediaPipe's body points).
 
     python benchmarks/mediapipe_peer.py VIDEO... [--processes 2] [--out landmarks.npz]
 """
@@ -29,12 +29,15 @@ from mediapipe_holistic import frames
 
 from posegen.poses import Person
 from posegen.poses.blazepose import BlazePose
+from posegen.poses.regions import overlap
 from posegen.poses.wholebody import FACE, FACE_68, LEFT_HAND, RIGHT_HAND, body_keypoints
 from posegen.weights import MEDIAPIPE, cache_dir
 
 HOLISTIC = Path(__file__).with_name("mediapipe_holistic.py")
 SHORT_SIDE, CHUNK = 720, 32
 VISIBLE = 0.5
+SAME_BODY = 0.5
+"""Least IoU of the boxes of two bodies that count as one: the two may follow different people of a video."""
 PARTS = {"body": slice(0, 17), "feet": slice(17, 23), "face": FACE_68, "hands": slice(91, 133)}
 
 
@@ -85,27 +88,43 @@ def keypoints(found: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def distances(ours: list[list[Person]], found: dict[str, np.ndarray]) -> dict[str, float]:
-    """Mean distance to MediaPipe's points by part, in shares of the person's height; NaN where nothing is shared.
+    """Mean distance to MediaPipe's points by part, and over all, in shares of the person's height; NaN where nothing
+    is shared. "same": share of MediaPipe's frames in which somebody of ours is the same body, which alone count.
 
     A hand or face counts where both saw it (presence of at least 0.5).
     """
     theirs = keypoints(found)
-    pose = found["pose"][:, :, :2]
-    height = np.nanmedian(np.ptp(pose, axis=1).max(1))
+    height = np.nanmedian(np.ptp(found["pose"][:, :, :2], axis=1).max(1))
     inside = (theirs[..., :2] >= 0).all(-1) & (theirs[..., :2] < found["size"]).all(-1)
     visible = inside & (theirs[..., 2] >= VISIBLE)
+    there = np.isfinite(theirs[:, 0, 0])
     apart = np.full(theirs.shape[:2], np.nan)
-    for number, people in enumerate(ours):
-        gaps = [np.linalg.norm(person.keypoints[:, :2] - theirs[number, :, :2], axis=1) for person in people]
-        if gaps and np.isfinite(theirs[number, 0, 0]):
-            best = int(np.argmin([gap[:17].mean() for gap in gaps]))
-            unseen = people[best].keypoints[:, 2] < VISIBLE
+    for number in np.flatnonzero(there):
+        person = same_body(ours[number], theirs[number])
+        if person is not None:
+            unseen = person.keypoints[:, 2] < VISIBLE
             unseen[:23] = False  # MediaPipe's own visibility decides for body and feet
-            apart[number] = np.where(visible[number] & ~unseen, gaps[best], np.nan)
-    shared = {
-        name: gaps[np.isfinite(gaps)] for name, gaps in ((n, apart[:, part]) for n, part in PARTS.items())
-    }
-    return {name: float(gaps.mean() / height) if gaps.size else np.nan for name, gaps in shared.items()}
+            gaps = np.linalg.norm(person.keypoints[:, :2] - theirs[number, :, :2], axis=1)
+            apart[number] = np.where(visible[number] & ~unseen, gaps, np.nan)
+    groups = {name: apart[:, part] for name, part in PARTS.items()} | {"all": apart}
+    shared = {name: gaps[np.isfinite(gaps)] for name, gaps in groups.items()}
+    means = {name: float(gaps.mean() / height) if gaps.size else np.nan for name, gaps in shared.items()}
+    return means | {"same": float(np.isfinite(apart).any(1).sum() / max(there.sum(), 1))}
+
+
+def same_body(people: list[Person], theirs: np.ndarray) -> Person | None:
+    """Who of the people is the body that MediaPipe's keypoints (133, 3) show: the box of the body points overlaps."""
+    if not people:
+        return None
+    bodies = [body_box(person.keypoints) for person in people]
+    shared = overlap(body_box(theirs), np.stack(bodies))
+    return people[int(shared.argmax())] if shared.max() >= SAME_BODY else None
+
+
+def body_box(points: np.ndarray) -> np.ndarray:
+    """The box (4,) around the 17 body points of keypoints (133, 3)."""
+    body = points[PARTS["body"], :2]
+    return np.concatenate([body.min(0), body.max(0)])
 
 
 def track(path: Path) -> tuple[list[list[Person]], float]:

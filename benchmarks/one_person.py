@@ -36,7 +36,9 @@ def main(data: Path, labels: Path, person_detector: str | None = None, output: P
         person_detector: YOLOX model for the job, as in curate.py.
         output: Folder for the job's output; a temporary one by default.
     """
-    truth = {name: bool(label["one_person"]) for name, label in json.loads(labels.read_text())["people"].items()}
+    truth = {
+        name: bool(label["one_person"]) for name, label in json.loads(labels.read_text())["people"].items()
+    }
     with tempfile.TemporaryDirectory() as scratch:
         videos = Path(scratch) / "videos"
         for name in truth:
@@ -70,9 +72,9 @@ def print_scores(truth: dict[str, bool], share: dict[str, float], kept: dict[str
         mark = "" if (share[name] >= 0.5) == real else "  <- wrong"
         print(f"{name:<44} {real!s:>10} {share[name]:6.2f} {kept[name]!s:>5}{mark}")
     found = {name for name in truth if share[name] >= 0.5}
-    real = {name for name in truth if truth[name]}
-    precision = len(found & real) / max(len(found), 1)
-    recall = len(found & real) / max(len(real), 1)
+    people = {name for name in truth if truth[name]}
+    precision = len(found & people) / max(len(found), 1)
+    recall = len(found & people) / max(len(people), 1)
     videos = {"videos": len(truth), "kept": sum(kept[name] for name in truth)}
     print(json.dumps({"precision": round(precision, 3), "recall": round(recall, 3), **videos}))
 

@@ -103,12 +103,10 @@ def sure(points: np.ndarray) -> np.ndarray:
     return np.where((part & (points[:, 2] < 0.5))[:, None], np.nan, points)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True)
-    options = parser.parse_args()
+def evaluate(data: Path) -> dict[str, float]:
+    """Prints mean OKS by part and estimator over a folder's annotated people; returns them by name."""
     with tempfile.TemporaryDirectory() as scratch:
-        paths, truths, areas = cut_people(options.data, Path(scratch))
+        paths, truths, areas = cut_people(data, Path(scratch))
         peers = [keypoints(found)[0] for found in holistic(paths, REPEAT)]
         points = ours(paths)
     both = {"ours": points, "ours_sure": [sure(person) for person in points], "mediapipe": peers}
@@ -119,7 +117,13 @@ def main() -> None:
             key = f"oks_{peer}" if name == "all" else f"oks_{name}_{peer}"
             summary[key] = round(float(np.nanmean(scores)), 4)
             print(f"{name:6s} {peer:10s} {summary[key]:.3f}  of {np.isfinite(scores).sum()} people")
-    print(json.dumps(summary))
+    return summary
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    print(json.dumps(evaluate(parser.parse_args().data)))
 
 
 if __name__ == "__main__":

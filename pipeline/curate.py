@@ -10,9 +10,11 @@ job that was killed goes on where it stopped, and a threshold can be changed wit
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -48,6 +50,9 @@ from posegen.dataset import FAILED, KEPT, REJECTED
 # feed it, which ask for the rest, always find a place, also where there are as many processes as cores.
 WORKER_CPUS, LIGHT_CPUS = 0.9, 0.1
 
+LEAST_RATE = 8.1
+"""Frames a second at which the shortest clip, of 81 frames, is half the longest, of 20 s: any shot can be split."""
+
 
 def run(config: CurateConfig) -> dict[str, int]:
     """Runs the whole job; returns how many clips are kept, rejected and failed.
@@ -55,6 +60,10 @@ def run(config: CurateConfig) -> dict[str, int]:
     Raises StorageError, ThresholdsError or SetupError, each a sentence, where it cannot be done.
     """
     thresholds = load_thresholds(config.thresholds)
+    if config.rate < LEAST_RATE:
+        raise SetupError(
+            f"--rate {config.rate:g} is too low for clips of 81 frames; give at least {LEAST_RATE:g}"
+        )
     start_ray()
     stages = [] if config.rescore else [list_videos(config), plan_videos(config), score_clips(config)]
     clips = judge(join(config), thresholds)
@@ -174,7 +183,9 @@ def write_media(config: CurateConfig, clips: pa.Table) -> tuple[pa.Table, Stage]
 
 def tables(rows: Dataset) -> Iterator[Any]:
     """The blocks of a dataset as they come out, Arrow tables; empty ones are left out."""
-    blocks: Iterator[Any] = iter(rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+    blocks: Iterator[Any] = iter(
+        rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    )
     for table in blocks:
         if table.num_rows:
             yield table
@@ -213,9 +224,16 @@ def start_ray() -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
+def absolute(uri: str) -> str:
+    """A local path made absolute; a URI as it is."""
+    return uri if "://" in uri else str(Path(uri).resolve())
+
+
 def main() -> None:
     """The command line."""
     config = tyro.cli(CurateConfig, description=__doc__)
+    # Workers may run in another directory than the driver.
+    config = dataclasses.replace(config, input=absolute(config.input), output=absolute(config.output))
     try:
         counts = run(config)
     except (StorageError, ThresholdsError, SetupError) as error:

@@ -34,10 +34,12 @@ def unscored_clips(config: CurateConfig) -> Feed:
     """A function from names of listing parts to one-row tables `PLAN` of their planned clips without scores."""
 
     def feed(parts: pa.Table) -> Iterator[pa.Table]:
+        scores, fed = score_journal(config), set()  # a file that is there twice has the same clips twice
         for clips in planned_clips(config, parts["part"].to_pylist()):
-            scores = score_journal(config)
             for number, clip in enumerate(clips.to_pylist()):
-                if clip["error_stage"] is None and scores.is_open(clip["clip_id"], config.retry_failed):
+                clip_id, planned = clip["clip_id"], clip["error_stage"] is None
+                if planned and clip_id not in fed and scores.is_open(clip_id, config.retry_failed):
+                    fed.add(clip_id)
                     yield clips.slice(number, 1)
 
     return feed

@@ -25,9 +25,10 @@ from pipeline.storage import Folder, StorageError
 from posegen.dataset import content_id
 from posegen.weights import WeightsError
 
-# A clip or video that takes longer than this is taken to hang: a floor, and a generous share for each second of video.
-LEAST_SECONDS, SECONDS_PER_SECOND = 300.0, 60.0
+# What takes longer is taken to hang. A clip of 20 s takes half a minute on one core, a video of an hour some minutes.
 PLAN_SECONDS = 4 * 3600.0
+CLIP_SECONDS = 1500.0
+CAPTION_SECONDS = 300.0
 
 
 class SetupError(RuntimeError):
@@ -63,6 +64,8 @@ class Worker:
 
     make: Callable[[CurateConfig], Callable[..., pa.Table]]
     """Loads the models; returns the function that does the work."""
+    most_seconds: float
+    """How long a row may take before it is taken to hang."""
 
     def __init__(self, config: CurateConfig, attempts: ActorHandle, journal: Journal):
         cv2.setNumThreads(1)  # one process a core: more threads only take turns
@@ -92,6 +95,7 @@ class PlanWorker(Worker):
     """Plans one listed video: `{path, bytes, changed}` in, counts for the progress line out."""
 
     make = staticmethod(make_planner)
+    most_seconds = PLAN_SECONDS
 
     def __init__(self, config: CurateConfig, attempts: ActorHandle):
         super().__init__(config, attempts, plan_journal(config))
@@ -100,7 +104,7 @@ class PlanWorker(Worker):
         name = row["path"]
         record = self.do(
             video_key(row),
-            PLAN_SECONDS,
+            self.most_seconds,
             lambda: self.work(name),
             lambda error: failed_video(name, "plan", error),
         )
@@ -111,6 +115,7 @@ class ScoreWorker(Worker):
     """Scores one planned clip: a row of the plan in, counts for the progress line out."""
 
     make = staticmethod(make_scorer)
+    most_seconds = CLIP_SECONDS
 
     def __init__(self, config: CurateConfig, attempts: ActorHandle):
         super().__init__(config, attempts, score_journal(config))
@@ -118,7 +123,7 @@ class ScoreWorker(Worker):
     def __call__(self, clip: dict[str, Any]) -> dict[str, Any]:
         record = self.do(
             clip["clip_id"],
-            LEAST_SECONDS + SECONDS_PER_SECOND * (clip["stop"] - clip["start"]),
+            self.most_seconds,
             lambda: self.work(clip),
             lambda error: failed_clip(clip, "score", error),
         )
@@ -150,7 +155,7 @@ class CaptionWorker:
         return pa.concat_tables([self.journal.read(row["clip_id"]) for row in rows])
 
     def _record(self, rows: list[dict[str, Any]], error: type[Exception] | None = None) -> None:
-        seconds = LEAST_SECONDS * len(rows)
+        seconds = CAPTION_SECONDS * len(rows)
         if error:
             records = [failed_caption(row, error(died(seconds))) for row in rows]
         else:

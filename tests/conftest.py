@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from moto.server import ThreadedMotoServer
+from tiny_qwen import save_tiny_qwen
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +33,9 @@ def bucket(s3_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     name = tmp_path.name.lower().replace("_", "-").strip("-")
     urllib.request.urlopen(urllib.request.Request(f"{s3_address}/{name}", method="PUT")).close()
     return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny Qwen2.5-VL."""
+    return save_tiny_qwen(tmp_path_factory.mktemp("qwen"))

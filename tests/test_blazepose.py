@@ -401,11 +401,13 @@ def test_tiles_cover_the_frame_and_overlap(size: tuple[int, int]) -> None:
     assert all(step <= 180 for step in np.diff(columns))
 
 
-def test_a_persons_joints_are_a_human_being_and_the_corners_are_not(estimator: BlazePose, walk: np.ndarray) -> None:
+def test_a_persons_joints_are_a_human_being_and_the_corners_are_not(
+    estimator: BlazePose, walk: np.ndarray
+) -> None:
     estimator.reset()
     person = estimator(walk[:1])[0][0]
     joints = person.keypoints[[5, 6, 11, 12, 13, 14], :2]
-    x0, y0, x1, y1 = person.box
+    x0, y0, x1, _ = person.box
     corners = np.array([[x0, y0], [x1, y0]])
     segmenter = PersonSegmenter()
     assert segmenter.at(walk[0], person.box, joints).mean() > 0.8

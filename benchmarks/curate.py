@@ -1,0 +1,347 @@
+"""Curation on Ray beside a plain loop over the same functions and beside MediaPipe's own Holistic: speed and accuracy.
+
+Choices made:
+- All three see the same videos in one run, in the order loop, MediaPipe, job, MediaPipe, loop, twice, so that a machine
+  that slows down slows all alike. The loop and MediaPipe take one half of a round's videos on each side of the job.
+- The job is planning and scoring with a worker a core. Its seconds run, in each of the two stages, from the beginning
+  of the first row's work to the end of the last row's: starting Ray and the workers is paid once a run, not a frame,
+  and printed apart. What the workers wait for rows, and for one another at the end, is in.
+- The loop is one process that plans, scores and records video after video. MediaPipe has an environment of its own, the
+  short side that curation measures at, and all cores. Models are loaded before either's clock starts.
+- Frames are distinct source frames looked at. Videos have at most 30 frames/s, so nobody leaves one out; frames that
+  the job repeats to come to its target rate count once.
+- Overhead is CPU time outside decoding and models: first of the measuring itself (scoring as the job records it,
+  planning as the loop times it), then of all processes of the job, Ray's own with them, while it works.
+- Distance to MediaPipe's landmarks is taken on videos of one person, and OKS on annotated pictures; see
+  mediapipe_peer.py and wholebody_oks.py.
+
+    python benchmarks/curate.py [--data FOLDER] [--wholebody FOLDER]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import ray
+import tyro
+from mediapipe_peer import PARTS, distances, holistic, track
+from wholebody_oks import evaluate
+
+from pipeline.config import CurateConfig
+from pipeline.curate import pool_size, start_ray, work
+from pipeline.feeds import planned_clips, unplanned_videos, unscored_clips
+from pipeline.listing import list_videos, listed_parts, read_part
+from pipeline.plan import make_planner
+from pipeline.progress import Progress
+from pipeline.samples import fetch_samples
+from pipeline.score import make_scorer
+from pipeline.workers import PlanWorker, ScoreWorker, plan_journal, score_journal, video_key
+from posegen.profiling import collect, timed
+from posegen.video import probe, sample_indices
+
+SAMPLES = ("walk.mp4", "talk.mp4", "rabbit.mp4", "bicycles.mp4")
+"""Sample videos of at most 30 frames/s."""
+ONE_PERSON = ("walk.mp4", "talk.mp4", "balance_1.mp4", "balance_2.mp4", "balance_3.mp4", "balance_4.mp4")
+"""Sample videos of one real person: where two trackers may follow different people, distances say nothing."""
+MOST_RATE = 30.5
+"""Frames/s; of faster videos the job leaves frames out."""
+
+
+@dataclass
+class Run:
+    """What one of the three did: frames looked at, the seconds they took, CPU seconds by name, seconds of start-up."""
+
+    frames: int = 0
+    seconds: float = 0.0
+    cpu: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    startup: float = 0.0
+    busy: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Frames a second."""
+        return self.frames / max(self.seconds, 1e-9)
+
+    def used(self, cpu: Mapping[str, float]) -> None:
+        """Adds CPU seconds by name."""
+        for name, seconds in cpu.items():
+            self.cpu[name] += seconds
+
+
+class Clocked:
+    """Makes a worker note when each row's work began and ended, in a file of its own."""
+
+    stage: str
+
+    def __init__(self, config: CurateConfig, attempts: Any):
+        super().__init__(config, attempts)  # type: ignore[call-arg]
+        self.clock = clock_folder(config, self.stage) / str(os.getpid())
+        self.clock.parent.mkdir(exist_ok=True)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        began = time.time()
+        done: dict[str, Any] = super().__call__(row)  # type: ignore[misc]
+        with self.clock.open("a") as file:
+            file.write(f"{began} {time.time()}\n")
+        return done
+
+
+class ClockedPlan(Clocked, PlanWorker):
+    """Plans, and notes when."""
+
+    stage = "clock-plan"
+
+
+class ClockedScore(Clocked, ScoreWorker):
+    """Scores, and notes when."""
+
+    stage = "clock-score"
+
+
+def clock_folder(config: CurateConfig, stage: str) -> Path:
+    """Where the workers of a stage note their times."""
+    return Path(config.output) / stage
+
+
+class TreeCPU(threading.Thread):
+    """Once a second, the CPU seconds of this process and all below it: with Ray's own, whose parent it is."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.times: list[float] = []
+        self.seconds: list[float] = []
+        self.stopped = threading.Event()
+
+    def run(self) -> None:
+        while not self.stopped.is_set():
+            self.times.append(time.time())
+            self.seconds.append(tree_seconds())
+            self.stopped.wait(1.0)
+        self.times.append(time.time())
+        self.seconds.append(tree_seconds())
+
+    def between(self, began: float, ended: float) -> float:
+        """CPU seconds used from one time to another."""
+        low, high = np.interp([began, ended], self.times, self.seconds)
+        return float(high - low)
+
+
+def tree_seconds() -> float:
+    """CPU seconds of this process, its descendants, and those of them that have ended."""
+    import psutil  # comes with Ray, which puts it on the path
+
+    own = psutil.Process()
+    total = 0.0
+    for process in [own, *own.children(recursive=True)]:
+        try:
+            total += sum(process.cpu_times()[:4])  # user, system, and both of ended children
+        except psutil.NoSuchProcess:
+            continue
+    return total
+
+
+@contextmanager
+def tree_cpu() -> Iterator[TreeCPU]:
+    """Samples the processes' CPU seconds while the block runs."""
+    sampler = TreeCPU()
+    sampler.start()
+    try:
+        yield sampler
+    finally:
+        sampler.stopped.set()
+        sampler.join()
+
+
+def job(config: CurateConfig, run: Run) -> None:
+    """Plans and scores a folder on Ray; adds to the run."""
+    started = time.time()
+    list_videos(config)
+    with tree_cpu() as sampler:
+        work(config, unplanned_videos(config), ClockedPlan, Progress("plan", "videos"))
+        work(config, unscored_clips(config), ClockedScore, Progress("score", "clips"))
+    everything = time.time() - started
+    seconds = 0.0
+    for stage in (ClockedPlan, ClockedScore):
+        rows = np.concatenate([np.loadtxt(f, ndmin=2) for f in clock_folder(config, stage.stage).iterdir()])
+        began, ended = rows[:, 0].min(), rows[:, 1].max()
+        seconds += ended - began
+        run.busy += float((rows[:, 1] - rows[:, 0]).sum())
+        run.cpu["tree"] += sampler.between(began, ended)
+    run.seconds += seconds
+    run.startup += everything - seconds
+    frames, cpu = looked_at(config)
+    run.frames += frames
+    for of_clip in cpu:
+        run.used(of_clip)
+
+
+def looked_at(config: CurateConfig) -> tuple[int, list[dict[str, float]]]:
+    """Distinct source frames in a finished run's clips, and the CPU seconds by name that each clip's scores took."""
+    count, cpu = 0, []
+    for clips in planned_clips(config, listed_parts(config)):
+        for clip in clips.to_pylist():
+            info = probe(Path(config.input) / clip["path"])
+            count += len(np.unique(sample_indices(info, clip["start"], clip["stop"], clip["rate"])))
+            record = score_journal(config).read(clip["clip_id"], ["cpu_seconds"])
+            cpu.append(dict(record["cpu_seconds"][0].as_py()))
+    return count, cpu
+
+
+def loop(config: CurateConfig, run: Run) -> None:
+    """Plans and scores a folder in this process, one video after another; adds to the run."""
+    cv2.setNumThreads(1)
+    list_videos(config)
+    planner, scorer = make_planner(config), make_scorer(config)
+    plans, scores = plan_journal(config), score_journal(config)
+    started = time.perf_counter()
+    for row in (row for part in listed_parts(config) for row in read_part(config, part).to_pylist()):
+        with collect() as seconds, timed("all"):
+            clips = planner(row["path"])
+        run.used(seconds)
+        plans.write(video_key(row), clips)
+        for clip in clips.to_pylist():
+            scores.write(clip["clip_id"], scorer(clip))
+    run.seconds += time.perf_counter() - started
+    run.frames += looked_at(config)[0]
+
+
+def mediapipe(folder: Path, run: Run) -> None:
+    """MediaPipe's Holistic over a folder's videos, decoding them itself; adds to the run."""
+    for found in holistic(sorted(folder.iterdir())):
+        run.frames += len(found["pose"])
+        run.seconds += float(found["seconds"][1])
+
+
+def lay_out(videos: list[Path], copies: int, rounds: int, root: Path) -> list[tuple[Path, list[Path]]]:
+    """Puts copies of the videos into folders; returns each round's folder and the two halves below it.
+
+    Each copy gets another content, as equal files are scored once: an empty box at the end of an MP4 file, which
+    players pass over (ISO 14496-12, 8.1.2: free).
+    """
+    sources = [(video, copy) for copy in range(copies) for video in videos]
+    folders = [root / f"round-{number // 2}" / f"half-{number % 2}" for number in range(2 * rounds)]
+    for folder, number in zip(folders, np.array_split(np.arange(len(sources)), len(folders)), strict=True):
+        folder.mkdir(parents=True)
+        for video, copy in (sources[index] for index in number):
+            box = struct.pack(">I4sI", 12, b"free", copy) if copies > 1 else b""
+            (folder / f"{video.stem}-{copy}{video.suffix}").write_bytes(video.read_bytes() + box)
+    return [
+        (first.parent, [first, second]) for first, second in zip(folders[::2], folders[1::2], strict=True)
+    ]
+
+
+def race(rounds: list[tuple[Path, list[Path]]], scratch: Path, trial: Path) -> dict[str, Run]:
+    """Runs all three over all rounds."""
+    runs = {"job": Run(), "loop": Run(), "mediapipe": Run()}
+    loop(CurateConfig(str(trial), str(scratch / "trial")), Run())  # imports and models that are loaded late
+    started = time.time()
+    start_ray()
+    runs["job"].startup = time.time() - started
+    for number, (folder, (first, second)) in enumerate(rounds):
+        outputs = [str(scratch / f"{name}-{number}") for name in ("loop-first", "job", "loop-second")]
+        loop(CurateConfig(str(first), outputs[0]), runs["loop"])
+        mediapipe(first, runs["mediapipe"])
+        job(CurateConfig(str(folder), outputs[1]), runs["job"])
+        mediapipe(second, runs["mediapipe"])
+        loop(CurateConfig(str(second), outputs[2]), runs["loop"])
+        rates = ", ".join(f"{name} {run.rate:.1f}" for name, run in runs.items())
+        print(f"after round {number + 1}, frames/s: {rates}", file=sys.stderr, flush=True)
+    return runs
+
+
+def speed_table(runs: dict[str, Run], workers: int) -> dict[str, float]:
+    """Prints who took how long; returns the ratios and shares."""
+    job, single, peer = runs["job"], runs["loop"], runs["mediapipe"]
+    print(f"{'':28} {'frames':>8} {'seconds':>8} {'frames/s':>9}")
+    for name, run in zip(("job on Ray", "plain loop", "MediaPipe Holistic"), runs.values(), strict=True):
+        print(f"{name:28} {run.frames:8,} {run.seconds:8.1f} {run.rate:9.1f}")
+    useful = job.cpu["decode"] + job.cpu["model"] + single.cpu["decode"]
+    figures = {
+        "ours_over_loop": job.rate / single.rate,
+        "ours_over_mediapipe": job.rate / peer.rate,
+        "overhead_share": 1 - useful / (job.cpu["all"] + single.cpu["all"]),
+        "overhead_share_with_ray": 1 - useful / job.cpu["tree"],
+        "workers_busy": job.busy / (workers * job.seconds),
+        "startup_seconds": job.startup,
+    }
+    print(f"CPU seconds of the job: decoding {job.cpu['decode'] + single.cpu['decode']:.1f}", end=", ")
+    print(
+        f"models {job.cpu['model']:.1f}, measuring in all {job.cpu['all'] + single.cpu['all']:.1f}", end=", "
+    )
+    print(f"all processes {job.cpu['tree']:.1f}")
+    return figures
+
+
+def distance_table(videos: list[Path]) -> dict[str, float]:
+    """Prints how far from MediaPipe's landmarks ours are in each video; returns the means over videos."""
+    rows = [distances(track(video)[0], found) for video, found in zip(videos, holistic(videos), strict=True)]
+    names = ("all", *PARTS, "same")
+    print(f"\n{'distance / person height':28}", " ".join(f"{name:>7}" for name in names))
+    for video, row in zip(videos, rows, strict=True):
+        print(f"{video.name:28}", " ".join(f"{row[name]:7.4f}" for name in names))
+    means = {name: float(np.nanmean([row[name] for row in rows])) for name in names}
+    print(f"{'mean over videos':28}", " ".join(f"{means[name]:7.4f}" for name in names))
+    parts = {f"distance_{part}": means[part] for part in PARTS}
+    return {"distance_over_height": means["all"], **parts, "same_body_share": means["same"]}
+
+
+def usable(folder: Path) -> list[Path]:
+    """The videos of a folder of at most 30 frames/s; exits where there are none."""
+    videos = [path for path in sorted(folder.iterdir()) if path.is_file() and probe(path).rate <= MOST_RATE]
+    if not videos:
+        sys.exit(f"{folder} holds no video of at most 30 frames/s; give another folder")
+    return videos
+
+
+def main(data: Path | None = None, wholebody: Path | None = None, rounds: int = 2, copies: int = 8) -> None:
+    """Compares curation with a plain loop and with MediaPipe.
+
+    Args:
+        data: Folder of videos, each used once; by default sample videos, several copies of each.
+        wholebody: Folder with COCO-WholeBody's pictures and test_coco_wholebody.json, for OKS.
+        rounds: How often the three take turns.
+        copies: Copies of each sample video in all.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        if data is None:
+            fetch_samples(scratch / "samples")
+            videos, alone = ([scratch / "samples" / n for n in names] for names in (SAMPLES, ONE_PERSON))
+        else:
+            videos = alone = usable(data)
+        trial = scratch / "trial-video"
+        trial.mkdir()
+        shutil.copy(min(videos, key=lambda video: video.stat().st_size), trial)
+        laid_out = lay_out(videos, copies if data is None else 1, rounds, scratch / "videos")
+        runs = race(laid_out, scratch, trial)
+        workers = pool_size(CurateConfig("", ""))
+        ray.shutdown()
+        figures = {**speed_table(runs, workers), **distance_table(alone)}
+    oks: Mapping[str, float | None] = dict.fromkeys(("oks_ours", "oks_mediapipe"))
+    if wholebody is None:
+        print(
+            "\nOKS not measured: give --wholebody FOLDER (COCO-WholeBody pictures, test_coco_wholebody.json)"
+        )
+    else:
+        print("\nOKS")
+        oks = evaluate(wholebody)
+    print(json.dumps({k: v if v is None else round(v, 4) for k, v in ({**figures, **oks}).items()}))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

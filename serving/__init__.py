@@ -1,0 +1,1 @@
+"""One long video over many GPUs, on Ray Serve. Not built yet: curation comes first."""

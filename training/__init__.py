@@ -1,0 +1,1 @@
+"""LoRA finetuning on Ray Train. Not built yet: curation comes first."""
