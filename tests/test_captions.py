@@ -7,7 +7,6 @@ import json
 import random
 import re
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -195,9 +194,6 @@ def test_any_text_ends_with_one_subject_word(words: list[str], glue: str, fallba
 def test_another_fallback_is_refused() -> None:
     with pytest.raises(ValueError, match="'dog'"):
         ensure_one_subject_word("A dog.", "dog")
-
-
-]
 
 
 def some_clips() -> dict[str, np.ndarray]:

@@ -21,6 +21,7 @@ SPECIAL = [
     "<|vision_start|>",
     "<|vision_end|>",
     "<|image_pad|>",
+]
 
 
 def save_tiny_qwen(folder: Path) -> Path:
