@@ -30,7 +30,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,11 @@ class Run:
         """Frames a second."""
         return self.frames / max(self.seconds, 1e-9)
 
+    @property
+    def cpu_ms(self) -> float:
+        """Milliseconds of CPU a frame, which what else the machine does hardly touches."""
+        return 1000 * self.cpu["tree"] / max(self.frames, 1)
+
     def used(self, cpu: Mapping[str, float]) -> None:
         """Adds CPU seconds by name."""
         for name, seconds in cpu.items():
@@ -119,40 +124,37 @@ def clock_folder(config: CurateConfig, stage: str) -> Path:
 
 
 class TreeCPU(threading.Thread):
-    """Once a second, the CPU seconds of this process and all below it: with Ray's own, whose parent it is."""
+    """Twice a second, the CPU seconds of this process and all below it: with Ray's own, whose parent it is."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
+        self.stopped = threading.Event()
+        self.of_process: dict[int, float] = {}  # ended ones stay
         self.times: list[float] = []
         self.seconds: list[float] = []
-        self.stopped = threading.Event()
 
     def run(self) -> None:
         while not self.stopped.is_set():
-            self.times.append(time.time())
-            self.seconds.append(tree_seconds())
-            self.stopped.wait(1.0)
+            self.sample()
+            self.stopped.wait(0.5)
+        self.sample()
+
+    def sample(self) -> None:
+        """Adds what has been used by now."""
+        import psutil  # comes with Ray, which puts it on the path
+
         self.times.append(time.time())
-        self.seconds.append(tree_seconds())
+        own = psutil.Process()
+        for process in [own, *own.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                self.of_process[process.pid] = times.user + times.system
+        self.seconds.append(sum(self.of_process.values()))
 
     def between(self, began: float, ended: float) -> float:
         """CPU seconds used from one time to another."""
         low, high = np.interp([began, ended], self.times, self.seconds)
         return float(high - low)
-
-
-def tree_seconds() -> float:
-    """CPU seconds of this process, its descendants, and those of them that have ended."""
-    import psutil  # comes with Ray, which puts it on the path
-
-    own = psutil.Process()
-    total = 0.0
-    for process in [own, *own.children(recursive=True)]:
-        try:
-            total += sum(process.cpu_times()[:4])  # user, system, and both of ended children
-        except psutil.NoSuchProcess:
-            continue
-    return total
 
 
 @contextmanager
@@ -208,7 +210,7 @@ def loop(config: CurateConfig, run: Run) -> None:
     list_videos(config)
     planner, scorer = make_planner(config), make_scorer(config)
     plans, scores = plan_journal(config), score_journal(config)
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.thread_time()
     for row in (row for part in listed_parts(config) for row in read_part(config, part).to_pylist()):
         with collect() as seconds, timed("all"):
             clips = planner(row["path"])
@@ -217,6 +219,7 @@ def loop(config: CurateConfig, run: Run) -> None:
         for clip in clips.to_pylist():
             scores.write(clip["clip_id"], scorer(clip))
     run.seconds += time.perf_counter() - started
+    run.cpu["tree"] += time.thread_time() - cpu_started
     run.frames += looked_at(config)[0]
 
 
@@ -225,6 +228,7 @@ def mediapipe(folder: Path, run: Run) -> None:
     for found in holistic(sorted(folder.iterdir())):
         run.frames += len(found["pose"])
         run.seconds += float(found["seconds"][1])
+        run.cpu["tree"] += float(found["seconds"][2])
 
 
 def lay_out(videos: list[Path], copies: int, rounds: int, root: Path) -> list[tuple[Path, list[Path]]]:
@@ -267,15 +271,17 @@ def race(rounds: list[tuple[Path, list[Path]]], scratch: Path, trial: Path) -> d
 def speed_table(runs: dict[str, Run], workers: int) -> dict[str, float]:
     """Prints who took how long; returns the ratios and shares."""
     job, single, peer = runs["job"], runs["loop"], runs["mediapipe"]
-    print(f"{'':28} {'frames':>8} {'seconds':>8} {'frames/s':>9}")
+    print(f"{'':28} {'frames':>8} {'seconds':>8} {'frames/s':>9} {'CPU ms/frame':>13}")
     for name, run in zip(("job on Ray", "plain loop", "MediaPipe Holistic"), runs.values(), strict=True):
-        print(f"{name:28} {run.frames:8,} {run.seconds:8.1f} {run.rate:9.1f}")
+        print(f"{name:28} {run.frames:8,} {run.seconds:8.1f} {run.rate:9.1f} {run.cpu_ms:13.1f}")
     useful = job.cpu["decode"] + job.cpu["model"] + single.cpu["decode"]
     figures = {
         "ours_over_loop": job.rate / single.rate,
         "ours_over_mediapipe": job.rate / peer.rate,
         "overhead_share": 1 - useful / (job.cpu["all"] + single.cpu["all"]),
         "overhead_share_with_ray": 1 - useful / job.cpu["tree"],
+        "cpu_over_loop": job.cpu_ms / single.cpu_ms,
+        "cpu_over_mediapipe": job.cpu_ms / peer.cpu_ms,
         "workers_busy": job.busy / (workers * job.seconds),
         "startup_seconds": job.startup,
     }

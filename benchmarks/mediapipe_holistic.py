@@ -49,13 +49,13 @@ def landmarks(result: object, width: int, height: int) -> dict[str, np.ndarray]:
 
 
 def run(path: str, repeat: int, short_side: int) -> dict[str, np.ndarray]:
-    """Landmarks of each frame, (N, K, 4) by part, seconds in `process` and in all, and the frames' (width, height)."""
+    """By part the landmarks (N, K, 4); seconds in `process`, in all, and of CPU; the frames' size (width, height)."""
     from mediapipe.python.solutions.holistic import Holistic
 
     found: list[dict[str, np.ndarray]] = []
     seconds, size = 0.0, (0, 0)
     with Holistic(model_complexity=1) as holistic:
-        begun = time.perf_counter()
+        begun, cpu_begun = time.perf_counter(), time.process_time()
         for frame in frames(path, short_side):
             size = (frame.shape[1], frame.shape[0])
             started = time.perf_counter()
@@ -63,9 +63,9 @@ def run(path: str, repeat: int, short_side: int) -> dict[str, np.ndarray]:
                 result = holistic.process(frame)
             seconds += time.perf_counter() - started
             found.append(landmarks(result, *size))
-        everything = time.perf_counter() - begun
+        everything, cpu = time.perf_counter() - begun, time.process_time() - cpu_begun
     arrays = {part: np.stack([frame[part] for frame in found]) for part in PARTS}
-    return {**arrays, "seconds": np.array([seconds, everything]), "size": np.array(size)}
+    return {**arrays, "seconds": np.array([seconds, everything, cpu]), "size": np.array(size)}
 
 
 def main() -> None:

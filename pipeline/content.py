@@ -19,6 +19,12 @@ from pipeline.measures import People, Ticks, crop, mean
 from posegen.poses.runtime import ONNXModel
 
 
+def load_networks() -> None:
+    """Loads both networks now rather than at the first picture; raises ModuleNotFoundError without their wheels."""
+    _text_detector()
+    _body_part_detector()
+
+
 class TextArea:
     """text_area, 0..1: share of the picture inside text boxes, mean of a frame every 5 seconds.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import imagehash
 import numpy as np
+import scipy.fftpack  # noqa: F401  imagehash would import it within the first hash
 from PIL import Image
 
 from pipeline.measures import People, Ticks, small_grey

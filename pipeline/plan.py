@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import CurateConfig
-from pipeline.shots import find_cuts, plan_spans
+from pipeline.shots import detector_maker, find_cuts, plan_spans
 from pipeline.storage import Folder
 from posegen.dataset import CLIPS, content_id, table
 from posegen.video import VideoError, probe
@@ -33,6 +33,7 @@ PLAN = pa.schema(
 def make_planner(config: CurateConfig) -> Callable[[str], pa.Table]:
     """A function from the name of a file below the input folder to its clips, a table of schema `PLAN`."""
     folder = Folder(config.input)
+    detector_maker(config.shots)(config.rate)  # imports what it needs before the first video
 
     def plan(name: str) -> pa.Table:
         stage, video_id, path = "read", None, name

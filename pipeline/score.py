@@ -16,6 +16,7 @@ import pyarrow as pa
 from pipeline.captions import Measured, compose_caption
 from pipeline.clothing import ClothingColours
 from pipeline.config import CurateConfig
+from pipeline.content import load_networks
 from pipeline.evidence import Detector, Evidence
 from pipeline.person import PersonTrack
 from pipeline.plan import failure, said_of
@@ -63,6 +64,7 @@ def make_scorer(config: CurateConfig) -> Callable[[Mapping[str, Any]], pa.Table]
     folder = Folder(config.input)
     estimator = make_estimator(config)
     evidence = Evidence(_yolox(config))
+    load_networks()
     scored_by = f"{config.poses} {config.score_version[:8]}"
 
     def score(clip: Mapping[str, Any]) -> pa.Table:

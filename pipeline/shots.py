@@ -61,18 +61,23 @@ def find_cuts(info: VideoInfo, detector: str = "auto") -> list[Cut]:
     TransNetV2 where there is a GPU, which a CPU pays for with 50 frames/s, and the adaptive one elsewhere.
     Raises `VideoError` where frames cannot be decoded, ValueError for another detector's name.
     """
-    if detector == "auto":
-        detector = "transnetv2" if _has_gpu() else "adaptive"
-    makers: dict[str, Callable[[float], Detector]] = {"adaptive": AdaptiveCuts, "transnetv2": TransNetCuts}
-    if detector not in makers:
-        raise ValueError(f"no shot detector is called {detector!r}; choose auto, {' or '.join(makers)}")
-    finder = makers[detector](info.rate)
+    finder = detector_maker(detector)(info.rate)
     luma: list[float] = []
     cuts: list[Cut] = []
     for frames in read_frames(info, np.arange(len(info.frame_times)), size=FRAME_SIZE):
         luma += [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).mean() for frame in frames]
         cuts += finder.push(frames)
     return join_cuts(cuts + finder.finish(), np.array(luma), info.rate)
+
+
+def detector_maker(name: str) -> Callable[[float], Detector]:
+    """What makes the detector of this name (see `find_cuts`) for a video of so many frames/s."""
+    if name == "auto":
+        name = "transnetv2" if _has_gpu() else "adaptive"
+    makers: dict[str, Callable[[float], Detector]] = {"adaptive": AdaptiveCuts, "transnetv2": TransNetCuts}
+    if name not in makers:
+        raise ValueError(f"no shot detector is called {name!r}; choose auto, {' or '.join(makers)}")
+    return makers[name]
 
 
 def _has_gpu() -> bool:
