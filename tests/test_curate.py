@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -45,6 +47,7 @@ from posegen.video import probe, read_frames, sample_indices
 from posegen.weights import wheel_file
 
 ROOT = Path(__file__).parent.parent
+RAY = Path(sys.executable).with_name("ray")
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
@@ -53,13 +56,6 @@ def cluster() -> Iterator[str]:
     context: Any = ray.init(num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)
     yield context.address_info["gcs_address"]
     ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def dashboard(cluster: str) -> str:
-    """Address of the cluster's job server."""
-    address: str = ray._private.worker.get_dashboard_url()  # type: ignore[attr-defined]
-    return address
 
 
 @pytest.fixture(scope="module")
@@ -262,18 +258,46 @@ def test_a_clip_that_crashes_hangs_or_trips_a_worker_fails_alone(videos: Path, t
     assert score_clips(retried).things == 3
 
 
-def test_the_job_runs_by_ray_job_submit_from_the_working_directory(
-    dashboard: str, dataset: Path, videos: Path, tmp_path: Path
-) -> None:
-    address = f"http://{dashboard}"
-    entry = ["python", "pipeline/curate.py", "--input", str(videos), "--output", str(tmp_path)]
-    command = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--address", address]
-    done = subprocess.run(
-        [*command, "--working-dir", ".", "--", *entry], cwd=ROOT, capture_output=True, text=True, timeout=400
+@pytest.fixture
+def job_server(tmp_path: Path) -> Iterator[str]:
+    """The address of the job server of a `ray start --head` with ports of its own."""
+    port, dashboard, agent = (str(free_port()) for _ in range(3))
+    command = [str(RAY), "start", "--head", "--block", "--num-cpus", "2", "--port", port]
+    command += ["--dashboard-port", dashboard, "--dashboard-agent-listen-port", agent]
+    command += ["--temp-dir", f"/tmp/ray-{port}"]
+    head = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
+    address = f"http://127.0.0.1:{dashboard}"
+    until(
+        lambda: (
+            subprocess.run([RAY, "job", "list", "--address", address], capture_output=True).returncode == 0
+        )
+    )
+    yield address
+    for process in [*psutil.Process(head.pid).children(recursive=True), head]:
+        process.kill()
+    head.wait()
+    shutil.rmtree(f"/tmp/ray-{port}", ignore_errors=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe_socket:
+        probe_socket.bind(("127.0.0.1", 0))
+        port: int = probe_socket.getsockname()[1]
+        return port
+
+
+def test_the_job_runs_by_ray_job_submit_from_the_working_directory(
+    job_server: str, dataset: Path, videos: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "dataset"
+    entry = [sys.executable, "pipeline/curate.py", "--input", str(videos), "--output", str(output)]
+    command = [str(RAY), "job", "submit", "--address", job_server, "--working-dir", ".", "--", *entry]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "score    3/3 clips" in done.stdout and "1 kept, 3 rejected, 2 failed" in done.stdout
-    assert rows(tmp_path).equals(rows(dataset))
+    assert rows(output).equals(rows(dataset))
 
 
 def test_a_rate_too_low_for_any_clip_is_refused(videos: Path, tmp_path: Path) -> None:
