@@ -114,7 +114,8 @@ def open_rows(config: CurateConfig, feed: Feed) -> Dataset:
 
 def join(config: CurateConfig) -> pa.Table:
     """Plans and scores of everything listed, without the heavy columns."""
-    if not listed_parts(config) or (config.rescore and count(open_rows(config, unscored_clips(config)))):
+    feeds = (unplanned_videos, unscored_clips) if config.rescore else ()
+    if not listed_parts(config) or any(count(open_rows(config, feed(config))) for feed in feeds):
         raise StorageError(
             f"{config.output} holds no finished scores of these settings; run without --rescore first"
         )

@@ -158,6 +158,11 @@ def test_rescoring_what_was_never_scored_is_refused(videos: Path, tmp_path: Path
         run(CurateConfig(str(videos), str(tmp_path), rescore=True))
 
 
+def test_rescoring_under_other_settings_is_refused(dataset: Path, videos: Path) -> None:
+    with pytest.raises(StorageError, match="run without --rescore first"):
+        run(CurateConfig(str(videos), str(dataset), rate=24, rescore=True))
+
+
 def test_missing_weights_are_said_in_a_sentence(videos: Path, tmp_path: Path) -> None:
     config = CurateConfig(str(videos), str(tmp_path), person_detector=str(tmp_path))
     with pytest.raises(SetupError, match=r"yolox_l.onnx is not in .*: put it there"):
