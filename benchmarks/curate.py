@@ -5,7 +5,8 @@ Choices made:
   that slows down slows all alike. The loop and MediaPipe take one half of a round's videos on each side of the job.
 - The job is planning and scoring with a worker a core. Its seconds run, in each of the two stages, from the beginning
   of the first row's work to the end of the last row's: starting Ray and the workers is paid once a run, not a frame,
-  and printed apart. What the workers wait for rows, and for one another at the end, is in.
+  and printed apart. What the workers wait for rows, and for one another at the end, is in. Ray only runs while the
+  job does.
 - The loop is one process that plans, scores and records video after video. MediaPipe has an environment of its own, the
   short side that curation measures at, and all cores. Models are loaded before either's clock starts.
 - Frames are distinct source frames looked at. Videos have at most 30 frames/s, so nobody leaves one out; frames that
@@ -64,13 +65,18 @@ MOST_RATE = 30.5
 
 @dataclass
 class Run:
-    """What one of the three did: frames looked at, the seconds they took, CPU seconds by name, seconds of start-up."""
+    """What one of the three did, over all rounds.
+
+    frames: distinct source frames looked at, in so many seconds of wall-clock. cpu: CPU seconds by name ("tree": of all
+    processes). Of the job only: seconds of start-up, and how long its workers were at work, all of them together.
+    """
 
     frames: int = 0
     seconds: float = 0.0
     cpu: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     startup: float = 0.0
     busy: float = 0.0
+    workers: int = 1
 
     @property
     def rate(self) -> float:
@@ -172,10 +178,13 @@ def tree_cpu() -> Iterator[TreeCPU]:
 def job(config: CurateConfig, run: Run) -> None:
     """Plans and scores a folder on Ray; adds to the run."""
     started = time.time()
+    start_ray()
+    run.workers = pool_size(config)
     list_videos(config)
     with tree_cpu() as sampler:
         work(config, unplanned_videos(config), ClockedPlan, Progress("plan", "videos"))
         work(config, unscored_clips(config), ClockedScore, Progress("score", "clips"))
+    ray.shutdown()  # idle, it would still take a few percent of the machine from the others
     everything = time.time() - started
     seconds = 0.0
     for stage in (ClockedPlan, ClockedScore):
@@ -253,9 +262,6 @@ def race(rounds: list[tuple[Path, list[Path]]], scratch: Path, trial: Path) -> d
     """Runs all three over all rounds."""
     runs = {"job": Run(), "loop": Run(), "mediapipe": Run()}
     loop(CurateConfig(str(trial), str(scratch / "trial")), Run())  # imports and models that are loaded late
-    started = time.time()
-    start_ray()
-    runs["job"].startup = time.time() - started
     for number, (folder, (first, second)) in enumerate(rounds):
         outputs = [str(scratch / f"{name}-{number}") for name in ("loop-first", "job", "loop-second")]
         loop(CurateConfig(str(first), outputs[0]), runs["loop"])
@@ -268,7 +274,7 @@ def race(rounds: list[tuple[Path, list[Path]]], scratch: Path, trial: Path) -> d
     return runs
 
 
-def speed_table(runs: dict[str, Run], workers: int) -> dict[str, float]:
+def speed_table(runs: dict[str, Run]) -> dict[str, float]:
     """Prints who took how long; returns the ratios and shares."""
     job, single, peer = runs["job"], runs["loop"], runs["mediapipe"]
     print(f"{'':28} {'frames':>8} {'seconds':>8} {'frames/s':>9} {'CPU ms/frame':>13}")
@@ -282,7 +288,7 @@ def speed_table(runs: dict[str, Run], workers: int) -> dict[str, float]:
         "overhead_share_with_ray": 1 - useful / job.cpu["tree"],
         "cpu_over_loop": job.cpu_ms / single.cpu_ms,
         "cpu_over_mediapipe": job.cpu_ms / peer.cpu_ms,
-        "workers_busy": job.busy / (workers * job.seconds),
+        "workers_busy": job.busy / (job.workers * job.seconds),
         "startup_seconds": job.startup,
     }
     print(f"CPU seconds of the job: decoding {job.cpu['decode'] + single.cpu['decode']:.1f}", end=", ")
@@ -306,15 +312,17 @@ def distance_table(videos: list[Path]) -> dict[str, float]:
     return {"distance_over_height": means["all"], **parts, "same_body_share": means["same"]}
 
 
-def usable(folder: Path) -> list[Path]:
-    """The videos of a folder of at most 30 frames/s; exits where there are none."""
+def usable(folder: Path, least: int) -> list[Path]:
+    """The videos of a folder of at most 30 frames/s; exits where there are fewer than `least`."""
     videos = [path for path in sorted(folder.iterdir()) if path.is_file() and probe(path).rate <= MOST_RATE]
-    if not videos:
-        sys.exit(f"{folder} holds no video of at most 30 frames/s; give another folder")
+    if len(videos) < least:
+        sys.exit(
+            f"{folder} holds {len(videos)} videos of at most 30 frames/s, {least} are needed: two a round"
+        )
     return videos
 
 
-def main(data: Path | None = None, wholebody: Path | None = None, rounds: int = 2, copies: int = 8) -> None:
+def main(data: Path | None = None, wholebody: Path | None = None, rounds: int = 2, copies: int = 6) -> None:
     """Compares curation with a plain loop and with MediaPipe.
 
     Args:
@@ -329,15 +337,13 @@ def main(data: Path | None = None, wholebody: Path | None = None, rounds: int = 
             fetch_samples(scratch / "samples")
             videos, alone = ([scratch / "samples" / n for n in names] for names in (SAMPLES, ONE_PERSON))
         else:
-            videos = alone = usable(data)
+            videos = alone = usable(data, 2 * rounds)
         trial = scratch / "trial-video"
         trial.mkdir()
         shutil.copy(min(videos, key=lambda video: video.stat().st_size), trial)
         laid_out = lay_out(videos, copies if data is None else 1, rounds, scratch / "videos")
         runs = race(laid_out, scratch, trial)
-        workers = pool_size(CurateConfig("", ""))
-        ray.shutdown()
-        figures = {**speed_table(runs, workers), **distance_table(alone)}
+        figures = {**speed_table(runs), **distance_table(alone)}
     oks: Mapping[str, float | None] = dict.fromkeys(("oks_ours", "oks_mediapipe"))
     if wholebody is None:
         print(
