@@ -5,12 +5,13 @@ BIN := .venv/bin
 # One thread a process: several torch or OpenCV processes that each take all cores slow one another down.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help setup demo test lint bench-curate clean
+.PHONY: help setup demo test lint bench-curate bench-kill bench-decode clean
 
 help:
 	@echo "make demo          curate sample videos and say where the report is"
 	@echo "make test          linter, formatter, type checker, tests"
-	@echo "make bench-curate  speed and accuracy of curation, beside a plain loop and beside MediaPipe"
+	@echo "make bench-curate  speed and accuracy of curation, beside a plain loop and beside MediaPipe;"
+	@echo "                   with WHOLEBODY=DIR (COCO-WholeBody pictures and annotations) the keypoints' too"
 	@echo "make bench-kill    kill the job at ten random moments and compare what it ends with"
 	@echo "make bench-decode  speed and correctness of video decoders"
 	@echo "make setup         .venv with pinned packages (the others call it)"
@@ -41,13 +42,14 @@ test: lint
 	$(BIN)/pytest
 
 bench-curate: setup
-	$(BIN)/python benchmarks/curate.py
+	$(BIN)/python benchmarks/curate.py $(if $(WHOLEBODY),--wholebody $(WHOLEBODY))
 
 bench-kill: setup
 	$(BIN)/python benchmarks/kill.py
 
 bench-decode: setup
-	$(BIN)/python benchmarks/decode.py
+	$(BIN)/python pipeline/samples.py --output demo/videos
+	$(BIN)/python benchmarks/decode.py demo/videos
 
 clean:
 	rm -rf .venv demo

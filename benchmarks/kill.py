@@ -28,7 +28,7 @@ import tyro
 from pipeline.samples import fetch_samples
 
 CURATE = Path(__file__).parent.parent / "pipeline" / "curate.py"
-CALM, HASTY = 12.0, 3.0
+CALM, HASTY = 50.0, 5.0
 """Seconds between two kills lie between these, evenly: some during start-up, most during the work."""
 
 
