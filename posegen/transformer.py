@@ -1,0 +1,512 @@
+"""The PoseGen transformer: diffusers' Wan transformer that also sees a reference picture, a pose and hands.
+
+Choices made:
+
+- A subclass, so that everything diffusers offers for Wan (attention backends, PEFT adapters, gradient checkpointing,
+  offloading, compilation, loading and saving) works here too; only the blocks' forward and the rotary positions differ.
+- Two streams go through the blocks, video tokens and reference tokens. They meet in self-attention only, and each has
+  one modulation: that of the current timestep and that of timestep 0. A timestep for every token would say the same
+  with 9.7 GB at 720p.
+- The second stream is called `encoder_hidden_states` in a block, as First Block Cache knows it by that name only.
+- Rotary positions are computed where they are needed, in float64. Nothing is kept in a buffer, so nothing that casts
+  or shards a model's buffers can damage them.
+- Context parallelism splits both streams and exchanges tokens for heads around self-attention (Ulysses, Jacobs et al.,
+  arXiv 2309.14509), so each process sees all tokens for its heads, and sharing works there unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from diffusers import WanTransformer3DModel
+from diffusers.configuration_utils import register_to_config
+from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
+from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.models.transformers.transformer_wan import WanAttention, WanTransformerBlock
+from diffusers.utils import apply_lora_scale
+from torch import nn
+
+ROTARY_THETA = 10_000.0
+
+Rotary = tuple[torch.Tensor, torch.Tensor]  # cos and sin, (1, tokens, 1, head_dim / 2) float32
+Project = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class BlockSharing(Protocol):
+    """What a block asks of `posegen.sharing` while it runs; `None` in its place means plain attention."""
+
+    def self_attention(
+        self, query: torch.Tensor, hidden_states: torch.Tensor, project: Project, attend: Attend
+    ) -> torch.Tensor:
+        """The output (B, T, H, D) for the query (B, T, H, D) of all video tokens, then all reference tokens.
+
+        `project` turns normalised attention inputs like `hidden_states` (B, T, C) into keys and values (B, T, H, D).
+        """
+        ...
+
+    def cross_attention(self, query: torch.Tensor, key: torch.Tensor) -> None:
+        """Look at the video tokens' queries and the text tokens' keys, (B, tokens, H, D)."""
+        ...
+
+
+class PassSharing(Protocol):
+    """Sharing in one pass through the network."""
+
+    def block(self, index: int) -> BlockSharing | None:
+        """What block `index` has to do, if anything."""
+        ...
+
+
+class SelfAttentionProcessor:
+    """Joint self-attention over video and reference tokens, with sharing and context parallelism."""
+
+    # Set by diffusers' set_attention_backend and enable_parallelism.
+    _attention_backend: Any = None
+    _parallel_config: Any = None
+
+    def __call__(
+        self,
+        attn: WanAttention,
+        hidden_states: torch.Tensor,  # (B, video + reference tokens, C), modulated
+        encoder_hidden_states: None = None,
+        attention_mask: None = None,
+        rotary_emb: Rotary | None = None,
+        video_tokens: int = 0,
+        sharing: BlockSharing | None = None,
+    ) -> torch.Tensor:
+        config = self._parallel_config and self._parallel_config.context_parallel_config
+        spread = partial(_tokens_to_heads, config=config, video_tokens=video_tokens)
+        attend = partial(dispatch_attention_fn, backend=self._attention_backend)
+
+        def project(inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            key = _rotate(_heads(attn, attn.norm_k(attn.to_k(inputs))), rotary_emb)
+            return spread(key), spread(_heads(attn, attn.to_v(inputs)))
+
+        query = spread(_rotate(_heads(attn, attn.norm_q(attn.to_q(hidden_states))), rotary_emb))
+        if sharing is None:
+            output = attend(query, *project(hidden_states))
+        else:
+            output = sharing.self_attention(query, hidden_states, project, attend)
+        output = _heads_to_tokens(output, config, video_tokens)
+        return attn.to_out[1](attn.to_out[0](output.flatten(2).type_as(hidden_states)))
+
+
+class CrossAttentionProcessor:
+    """Video tokens read the text and, where the model has that branch, the picture's CLIP tokens."""
+
+    _attention_backend: Any = None
+
+    def __call__(
+        self,
+        attn: WanAttention,
+        hidden_states: torch.Tensor,  # (B, video tokens, C)
+        encoder_hidden_states: torch.Tensor,  # (B, text tokens, C)
+        attention_mask: None = None,
+        rotary_emb: None = None,
+        image: torch.Tensor | None = None,  # (B, image tokens, C)
+        sharing: BlockSharing | None = None,
+    ) -> torch.Tensor:
+        attend = partial(dispatch_attention_fn, backend=self._attention_backend)
+        query = _heads(attn, attn.norm_q(attn.to_q(hidden_states)))
+        key = _heads(attn, attn.norm_k(attn.to_k(encoder_hidden_states)))
+        if sharing is not None:
+            sharing.cross_attention(query, key)
+        output = attend(query, key, _heads(attn, attn.to_v(encoder_hidden_states)))
+        if image is not None:
+            image_key = _heads(attn, attn.norm_added_k(attn.add_k_proj(image)))
+            output = output + attend(query, image_key, _heads(attn, attn.add_v_proj(image)))
+        return attn.to_out[1](attn.to_out[0](output.flatten(2).type_as(hidden_states)))
+
+
+def _heads(attn: WanAttention, states: torch.Tensor) -> torch.Tensor:
+    return states.unflatten(2, (attn.heads, -1))  # (B, T, C) -> (B, T, H, D)
+
+
+def _rotate(states: torch.Tensor, rotary_emb: Rotary) -> torch.Tensor:
+    """Turn each pair of neighbouring channels by its token's angles; (B, T, H, D) in and out."""
+    cos, sin = rotary_emb
+    even, odd = states.unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
+    return turned.flatten(-2).type_as(states)
+
+
+def _tokens_to_heads(states: torch.Tensor, config: Any, video_tokens: int) -> torch.Tensor:
+    """(B, own video + own reference tokens, H, D) -> (B, all video + all reference tokens, H / processes, D)."""
+    if config is None:
+        return states
+    parts = _exchange(torch.stack(states.chunk(config._ulysses_mesh.size(), dim=2)), config)
+    return torch.cat([*parts[:, :, :video_tokens], *parts[:, :, video_tokens:]], dim=1)
+
+
+def _heads_to_tokens(states: torch.Tensor, config: Any, video_tokens: int) -> torch.Tensor:
+    """The way back of `_tokens_to_heads`."""
+    if config is None:
+        return states
+    processes = config._ulysses_mesh.size()
+    streams = states.split([video_tokens * processes, states.shape[1] - video_tokens * processes], dim=1)
+    parts = torch.cat([torch.stack(stream.chunk(processes, dim=1)) for stream in streams], dim=2)
+    return torch.cat([*_exchange(parts, config)], dim=2)
+
+
+def _exchange(parts: torch.Tensor, config: Any) -> torch.Tensor:
+    """Part i of the first dimension goes to process i; what comes back is in the processes' order."""
+    received = torch.empty_like(parts)
+    dist.all_to_all_single(received, parts.contiguous(), group=config._ulysses_mesh.get_group())
+    return received
+
+
+class RotaryPositions(nn.Module):
+    """Angles of all tokens by frame, row and column; the reference picture stands left of the video.
+
+    Reference tokens have frame 0, rows from 0, and columns -w..-1 where `shift_reference`, else 0..w-1.
+    """
+
+    def __init__(self, head_dim: int, patch_size: tuple[int, int, int], shift_reference: bool) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.shift_reference = shift_reference
+        spatial = 2 * (head_dim // 6)
+        self.channels = (head_dim - 2 * spatial, spatial, spatial)  # of frame, row and column, as in Wan
+
+    def forward(
+        self, video_shape: tuple[int, int, int], reference_shape: tuple[int, int, int], device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Cos and sin, (1, tokens, 1, head_dim / 2) each, of the video's tokens, then of the reference's.
+
+        Shapes are (frames, height, width) of latents.
+        """
+        frames, rows, columns = (
+            size // patch for size, patch in zip(video_shape, self.patch_size, strict=True)
+        )
+        video = self._table(range(frames), range(rows), range(columns), device)
+        frames, rows, columns = (
+            size // patch for size, patch in zip(reference_shape, self.patch_size, strict=True)
+        )
+        across = range(-columns, 0) if self.shift_reference else range(columns)
+        return *video, *self._table(range(frames), range(rows), across, device)
+
+    def _table(self, frames: range, rows: range, columns: range, device: torch.device) -> Rotary:
+        angles = []
+        for axis, (positions, channels) in enumerate(
+            zip((frames, rows, columns), self.channels, strict=True)
+        ):
+            exponents = torch.arange(0, channels, 2, dtype=torch.float64) / channels
+            place = torch.tensor(list(positions), dtype=torch.float64)
+            shape = [1, 1, 1, -1]
+            shape[axis] = len(positions)
+            angle = torch.outer(place, ROTARY_THETA**-exponents).view(shape)
+            angles.append(angle.expand(len(frames), len(rows), len(columns), -1))
+        table = torch.cat(angles, dim=-1).flatten(0, 2)[None, :, None]
+        return table.cos().float().to(device), table.sin().float().to(device)
+
+
+class PoseGenTransformerBlock(WanTransformerBlock):
+    """A Wan block for two streams; the parameters are Wan's."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.attn1.set_processor(SelfAttentionProcessor())
+        self.attn2.set_processor(CrossAttentionProcessor())
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        text: torch.Tensor,
+        image: torch.Tensor | None,
+        temb: torch.Tensor,
+        reference_temb: torch.Tensor,
+        rotary_emb: Rotary,
+        sharing: BlockSharing | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both streams after this block.
+
+        Shapes: `hidden_states` (B, video tokens, C), `encoder_hidden_states` (B, reference tokens, C), `text` and
+        `image` (B, tokens, C), `temb` (B, 6, C), `reference_temb` (1, 6, C).
+        """
+        video, reference = hidden_states, encoder_hidden_states
+        tokens = video.shape[1]
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = _modulation(self.scale_shift_table, temb)
+        r_shift, r_scale, r_gate, r_ffn_shift, r_ffn_scale, r_ffn_gate = _modulation(
+            self.scale_shift_table, reference_temb
+        )
+
+        # 1. Self-attention: both streams as one sequence
+        joint = torch.cat(
+            [
+                _modulate(self.norm1, video, shift, scale),
+                _modulate(self.norm1, reference, r_shift, r_scale),
+            ],
+            dim=1,
+        )
+        output = self.attn1(joint, None, None, rotary_emb, video_tokens=tokens, sharing=sharing)
+        video = _add_gated(video, output[:, :tokens], gate)
+        reference = _add_gated(reference, output[:, tokens:], r_gate)
+
+        # 2. Cross-attention: video only
+        normalised = self.norm2(video.float()).type_as(video)
+        video = video + self.attn2(normalised, text, None, None, image=image, sharing=sharing)
+
+        # 3. Feed-forward: one call, so that a module is loaded, gathered or offloaded once
+        joint = torch.cat(
+            [
+                _modulate(self.norm3, video, ffn_shift, ffn_scale),
+                _modulate(self.norm3, reference, r_ffn_shift, r_ffn_scale),
+            ],
+            dim=1,
+        )
+        output = self.ffn(joint)
+        video = _add_gated(video, output[:, :tokens], ffn_gate)
+        reference = _add_gated(reference, output[:, tokens:], r_ffn_gate)
+        return video, reference
+
+
+def _modulation(table: torch.Tensor, temb: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return (table + temb.float()).chunk(6, dim=1)
+
+
+def _modulate(
+    norm: nn.Module, states: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor
+) -> torch.Tensor:
+    return (norm(states.float()) * (1 + scale) + shift).type_as(states)
+
+
+def _add_gated(states: torch.Tensor, output: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+    return (states.float() + output.float() * gate).type_as(states)
+
+
+class PoseGenTransformer3DModel(WanTransformer3DModel):
+    """Predicts the velocity (or the clean latents) of a person's video from a picture, a pose and a text.
+
+    Beyond Wan's arguments: `reference_channels` and `hand_channels` are the latent channels of the reference picture and
+    the hand video (`hand_channels=None`: no hands), `hand_projection` puts a 1x1x1 convolution behind the hand
+    patches, `shift_reference` places the picture left of the video, and `prediction` says what the output is:
+    `"velocity"` (noise - clean) or `"sample"` (clean). `in_channels` counts noisy latents, the 4-channel frame mask and
+    the pose latents.
+    """
+
+    _no_split_modules: list[str] = ["PoseGenTransformerBlock"]  # noqa: RUF012 - diffusers' own class attributes
+    _repeated_blocks: list[str] = ["PoseGenTransformerBlock"]  # noqa: RUF012
+    _cp_plan: dict[str, Any] = {  # noqa: RUF012
+        "rope": {
+            index: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True) for index in range(4)
+        },
+        "blocks.0": {
+            "hidden_states": ContextParallelInput(split_dim=1, expected_dims=3, split_output=False),
+            "encoder_hidden_states": ContextParallelInput(split_dim=1, expected_dims=3, split_output=False),
+        },
+        "proj_out": ContextParallelOutput(gather_dim=1, expected_dims=3),
+    }
+
+    @register_to_config
+    def __init__(
+        self,
+        patch_size: tuple[int, int, int] = (1, 2, 2),
+        num_attention_heads: int = 40,
+        attention_head_dim: int = 128,
+        in_channels: int = 36,
+        out_channels: int = 16,
+        text_dim: int = 4096,
+        freq_dim: int = 256,
+        ffn_dim: int = 13824,
+        num_layers: int = 40,
+        cross_attn_norm: bool = True,
+        qk_norm: str | None = "rms_norm_across_heads",
+        eps: float = 1e-6,
+        image_dim: int | None = 1280,
+        added_kv_proj_dim: int | None = 5120,
+        rope_max_seq_len: int = 1024,
+        pos_embed_seq_len: int | None = None,
+        reference_channels: int = 16,
+        hand_channels: int | None = 16,
+        hand_projection: bool = False,
+        shift_reference: bool = True,
+        prediction: str = "velocity",
+    ) -> None:
+        inner_dim = num_attention_heads * attention_head_dim
+        super().__init__(
+            patch_size=patch_size,
+            num_attention_heads=num_attention_heads,
+            attention_head_dim=attention_head_dim,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            text_dim=text_dim,
+            freq_dim=freq_dim,
+            ffn_dim=ffn_dim,
+            num_layers=0,  # Wan's blocks would be made only to be replaced
+            cross_attn_norm=cross_attn_norm,
+            qk_norm=qk_norm,
+            eps=eps,
+            image_dim=image_dim,
+            added_kv_proj_dim=added_kv_proj_dim,
+            rope_max_seq_len=rope_max_seq_len,
+            pos_embed_seq_len=pos_embed_seq_len,
+        )
+        self.register_to_config(num_layers=num_layers)
+        if prediction not in ("velocity", "sample"):
+            raise ValueError(f"prediction {prediction!r} is not known; use 'velocity' or 'sample'")
+        self.rope = RotaryPositions(attention_head_dim, tuple(patch_size), shift_reference)
+        self.blocks = nn.ModuleList(
+            PoseGenTransformerBlock(
+                inner_dim, ffn_dim, num_attention_heads, qk_norm, cross_attn_norm, eps, added_kv_proj_dim
+            )
+            for _ in range(num_layers)
+        )
+        patches = partial(nn.Conv3d, kernel_size=patch_size, stride=patch_size)
+        self.reference_patch_embedding = patches(reference_channels, inner_dim)
+        self.hand_patch_embedding: nn.Module | None = None
+        if hand_channels is not None:
+            self.hand_patch_embedding = patches(hand_channels, inner_dim)
+            if hand_projection:
+                self.hand_patch_embedding = nn.Sequential(
+                    self.hand_patch_embedding, nn.Conv3d(inner_dim, inner_dim, kernel_size=1)
+                )
+            # Hands change nothing until they are trained.
+            last = self.hand_patch_embedding[-1] if hand_projection else self.hand_patch_embedding
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, **kwargs: Any
+    ) -> PoseGenTransformer3DModel:
+        """Load a PoseGen transformer, or a plain Wan image-to-video one, which gets its missing embeddings.
+
+        Arguments are those of diffusers' `ModelMixin.from_pretrained`.
+        """
+        where = {
+            name: kwargs[name] for name in ("subfolder", "revision", "cache_dir", "token") if name in kwargs
+        }
+        config = cls.load_config(pretrained_model_name_or_path, **where)
+        if config.get("_class_name") == WanTransformer3DModel.__name__:
+            return cls.from_wan(
+                WanTransformer3DModel.from_pretrained(pretrained_model_name_or_path, **kwargs)
+            )
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
+    def from_wan(cls, wan: WanTransformer3DModel, **config: Any) -> PoseGenTransformer3DModel:
+        """A PoseGen transformer on a plain Wan image-to-video one, whose tensors it takes over without a copy.
+
+        Wan's channels for the given picture become those of the pose. Reference patches start as the video patches'
+        weights for the noisy latents, hand patches at zero. `config` sets arguments that Wan does not have.
+        """
+        channels = wan.config.out_channels
+        if wan.config.in_channels != 2 * channels + 4:
+            raise ValueError(
+                f"a Wan transformer with {wan.config.in_channels} input channels is not an image-to-video one, which "
+                f"has {2 * channels + 4} for {channels} latent channels; take the I2V weights"
+            )
+        config = {"reference_channels": channels, "hand_channels": channels, **config}
+        known = {name: value for name, value in wan.config.items() if not name.startswith("_")}
+        with torch.device("meta"):
+            model = cls(**known, **config)
+        model.load_state_dict(wan.state_dict(), strict=False, assign=True)
+        patches = wan.patch_embedding
+        started = {
+            "reference_patch_embedding.weight": patches.weight[:, :channels].detach().clone(),
+            "reference_patch_embedding.bias": patches.bias.detach().clone(),
+        }
+        for name, parameter in model.named_parameters():
+            if name.startswith("hand_patch_embedding"):
+                started[name] = torch.zeros(
+                    parameter.shape, dtype=patches.weight.dtype, device=patches.weight.device
+                )
+        if config.get("hand_projection"):
+            # The projection alone is zero: were both, no gradient would reach either.
+            started["hand_patch_embedding.0.weight"] = started["reference_patch_embedding.weight"].clone()
+        model.load_state_dict(started, strict=False, assign=True)
+        return model.train(wan.training)
+
+    @apply_lora_scale("attention_kwargs")
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        timestep: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        encoder_hidden_states_image: torch.Tensor | None = None,
+        reference_latents: torch.Tensor | None = None,
+        hand_latents: torch.Tensor | None = None,
+        sharing: PassSharing | None = None,
+        return_dict: bool = True,
+        attention_kwargs: dict[str, Any] | None = None,
+    ) -> Transformer2DModelOutput | tuple[torch.Tensor]:
+        """One pass; the output's `sample` is (B, z, f, h, w).
+
+        Args:
+            hidden_states: (B, z + 4 + z, f, h, w): noisy latents, frame mask, pose latents; h and w even.
+            timestep: (B,), 0 (clean) to 1000 (noise).
+            encoder_hidden_states: text, (B, text tokens, text_dim).
+            encoder_hidden_states_image: CLIP tokens, (B, image tokens, image_dim), for a model with `image_dim`.
+            reference_latents: (B, z, 1, h, w); required.
+            hand_latents: (B, z, f, h, w); without it the hands are left to the pose.
+            sharing: what `posegen.sharing` does in this pass.
+            attention_kwargs: `{"scale": s}` scales the adapters' part.
+        """
+        if reference_latents is None:
+            raise ValueError("reference_latents are missing; encode the reference picture with the VAE")
+        video_shape = tuple(hidden_states.shape[2:])
+        cos, sin, reference_cos, reference_sin = self.rope(
+            video_shape, tuple(reference_latents.shape[2:]), hidden_states.device
+        )
+        rotary_emb = torch.cat([cos, reference_cos], dim=1), torch.cat([sin, reference_sin], dim=1)
+
+        video = self.patch_embedding(hidden_states)
+        if hand_latents is not None and self.hand_patch_embedding is not None:
+            video = video + self.hand_patch_embedding(hand_latents)
+        video = _tokens(video)
+        reference = _tokens(self.reference_patch_embedding(reference_latents))
+
+        # One more timestep, 0, for the reference tokens of the whole batch
+        timestep = torch.cat([timestep, timestep.new_zeros(1)])
+        temb, projected, text, image = self.condition_embedder(
+            timestep, encoder_hidden_states, encoder_hidden_states_image
+        )
+        modulation, reference_modulation = projected.unflatten(1, (6, -1)).split([len(timestep) - 1, 1])
+
+        for index, block in enumerate(self.blocks):
+            arguments = (
+                video,
+                reference,
+                text,
+                image,
+                modulation,
+                reference_modulation,
+                rotary_emb,
+                None if sharing is None else sharing.block(index),
+            )
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
+                video, reference = self._gradient_checkpointing_func(block, *arguments)
+            else:
+                video, reference = block(*arguments)
+
+        output = self._head(video, temb[:-1], video_shape)
+        return Transformer2DModelOutput(sample=output) if return_dict else (output,)
+
+    def _head(self, video: torch.Tensor, temb: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+        """(B, video tokens, C) -> (B, z, f, h, w)."""
+        shift, scale = (self.scale_shift_table + temb.unsqueeze(1)).chunk(2, dim=1)
+        patches = self.proj_out(_modulate(self.norm_out, video, shift, scale))
+        grid = [size // patch for size, patch in zip(shape, self.config.patch_size, strict=True)]
+        patches = patches.unflatten(2, (*self.config.patch_size, -1)).unflatten(1, grid)
+        # (B, f, h, w, pf, ph, pw, z) -> (B, z, f, pf, h, ph, w, pw)
+        patches = patches.permute(0, 7, 1, 4, 2, 5, 3, 6)
+        return patches.flatten(6, 7).flatten(4, 5).flatten(2, 3)
+
+
+def _tokens(patches: torch.Tensor) -> torch.Tensor:
+    return patches.flatten(2).transpose(1, 2).contiguous()  # (B, C, f, h, w) -> (B, tokens, C)
+
+
+TransformerBlockRegistry.register(
+    model_class=PoseGenTransformerBlock,
+    metadata=TransformerBlockMetadata(return_hidden_states_index=0, return_encoder_hidden_states_index=1),
+)
