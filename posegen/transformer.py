@@ -286,8 +286,8 @@ def _add_gated(states: torch.Tensor, output: torch.Tensor, gate: torch.Tensor) -
 class PoseGenTransformer3DModel(WanTransformer3DModel):
     """Predicts the velocity (or the clean latents) of a person's video from a picture, a pose and a text.
 
-    Beyond Wan's arguments: `reference_channels` and `hand_channels` are the latent channels of the reference picture and
-    the hand video (`hand_channels=None`: no hands), `hand_projection` puts a 1x1x1 convolution behind the hand
+    Beyond Wan's arguments: `reference_channels` and `hand_channels` are the latent channels of the reference picture
+    and the hand video (`hand_channels=None`: no hands), `hand_projection` puts a 1x1x1 convolution behind the hand
     patches, `shift_reference` places the picture left of the video, and `prediction` says what the output is:
     `"velocity"` (noise - clean) or `"sample"` (clean). `in_channels` counts noisy latents, the 4-channel frame mask and
     the pose latents.
