@@ -1,0 +1,89 @@
+"""A puppet that moves in a scene: the picture sequence with its exact truth, and the picture of who it is.
+
+Choices made: keypoints, silhouette and background belong to a frame exactly, as they are what it was made of; nothing
+of the person, not even a shadow, falls outside the silhouette's soft rim.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from posegen.puppets.draw import draw, measure
+from posegen.puppets.motions import SIZE, standing
+from posegen.puppets.people import Puppet
+from posegen.puppets.scenes import Scene
+
+
+@dataclass(frozen=True)
+class PuppetClip:
+    """frames, background (T, H, W, 3) uint8 RGB; silhouettes (T, H, W) bool, true where the person covers at least half
+    of the pixel; keypoints (T, 133, 3) float32; caption: a sentence with exactly one subject word."""
+
+    frames: np.ndarray
+    silhouettes: np.ndarray
+    keypoints: np.ndarray
+    background: np.ndarray
+    caption: str
+
+
+def render(
+    puppet: Puppet,
+    scene: Scene,
+    keypoints: np.ndarray,
+    size: tuple[int, int] = SIZE,
+    rate: float = 12.0,
+    action: str = "moves",
+) -> PuppetClip:
+    """The clip of a puppet in a scene in the poses (T, 133, 3) of a picture of size (width, height).
+
+    Every point's place must be finite, whatever its confidence: it is drawn where it is; raises ValueError otherwise.
+    rate: frames a second, for the camera; action: the caption's verb, as in `motions.ACTIONS`.
+    """
+    if not np.isfinite(keypoints[..., :2]).all():
+        raise ValueError("a puppet cannot be drawn at keypoints that are not finite; fill them first")
+    background = scene.backgrounds(len(keypoints), size, rate)
+    person = draw(puppet, keypoints, size)
+    caption = f"{puppet.description} {action} {scene.description}."
+    return PuppetClip(
+        frames=_over(person, background),
+        silhouettes=person[..., 3] > 127,
+        keypoints=keypoints.astype(np.float32),
+        background=background,
+        caption=caption[0].upper() + caption[1:],
+    )
+
+
+def reference(
+    puppet: Puppet,
+    scene: Scene,
+    seed: int,
+    size: tuple[int, int] = SIZE,
+    like: np.ndarray | None = None,
+) -> np.ndarray:
+    """One picture (H, W, 3) uint8 of who: the puppet standing calmly in the scene, seen from the front.
+
+    like: (133, 3) a pose whose scale and place the picture takes over, as the first of the clip; without it the
+    puppet stands in the middle, from head to foot.
+    """
+    pose = standing(seed).astype(np.float64)
+    width, height = size
+    if like is None:
+        scale, offset = 0.88 * height / 1.06, np.array([width / 2, 0.95 * height])
+    else:
+        scale = measure(like[None]).height[0]
+        scale /= measure(pose[None]).height[0]
+        trunk = [5, 6, 11, 12]
+        offset = like[trunk, :2].mean(axis=0) - scale * pose[trunk, :2].mean(axis=0)
+    pose[:, :2] = scale * pose[:, :2] + offset
+    background = scene.backgrounds(1, size)
+    return _over(draw(puppet, pose[None], size), background)[0]
+
+
+def _over(person: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """The person (T, H, W, 4), colours times opacity, over the background (T, H, W, 3)."""
+    rest = 255 - person[..., 3:]
+    behind = cv2.multiply(background, np.broadcast_to(rest, background.shape).copy(), scale=1 / 255)
+    return cv2.add(behind, np.ascontiguousarray(person[..., :3]))
