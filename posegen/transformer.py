@@ -76,10 +76,11 @@ class SelfAttentionProcessor:
         self,
         attn: WanAttention,
         hidden_states: torch.Tensor,  # (B, video + reference tokens, C), modulated
-        encoder_hidden_states: None = None,
-        attention_mask: None = None,
-        rotary_emb: Rotary | None = None,
-        video_tokens: int = 0,
+        encoder_hidden_states: None,
+        attention_mask: None,
+        rotary_emb: Rotary,
+        *,
+        video_tokens: int,
         sharing: BlockSharing | None = None,
     ) -> torch.Tensor:
         config = self._parallel_config and self._parallel_config.context_parallel_config
@@ -109,8 +110,9 @@ class CrossAttentionProcessor:
         attn: WanAttention,
         hidden_states: torch.Tensor,  # (B, video tokens, C)
         encoder_hidden_states: torch.Tensor,  # (B, text tokens, C)
-        attention_mask: None = None,
-        rotary_emb: None = None,
+        attention_mask: None,
+        rotary_emb: None,
+        *,
         image: torch.Tensor | None = None,  # (B, image tokens, C)
         sharing: BlockSharing | None = None,
     ) -> torch.Tensor:
@@ -353,7 +355,7 @@ class PoseGenTransformer3DModel(WanTransformer3DModel):
         self.register_to_config(num_layers=num_layers)
         if prediction not in ("velocity", "sample"):
             raise ValueError(f"prediction {prediction!r} is not known; use 'velocity' or 'sample'")
-        self.rope = RotaryPositions(attention_head_dim, tuple(patch_size), shift_reference)
+        self.rope = RotaryPositions(attention_head_dim, patch_size, shift_reference)
         self.blocks = nn.ModuleList(
             PoseGenTransformerBlock(
                 inner_dim, ffn_dim, num_attention_heads, qk_norm, cross_attn_norm, eps, added_kv_proj_dim
@@ -364,15 +366,13 @@ class PoseGenTransformer3DModel(WanTransformer3DModel):
         self.reference_patch_embedding = patches(reference_channels, inner_dim)
         self.hand_patch_embedding: nn.Module | None = None
         if hand_channels is not None:
-            self.hand_patch_embedding = patches(hand_channels, inner_dim)
-            if hand_projection:
-                self.hand_patch_embedding = nn.Sequential(
-                    self.hand_patch_embedding, nn.Conv3d(inner_dim, inner_dim, kernel_size=1)
-                )
-            # Hands change nothing until they are trained.
-            last = self.hand_patch_embedding[-1] if hand_projection else self.hand_patch_embedding
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+            # Zero, so that hands change nothing until they are trained.
+            last = _zero(
+                nn.Conv3d(inner_dim, inner_dim, 1) if hand_projection else patches(hand_channels, inner_dim)
+            )
+            self.hand_patch_embedding = (
+                nn.Sequential(patches(hand_channels, inner_dim), last) if hand_projection else last
+            )
 
     @classmethod
     def from_pretrained(
@@ -500,6 +500,12 @@ class PoseGenTransformer3DModel(WanTransformer3DModel):
         # (B, f, h, w, pf, ph, pw, z) -> (B, z, f, pf, h, ph, w, pw)
         patches = patches.permute(0, 7, 1, 4, 2, 5, 3, 6)
         return patches.flatten(6, 7).flatten(4, 5).flatten(2, 3)
+
+
+def _zero(convolution: nn.Conv3d) -> nn.Conv3d:
+    for parameter in convolution.parameters():
+        nn.init.zeros_(parameter)
+    return convolution
 
 
 def _tokens(patches: torch.Tensor) -> torch.Tensor:
