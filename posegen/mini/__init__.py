@@ -1,0 +1,1 @@
+"""The parts that only the mini model has: its video codec and its tokenizer."""

@@ -1,0 +1,163 @@
+"""The loop that trains a small model on one machine and can be stopped at any time.
+
+Choices made: everything random in a step comes from (seed, step), and a checkpoint is weights, their running
+average, optimiser moments and step: a run that is stopped and gone on with gives the same weights, bit for bit, as
+one that was not. The learning rate depends on the step and the total only, so a finished run can be given more.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor, nn
+
+AVERAGE_DECAY = 0.999
+CLIP_NORM = 1.0
+WARM_UP_STEPS = 100
+LEAST_RATE = 0.05
+"""The cosine ends at this share of the learning rate."""
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    folder: Path = Path("build/mini")
+    """Where everything lies."""
+    steps: int = 1000
+    """Where the training ends, counted from its very start; the learning rate falls until then."""
+    minutes: float = math.inf
+    """Stop after so many minutes, to go on another time."""
+    batch: int = 8
+    """Clips in a step."""
+    learning_rate: float = 1e-3
+    """The highest learning rate."""
+    measure_every: int = 200
+    """Steps between measurements on held-out clips; checkpoint and model are written there too."""
+    threads: int = 2
+    """CPU threads."""
+    seed: int = 0
+    """Of everything random."""
+
+
+class Loop:
+    """Trains `model` on `loss(generator)`, which draws its clips and noise from the generator.
+
+    name: of the stage and its files. Raises ValueError where the checkpoint was written for another model.
+    """
+
+    def __init__(
+        self, name: str, model: nn.Module, loss: Callable[[Generator], Tensor], config: LoopConfig
+    ) -> None:
+        self.name, self.loss, self.config = name, loss, config
+        self.model = model
+        self.weights = [weight for weight in model.parameters() if weight.requires_grad]
+        self.average = [weight.detach().clone() for weight in self.weights]
+        self.optimizer = torch.optim.AdamW(self.weights, betas=(0.9, 0.99), weight_decay=0.01)
+        self.step = 0
+        self.checkpoint = config.folder / f"{name}.pt"
+        self.log = config.folder / f"{name}.jsonl"
+        if self.checkpoint.exists():
+            self._load()
+
+    def run(self, held_out: Callable[[], dict[str, float]], publish: Callable[[], None]) -> None:
+        """Trains to the end or to the time limit.
+
+        held_out() measures and publish() writes the model; both are called with the averaged weights in place.
+        """
+        start, first, losses = time.monotonic(), self.step, []
+        deadline = start + 60 * self.config.minutes
+        while self.step < self.config.steps and time.monotonic() < deadline:
+            losses.append(self._train())
+            if self.step % 20 == 0:
+                self._show(start, first, losses[-20:])
+            if self.step % self.config.measure_every == 0:
+                self._measure(losses, held_out, publish)
+                losses = []
+        if losses:
+            self._measure(losses, held_out, publish)
+
+    def _train(self) -> float:
+        generator = torch.Generator().manual_seed(self.config.seed * 2**32 + self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        loss = self.loss(generator)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.weights, CLIP_NORM)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        decay = min(AVERAGE_DECAY, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self.average, [weight.detach() for weight in self.weights], 1 - decay)
+        self.step += 1
+        return loss.item()
+
+    def _learning_rate(self) -> float:
+        fall = 0.5 + 0.5 * math.cos(math.pi * self.step / self.config.steps)
+        warm = min(1.0, (self.step + 1) / WARM_UP_STEPS)
+        return self.config.learning_rate * warm * (LEAST_RATE + (1 - LEAST_RATE) * fall)
+
+    def _measure(
+        self, losses: list[float], held_out: Callable[[], dict[str, float]], publish: Callable[[], None]
+    ) -> None:
+        row = {"step": self.step, "loss": sum(losses) / len(losses), "learning_rate": self._learning_rate()}
+        with self._averaged(), torch.no_grad():
+            row |= held_out()
+            publish()
+        self._save()
+        print(self.name, {key: float(f"{value:.4g}") for key, value in row.items()}, flush=True)
+        with self.log.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def _show(self, start: float, first: int, losses: list[float]) -> None:
+        elapsed = time.monotonic() - start
+        left = min(
+            elapsed / (self.step - first) * (self.config.steps - self.step),
+            60 * self.config.minutes - elapsed,
+        )
+        rate = (self.step - first) * self.config.batch / elapsed
+        print(
+            f"{self.name} {self.step}/{self.config.steps}, loss {sum(losses) / len(losses):.4f}, "
+            f"{rate:.1f} clips/s, {left / 60:.1f} min left",
+            flush=True,
+        )
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for weight, average in zip(self.weights, self.average, strict=True):
+            held = weight.clone()
+            weight.copy_(average)
+            average.copy_(held)
+
+    def _save(self) -> None:
+        state = {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+        }
+        part = self.checkpoint.with_suffix(".part")
+        torch.save(state, part)
+        part.rename(self.checkpoint)
+
+    def _load(self) -> None:
+        state = torch.load(self.checkpoint, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average, self.step = state["average"], state["step"]
+        rows = self.log.read_text().splitlines() if self.log.exists() else []
+        kept = [row for row in rows if json.loads(row)["step"] <= self.step]
+        self.log.write_text("".join(f"{row}\n" for row in kept))
+        print(f"{self.name} goes on at step {self.step}", flush=True)
