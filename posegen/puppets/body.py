@@ -148,7 +148,8 @@ def _place_arm(
     wrist = elbow + FOREARM * build.arms * lower
     for joint, place in (("shoulder", shoulder), ("elbow", elbow), ("wrist", wrist)):
         points[:, KEYPOINT_INDEX[f"{name}_{joint}"]] = place
-    across = front - 0.5 * down - 0.3 * sign * left
+    raised = (1 - (lower * down).sum(-1, keepdims=True)) / 2  # a raised hand shows its palm to the front
+    across = (1 - raised) * front - raised * sign * left - 0.3 * down
     across = _unit(across - (across * lower).sum(-1, keepdims=True) * lower)  # to the thumb
     palm = sign * np.cross(across, lower)
     hand = LEFT_HAND if sign > 0 else RIGHT_HAND
@@ -201,17 +202,17 @@ def _face_template() -> np.ndarray:
     """The 68 face points in head axes, about the middle between the ears, in heights of a body."""
     jaw_angle = np.linspace(-1.35, 1.35, 17)[::-1]  # from the person's right ear to the left
     jaw = np.stack(
-        [-0.045 * np.sin(jaw_angle), 0.068 * np.cos(jaw_angle) ** 0.8, 0.052 * np.cos(jaw_angle) ** 0.6], -1
+        [-0.045 * np.sin(jaw_angle), 0.068 * np.cos(jaw_angle) ** 0.8, 0.046 * np.cos(jaw_angle) ** 0.6], -1
     )
     brow = np.stack([np.linspace(-0.032, -0.009, 5), -0.028 - 0.004 * np.sin(np.linspace(0.3, 2.6, 5))], -1)
-    nose = [(0, y, z) for y, z in ((-0.012, 0.058), (-0.003, 0.061), (0.006, 0.065), (0.014, 0.07))]
-    nostrils = [(x, 0.021, 0.06) for x in np.linspace(-0.009, 0.009, 5)]
+    nose = [(0, y, z) for y, z in ((-0.012, 0.05), (-0.003, 0.053), (0.006, 0.057), (0.014, 0.061))]
+    nostrils = [(x, 0.021, 0.053) for x in np.linspace(-0.009, 0.009, 5)]
     eye = [(-0.028, 0), (-0.023, -0.005), (-0.017, -0.005), (-0.012, 0), (-0.017, 0.004), (-0.023, 0.004)]
-    eyes = [(x, y - 0.013, 0.052) for x, y in eye]
-    other = [(-x, y - 0.013, 0.052) for x, y in (eye[3], eye[2], eye[1], eye[0], eye[5], eye[4])]
-    brows = [(x, y, 0.055) for x, y in brow] + [(-x, y, 0.055) for x, y in brow[::-1]]
-    outer = [(0.019 * np.cos(a), 0.04 + 0.007 * np.sin(a), 0.055) for a in np.pi + np.arange(12) * np.pi / 6]
-    inner = [(0.014 * np.cos(a), 0.04 + 0.002 * np.sin(a), 0.055) for a in np.pi + np.arange(8) * np.pi / 4]
+    eyes = [(x, y - 0.013, 0.044) for x, y in eye]
+    other = [(-x, y - 0.013, 0.044) for x, y in (eye[3], eye[2], eye[1], eye[0], eye[5], eye[4])]
+    brows = [(x, y, 0.046) for x, y in brow] + [(-x, y, 0.046) for x, y in brow[::-1]]
+    outer = [(0.019 * np.cos(a), 0.04 + 0.007 * np.sin(a), 0.046) for a in np.pi + np.arange(12) * np.pi / 6]
+    inner = [(0.014 * np.cos(a), 0.04 + 0.002 * np.sin(a), 0.046) for a in np.pi + np.arange(8) * np.pi / 4]
     return np.array([*jaw, *brows, *nose, *nostrils, *eyes, *other, *outer, *inner], dtype=float)
 
 
@@ -220,7 +221,7 @@ _MOUTH_BELOW = np.array(
     [0] * 55 + [0.6, 0.9, 1, 0.9, 0.6] + [0] * 5 + [0.9, 1, 0.9]
 )  # (68,) moved by opening
 _HEAD_POINTS = np.array(
-    [(0, 0.014, 0.072), (0.02, -0.013, 0.052), (-0.02, -0.013, 0.052), (0.05, 0, 0), (-0.05, 0, 0)]
+    [(0, 0.014, 0.062), (0.02, -0.013, 0.044), (-0.02, -0.013, 0.044), (0.05, 0, 0), (-0.05, 0, 0)]
 )
 
 

@@ -11,10 +11,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from posegen.puppets.draw import draw, measure
+from posegen.puppets.draw import draw
+from posegen.puppets.figure import measure
 from posegen.puppets.motions import SIZE, standing
 from posegen.puppets.people import Puppet
 from posegen.puppets.scenes import Scene
+from posegen.skeleton import FEET, KEYPOINT_INDEX, standing_height
+
+TRUNK = [KEYPOINT_INDEX[f"{side}_{joint}"] for joint in ("shoulder", "hip") for side in ("left", "right")]
 
 
 @dataclass(frozen=True)
@@ -65,18 +69,18 @@ def reference(
 ) -> np.ndarray:
     """One picture (H, W, 3) uint8 of who: the puppet standing calmly in the scene, seen from the front.
 
-    like: (133, 3) a pose whose scale and place the picture takes over, as the first of the clip; without it the
-    puppet stands in the middle, from head to foot.
+    like: poses (133, 3) or (T, 133, 3), as those of the clip, whose scale and ground the picture takes over; without
+    them the puppet stands in the middle, from head to foot.
     """
     pose = standing(seed).astype(np.float64)
     width, height = size
     if like is None:
         scale, offset = 0.88 * height / 1.06, np.array([width / 2, 0.95 * height])
     else:
-        scale = measure(like[None]).height[0]
-        scale /= measure(pose[None]).height[0]
-        trunk = [5, 6, 11, 12]
-        offset = like[trunk, :2].mean(axis=0) - scale * pose[trunk, :2].mean(axis=0)
+        poses = like.reshape(-1, *pose.shape)
+        scale = float(np.median(measure(poses).height) / standing_height(pose))
+        ground = np.median(poses[:, FEET, 1].max(axis=1))
+        offset = np.array([np.median(poses[:, TRUNK, 0].mean(axis=1)), ground])
     pose[:, :2] = scale * pose[:, :2] + offset
     background = scene.backgrounds(1, size)
     return _over(draw(puppet, pose[None], size), background)[0]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from posegen.puppets.body import Angles, Arm, Build, Leg, pose
+from posegen.puppets.body import Angles, Build, pose
 
 SIZE = (64, 96)
 TURN = 2 * np.pi
@@ -49,7 +49,8 @@ def motion_of(
         raise ValueError(f"there is no motion {kind!r}; take one of {', '.join(KINDS)}")
     random = _random(seed, 1)
     times = np.arange(frames) / rate
-    build = Build(*random.normal(1, [0.04, 0.04, 0.03, 0.07, 0.08]), head=random.uniform(1.08, 1.25))
+    arms, legs, torso, shoulders, hips = random.normal(1, [0.04, 0.04, 0.03, 0.07, 0.08])
+    build = Build(arms, legs, torso, shoulders, hips, head=random.uniform(1.08, 1.25))
     if framing is None and kind in WHOLE_BODY:
         framing = FULL_BODY
     elif framing is None:
@@ -105,11 +106,10 @@ class _Waves:
         self.random, self.times, self.beat = random, times, beat
 
     def __call__(self, mean: float, reach: float) -> np.ndarray:
-        parts = [
-            share * np.sin(TURN * (self.beat * tempo * self.times + self.random.uniform()))
-            for tempo, share in ((0.25, 0.5), (0.5, 0.5), (1.0, 0.45))
-        ]
-        return mean + reach * sum(parts)
+        value = np.full(self.times.shape, mean, dtype=float)
+        for tempo, share in ((0.25, 0.5), (0.5, 0.5), (1.0, 0.45)):
+            value += reach * share * np.sin(TURN * (self.beat * tempo * self.times + self.random.uniform()))
+        return value
 
 
 def _sway(angles: Angles, random: np.random.Generator, times: np.ndarray) -> None:
@@ -281,5 +281,3 @@ ACTIONS = {
     "box": "boxes",
 }
 """The verb of a caption for each kind."""
-
-__all__ = ["ACTIONS", "KINDS", "Arm", "Leg", "kind_of", "motion", "motion_of", "place", "standing"]

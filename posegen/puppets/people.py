@@ -43,6 +43,7 @@ SKIN: list[Colour] = [
 ]
 PATTERNS = ("plain", "striped", "pinstriped", "checked", "dotted", "two-coloured")
 LEGWEAR = ("trousers", "shorts", "skirt", "dress")
+FROM_SKIN = 80.0  # how far, in RGB, a piece of clothing is from the skin beside it
 HAIR_STYLES = ("short", "long", "curly", "tied", "no")
 
 
@@ -64,7 +65,7 @@ class Puppet:
     shirt_name: str
     shirt_second: Colour
     pattern: str
-    sleeves: float  # share of the arm covered: 0.3 short, 1 long
+    sleeves: float  # how far they reach: 0 no sleeves, 1 to the elbow, 2 to the wrist
     legwear: str
     legs: Colour
     legs_name: str
@@ -79,7 +80,8 @@ class Puppet:
             random.choice(["woman", "girl", "man", "boy", "person"], p=[0.3, 0.12, 0.3, 0.12, 0.16])
         )
         female = subject in ("woman", "girl") or (subject == "person" and random.uniform() < 0.5)
-        shirt_name, second_name, legs_name, shoes_name = _distinct_names(random)
+        skin = _varied(random, SKIN[random.integers(len(SKIN))], 5)
+        shirt_name, second_name, legs_name, shoes_name = _clothes_colours(random, skin)
         legwear = _legwear(random, female)
         if legwear == "dress":
             legs_name = shirt_name
@@ -87,7 +89,7 @@ class Puppet:
         return cls(
             subject=subject,
             width=float(np.clip(random.normal(0.96 if female else 1.06, 0.12), 0.78, 1.4)),
-            skin=_varied(random, SKIN[random.integers(len(SKIN))], 5),
+            skin=skin,
             hair=_varied(random, HAIR[hair_name], 8),
             hair_name=hair_name,
             hair_style=_hair_style(random, female, subject),
@@ -99,7 +101,7 @@ class Puppet:
             shirt_name=shirt_name,
             shirt_second=_varied(random, COLOURS[second_name], 8),
             pattern=str(random.choice(PATTERNS, p=[0.35, 0.17, 0.1, 0.13, 0.1, 0.15])),
-            sleeves=float(random.choice([0.0, 0.3, 0.55, 1.0], p=[0.12, 0.38, 0.1, 0.4])),
+            sleeves=float(random.choice([0.0, 0.55, 0.85, 2.0], p=[0.12, 0.38, 0.1, 0.4])),
             legwear=legwear,
             legs=_varied(random, COLOURS[legs_name], 8),
             legs_name=legs_name,
@@ -125,10 +127,10 @@ def _with_article(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def _distinct_names(random: np.random.Generator) -> list[str]:
-    """Names of colours of shirt, its second colour, legs and shoes; of these each neighbour differs."""
-    names = list(COLOURS)
-    shirt, second, legs = random.choice(names, 3, replace=False)
+def _clothes_colours(random: np.random.Generator, skin: Colour) -> list[str]:
+    """Names of the colours of shirt, its second colour, legs and shoes: told from the skin, and from each other."""
+    far = [name for name, colour in COLOURS.items() if np.linalg.norm(np.subtract(colour, skin)) > FROM_SKIN]
+    shirt, second, legs = random.choice(far, 3, replace=False)
     if random.uniform() < 0.5:
         second = "white" if shirt != "white" else second
     shoes = random.choice(["white", "black", "brown", "grey", "red", "blue"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -136,7 +137,8 @@ class _Painter:
 
     def finish(self) -> np.ndarray:
         """The picture, lit from one side."""
-        light = np.linspace(*self.random.permutation([0.88, 1.06]), self.size[0])[None, :, None]
+        first, last = self.random.permutation([0.88, 1.06])
+        light = np.linspace(first, last, self.size[0])[None, :, None]
         return np.clip(self.picture * light, 0, 255).astype(np.uint8)
 
 
@@ -175,7 +177,7 @@ def _floorboards(paint: _Painter, floor: np.ndarray, horizon: float) -> None:
             paint.polygon([(top, horizon), (top + 0.004, horizon), (x + 0.015, 1), (x, 1)], floor * 0.75)
     elif kind == 1:  # chequered tiles
         rows = horizon + (1 - horizon) * np.linspace(0, 1, 6) ** 1.6
-        for row, (top, bottom) in enumerate(zip(rows[:-1], rows[1:], strict=True)):
+        for row, (top, bottom) in enumerate(pairwise(rows)):
             near, far = (0.45 + 0.55 * (y - horizon) / (1 - horizon) for y in (bottom, top))
             for column in range(-9 + row % 2, 10, 2):
                 ends = [0.5 + (column + c) * 0.13 * w for w, c in ((far, 0), (far, 1), (near, 1), (near, 0))]
@@ -228,9 +230,9 @@ def _furniture(paint: _Painter, left: float, horizon: float) -> None:
         top, width = ground - random.uniform(0.3, 0.45), random.uniform(0.18, 0.28)
         paint.box(left, top, left + width, ground, colour * 0.7)
         shelves = np.linspace(top, ground, 5)
-        for above, below in zip(shelves[:-1], shelves[1:], strict=True):
+        for above, below in pairwise(shelves):
             books = np.linspace(left + 0.01, left + width - 0.01, 7)
-            for start, stop in zip(books[:-1], books[1:], strict=True):
+            for start, stop in pairwise(books):
                 low = random.uniform(0.02, 0.45) * (below - above)
                 paint.box(start, above + 0.008 + low, stop - 0.003, below - 0.008, paint.colour(50, 210, 1))
     elif kind == 2:
@@ -362,7 +364,7 @@ def _park(paint: _Painter) -> None:
 def _studio(paint: _Painter) -> None:
     """A seamless gradient, with a spot of light or blurred colours."""
     paint.slope(0, 1, paint.colour(60, 230, 0.9), paint.colour(60, 230, 0.9))
-    paint.noise(0, 1, paint.random.integers(3, 6), 14)
+    paint.noise(0, 1, int(paint.random.integers(3, 6)), 14)
 
 
 def _wall(paint: _Painter) -> None:
