@@ -3,6 +3,7 @@
 from posegen.puppets.clips import PuppetClip, reference, render
 from posegen.puppets.motions import ACTIONS, KINDS, kind_of, motion, motion_of
 from posegen.puppets.people import Puppet
+from posegen.puppets.retarget import retarget
 from posegen.puppets.scenes import Scene
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "motion_of",
     "reference",
     "render",
+    "retarget",
 ]

@@ -216,11 +216,11 @@ def _face_template() -> np.ndarray:
     return np.array([*jaw, *brows, *nose, *nostrils, *eyes, *other, *outer, *inner], dtype=float)
 
 
-_FACE = _face_template()
+FACE_POINTS = _face_template()
 _MOUTH_BELOW = np.array(
     [0] * 55 + [0.6, 0.9, 1, 0.9, 0.6] + [0] * 5 + [0.9, 1, 0.9]
 )  # (68,) moved by opening
-_HEAD_POINTS = np.array(
+HEAD_POINTS = np.array(
     [(0, 0.014, 0.062), (0.02, -0.013, 0.044), (-0.02, -0.013, 0.044), (0.05, 0, 0), (-0.05, 0, 0)]
 )
 
@@ -231,10 +231,10 @@ def _place_head(
     """Places nose, eyes, ears and face; returns outward normals (T, 133, 3), front-facing off the head."""
     frames = len(points)
     centre = neck - (HEAD_UP + 0.05 * (build.head - 1)) * chest[..., 1]
-    face = np.repeat(_FACE[None], frames, axis=0)
+    face = np.repeat(FACE_POINTS[None], frames, axis=0)
     face[..., 1] += 0.02 * _spread(angles.mouth, frames)[:, None] * _MOUTH_BELOW
     normals = np.zeros_like(points)
-    for part, local in ((slice(0, 5), np.repeat(_HEAD_POINTS[None], frames, axis=0)), (FACE, face)):
+    for part, local in ((slice(0, 5), np.repeat(HEAD_POINTS[None], frames, axis=0)), (FACE, face)):
         points[:, part] = centre[:, None] + build.head * local @ head.swapaxes(1, 2)
         normals[:, part] = _unit(local * [1, 0, 1] + [0, 0, 0.012]) @ head.swapaxes(1, 2)
     return normals

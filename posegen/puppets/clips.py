@@ -78,7 +78,7 @@ def reference(
         scale, offset = 0.88 * height / 1.06, np.array([width / 2, 0.95 * height])
     else:
         poses = like.reshape(-1, *pose.shape)
-        scale = float(np.median(measure(poses).height) / standing_height(pose))
+        scale = float(np.median(measure(poses[..., :2]).height) / standing_height(pose))
         ground = np.median(poses[:, FEET, 1].max(axis=1))
         offset = np.array([np.median(poses[:, TRUNK, 0].mean(axis=1)), ground])
     pose[:, :2] = scale * pose[:, :2] + offset

@@ -31,7 +31,7 @@ def draw(puppet: Puppet, keypoints: np.ndarray, size: tuple[int, int]) -> np.nda
     keypoints: (T, 133, 3), all places finite; size: (width, height) of the picture whose pixels they count.
     """
     factor = max(2, round(CANVAS / max(size)))
-    body = measure(keypoints)
+    body = measure(keypoints[..., :2])
     figures = limbs(puppet, body) | {
         "torso": torso(puppet, body),
         "head": head(puppet, body),

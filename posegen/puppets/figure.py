@@ -44,11 +44,11 @@ class Body:
         return (1 - share) * self[first] + share * self[second]
 
 
-def measure(keypoints: np.ndarray) -> Body:
-    """The measures of poses (T, 133, 3) that drawing needs; all places must be finite."""
-    points = keypoints[..., :2].astype(np.float64)
-    height = _smoothed(np.array([standing_height(pose, threshold=-np.inf) for pose in keypoints]))
-    height = np.maximum(height, 1.0)
+def measure(points: np.ndarray) -> Body:
+    """The measures of poses (T, 133, 2) that drawing needs; all places must be finite."""
+    points = points.astype(np.float64)
+    poses = np.concatenate([points, np.ones_like(points[..., :1])], axis=-1)  # every place counts
+    height = np.maximum(_smoothed(np.array([standing_height(pose) for pose in poses])), 1.0)
     body = Body(points, height, height, height, height)
     ear_span = (body["left_ear"] - body["right_ear"])[:, 0] / (_EAR_SPAN * height)
     nose = (body["nose"] - body.between("left_ear", "right_ear"))[:, 0] / (_NOSE_REACH * height)
