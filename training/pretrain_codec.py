@@ -40,17 +40,17 @@ def train_codec(config: CodecConfig) -> None:
     def loss(generator: Generator) -> Tensor:
         clips = torch.randint(len(frames), (config.batch,), generator=generator)
         video = to_unit(frames[clips])
-        latents = codec.encode(video).latent_dist.mode()
+        latents = codec.encode(video, return_dict=False)[0].mode()
         size = torch.rand(config.batch, 1, 1, 1, 1, generator=generator)
         noise = torch.randn(latents.shape, generator=generator)
         noisy = latents + MOST_NOISE * size * codec.config.latents_std[0] * noise
         return (codec.refine(codec.project(noisy)) - video).abs().mean()
 
     def measure() -> dict[str, float]:
-        latents = codec.encode(held_out).latent_dist.mode()
+        latents = codec.encode(held_out, return_dict=False)[0].mode()
         return {
             "components_psnr": psnr(codec.project(latents).clamp(-1, 1), held_out),
-            "psnr": psnr(codec.decode(latents).sample, held_out),
+            "psnr": psnr(codec.decode(latents, return_dict=False)[0], held_out),
         }
 
     Loop("codec", codec, loss, config).run(measure, lambda: codec.save_pretrained(vae_folder(config.folder)))
