@@ -1,0 +1,34 @@
+"""The folder of a model: on this machine already, or fetched from the Hugging Face hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+INDEX_FILE = "model_index.json"
+
+
+def model_folder(name: str | Path, weights: bool = True, revision: str | None = None) -> Path:
+    """The folder called `name`, or that of the hub's repository `name`, fetched into the hub's cache.
+
+    weights: whether the weights are needed, or the JSON files alone. Raises ValueError, a sentence, where there is
+    neither, or the folder is not of a pipeline.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        try:
+            folder = Path(
+                snapshot_download(str(name), revision=revision, allow_patterns=None if weights else "*.json")
+            )
+        except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+            raise ValueError(
+                f"{name} is neither a folder nor a repository of the Hugging Face hub that can be reached; give the "
+                "folder of a model."
+            ) from error
+    if not (folder / INDEX_FILE).is_file():
+        raise ValueError(
+            f"{folder} has no {INDEX_FILE}; give the folder of a pipeline, in diffusers' layout."
+        )
+    return folder
