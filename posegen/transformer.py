@@ -3,211 +3,44 @@
 Choices made:
 
 - A subclass, so that everything diffusers offers for Wan (attention backends, PEFT adapters, gradient checkpointing,
-  offloading, compilation, loading and saving) works here too; only the blocks' forward and the rotary positions differ.
+  offloading, compilation, loading and saving) works here too; only the blocks' forward and their attention differ.
 - Two streams go through the blocks, video tokens and reference tokens. They meet in self-attention only, and each has
   one modulation: that of the current timestep and that of timestep 0. A timestep for every token would say the same
   with 9.7 GB at 720p.
 - The second stream is called `encoder_hidden_states` in a block, as First Block Cache knows it by that name only.
-- Rotary positions are computed where they are needed, in float64. Nothing is kept in a buffer, so nothing that casts
-  or shards a model's buffers can damage them.
-- Context parallelism splits both streams and exchanges tokens for heads around self-attention (Ulysses, Jacobs et al.,
-  arXiv 2309.14509), so each process sees all tokens for its heads, and sharing works there unchanged.
+- A pass that shares is computed in full, whatever cache is on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-import torch.distributed as dist
-from diffusers import WanTransformer3DModel
+from diffusers import FirstBlockCacheConfig, WanTransformer3DModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
-from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
-from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models._modeling_parallel import (
+    ContextParallelConfig,
+    ContextParallelInput,
+    ContextParallelOutput,
+)
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
-from diffusers.models.transformers.transformer_wan import WanAttention, WanTransformerBlock
+from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from diffusers.utils import apply_lora_scale
 from torch import nn
 
-ROTARY_THETA = 10_000.0
-
-Rotary = tuple[torch.Tensor, torch.Tensor]  # cos and sin, (1, tokens, 1, head_dim / 2) float32
-Project = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-class BlockSharing(Protocol):
-    """What a block asks of `posegen.sharing` while it runs; `None` in its place means plain attention."""
-
-    def self_attention(
-        self, query: torch.Tensor, hidden_states: torch.Tensor, project: Project, attend: Attend
-    ) -> torch.Tensor:
-        """The output (B, T, H, D) for the query (B, T, H, D) of all video tokens, then all reference tokens.
-
-        `project` turns normalised attention inputs like `hidden_states` (B, T, C) into keys and values (B, T, H, D).
-        """
-        ...
-
-    def cross_attention(self, query: torch.Tensor, key: torch.Tensor) -> None:
-        """Look at the video tokens' queries and the text tokens' keys, (B, tokens, H, D)."""
-        ...
-
-
-class PassSharing(Protocol):
-    """Sharing in one pass through the network."""
-
-    def block(self, index: int) -> BlockSharing | None:
-        """What block `index` has to do, if anything."""
-        ...
-
-
-class SelfAttentionProcessor:
-    """Joint self-attention over video and reference tokens, with sharing and context parallelism."""
-
-    # Set by diffusers' set_attention_backend and enable_parallelism.
-    _attention_backend: Any = None
-    _parallel_config: Any = None
-
-    def __call__(
-        self,
-        attn: WanAttention,
-        hidden_states: torch.Tensor,  # (B, video + reference tokens, C), modulated
-        encoder_hidden_states: None,
-        attention_mask: None,
-        rotary_emb: Rotary,
-        *,
-        video_tokens: int,
-        sharing: BlockSharing | None = None,
-    ) -> torch.Tensor:
-        config = self._parallel_config and self._parallel_config.context_parallel_config
-        spread = partial(_tokens_to_heads, config=config, video_tokens=video_tokens)
-        attend = partial(dispatch_attention_fn, backend=self._attention_backend)
-
-        def project(inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            key = _rotate(_heads(attn, attn.norm_k(attn.to_k(inputs))), rotary_emb)
-            return spread(key), spread(_heads(attn, attn.to_v(inputs)))
-
-        query = spread(_rotate(_heads(attn, attn.norm_q(attn.to_q(hidden_states))), rotary_emb))
-        if sharing is None:
-            output = attend(query, *project(hidden_states))
-        else:
-            output = sharing.self_attention(query, hidden_states, project, attend)
-        output = _heads_to_tokens(output, config, video_tokens)
-        return attn.to_out[1](attn.to_out[0](output.flatten(2).type_as(hidden_states)))
-
-
-class CrossAttentionProcessor:
-    """Video tokens read the text and, where the model has that branch, the picture's CLIP tokens."""
-
-    _attention_backend: Any = None
-
-    def __call__(
-        self,
-        attn: WanAttention,
-        hidden_states: torch.Tensor,  # (B, video tokens, C)
-        encoder_hidden_states: torch.Tensor,  # (B, text tokens, C)
-        attention_mask: None,
-        rotary_emb: None,
-        *,
-        image: torch.Tensor | None = None,  # (B, image tokens, C)
-        sharing: BlockSharing | None = None,
-    ) -> torch.Tensor:
-        attend = partial(dispatch_attention_fn, backend=self._attention_backend)
-        query = _heads(attn, attn.norm_q(attn.to_q(hidden_states)))
-        key = _heads(attn, attn.norm_k(attn.to_k(encoder_hidden_states)))
-        if sharing is not None:
-            sharing.cross_attention(query, key)
-        output = attend(query, key, _heads(attn, attn.to_v(encoder_hidden_states)))
-        if image is not None:
-            image_key = _heads(attn, attn.norm_added_k(attn.add_k_proj(image)))
-            output = output + attend(query, image_key, _heads(attn, attn.add_v_proj(image)))
-        return attn.to_out[1](attn.to_out[0](output.flatten(2).type_as(hidden_states)))
-
-
-def _heads(attn: WanAttention, states: torch.Tensor) -> torch.Tensor:
-    return states.unflatten(2, (attn.heads, -1))  # (B, T, C) -> (B, T, H, D)
-
-
-def _rotate(states: torch.Tensor, rotary_emb: Rotary) -> torch.Tensor:
-    """Turn each pair of neighbouring channels by its token's angles; (B, T, H, D) in and out."""
-    cos, sin = rotary_emb
-    even, odd = states.unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
-    return turned.flatten(-2).type_as(states)
-
-
-def _tokens_to_heads(states: torch.Tensor, config: Any, video_tokens: int) -> torch.Tensor:
-    """(B, own video + own reference tokens, H, D) -> (B, all video + all reference tokens, H / processes, D)."""
-    if config is None:
-        return states
-    parts = _exchange(torch.stack(states.chunk(config._ulysses_mesh.size(), dim=2)), config)
-    return torch.cat([*parts[:, :, :video_tokens], *parts[:, :, video_tokens:]], dim=1)
-
-
-def _heads_to_tokens(states: torch.Tensor, config: Any, video_tokens: int) -> torch.Tensor:
-    """The way back of `_tokens_to_heads`."""
-    if config is None:
-        return states
-    processes = config._ulysses_mesh.size()
-    streams = states.split([video_tokens * processes, states.shape[1] - video_tokens * processes], dim=1)
-    parts = torch.cat([torch.stack(stream.chunk(processes, dim=1)) for stream in streams], dim=2)
-    return torch.cat([*_exchange(parts, config)], dim=2)
-
-
-def _exchange(parts: torch.Tensor, config: Any) -> torch.Tensor:
-    """Part i of the first dimension goes to process i; what comes back is in the processes' order."""
-    received = torch.empty_like(parts)
-    dist.all_to_all_single(received, parts.contiguous(), group=config._ulysses_mesh.get_group())
-    return received
-
-
-class RotaryPositions(nn.Module):
-    """Angles of all tokens by frame, row and column; the reference picture stands left of the video.
-
-    Reference tokens have frame 0, rows from 0, and columns -w..-1 where `shift_reference`, else 0..w-1.
-    """
-
-    def __init__(self, head_dim: int, patch_size: tuple[int, int, int], shift_reference: bool) -> None:
-        super().__init__()
-        self.patch_size = patch_size
-        self.shift_reference = shift_reference
-        spatial = 2 * (head_dim // 6)
-        self.channels = (head_dim - 2 * spatial, spatial, spatial)  # of frame, row and column, as in Wan
-
-    def forward(
-        self, video_shape: tuple[int, int, int], reference_shape: tuple[int, int, int], device: torch.device
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Cos and sin, (1, tokens, 1, head_dim / 2) each, of the video's tokens, then of the reference's.
-
-        Shapes are (frames, height, width) of latents.
-        """
-        frames, rows, columns = (
-            size // patch for size, patch in zip(video_shape, self.patch_size, strict=True)
-        )
-        video = self._table(range(frames), range(rows), range(columns), device)
-        frames, rows, columns = (
-            size // patch for size, patch in zip(reference_shape, self.patch_size, strict=True)
-        )
-        across = range(-columns, 0) if self.shift_reference else range(columns)
-        return *video, *self._table(range(frames), range(rows), across, device)
-
-    def _table(self, frames: range, rows: range, columns: range, device: torch.device) -> Rotary:
-        angles = []
-        for axis, (positions, channels) in enumerate(
-            zip((frames, rows, columns), self.channels, strict=True)
-        ):
-            exponents = torch.arange(0, channels, 2, dtype=torch.float64) / channels
-            place = torch.tensor(list(positions), dtype=torch.float64)
-            shape = [1, 1, 1, -1]
-            shape[axis] = len(positions)
-            angle = torch.outer(place, ROTARY_THETA**-exponents).view(shape)
-            angles.append(angle.expand(len(frames), len(rows), len(columns), -1))
-        table = torch.cat(angles, dim=-1).flatten(0, 2)[None, :, None]
-        return table.cos().float().to(device), table.sin().float().to(device)
+from posegen.attention import (
+    BlockSharing,
+    CrossAttentionProcessor,
+    PassSharing,
+    RotaryPositions,
+    SelfAttentionProcessor,
+    context_parallel,
+)
 
 
 class PoseGenTransformerBlock(WanTransformerBlock):
@@ -226,7 +59,7 @@ class PoseGenTransformerBlock(WanTransformerBlock):
         image: torch.Tensor | None,
         temb: torch.Tensor,
         reference_temb: torch.Tensor,
-        rotary_emb: Rotary,
+        rotary_emb: torch.Tensor,
         sharing: BlockSharing | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Both streams after this block.
@@ -278,11 +111,11 @@ def _modulation(table: torch.Tensor, temb: torch.Tensor) -> tuple[torch.Tensor, 
 def _modulate(
     norm: nn.Module, states: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor
 ) -> torch.Tensor:
-    return (norm(states.float()) * (1 + scale) + shift).type_as(states)
+    return torch.addcmul(shift, norm(states.float()), 1 + scale).type_as(states)
 
 
 def _add_gated(states: torch.Tensor, output: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-    return (states.float() + output.float() * gate).type_as(states)
+    return torch.addcmul(states.float(), output.float(), gate).type_as(states)
 
 
 class PoseGenTransformer3DModel(WanTransformer3DModel):
@@ -299,7 +132,7 @@ class PoseGenTransformer3DModel(WanTransformer3DModel):
     _repeated_blocks: list[str] = ["PoseGenTransformerBlock"]  # noqa: RUF012
     _cp_plan: dict[str, Any] = {  # noqa: RUF012
         "rope": {
-            index: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True) for index in range(4)
+            index: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True) for index in range(2)
         },
         "blocks.0": {
             "hidden_states": ContextParallelInput(split_dim=1, expected_dims=3, split_output=False),
@@ -426,6 +259,18 @@ class PoseGenTransformer3DModel(WanTransformer3DModel):
         model.load_state_dict(started, strict=False, assign=True)
         return model.train(wan.training)
 
+    def enable_parallelism(self, *, config: Any, cp_plan: dict[str, Any] | None = None) -> None:
+        """As diffusers', where context parallelism is by Ulysses with equal parts."""
+        context = getattr(config, "context_parallel_config", config)
+        if isinstance(context, ContextParallelConfig):
+            heads = self.config.num_attention_heads
+            if context.ring_degree > 1 or context.ulysses_anything or heads % context.ulysses_degree:
+                raise ValueError(
+                    f"context parallelism needs ContextParallelConfig(ulysses_degree=n) with an n that divides the "
+                    f"{heads} attention heads, and neither ring attention nor ulysses_anything"
+                )
+        super().enable_parallelism(config=config, cp_plan=cp_plan)
+
     @apply_lora_scale("attention_kwargs")
     def forward(
         self,
@@ -454,10 +299,8 @@ class PoseGenTransformer3DModel(WanTransformer3DModel):
         if reference_latents is None:
             raise ValueError("reference_latents are missing; encode the reference picture with the VAE")
         video_shape = tuple(hidden_states.shape[2:])
-        cos, sin, reference_cos, reference_sin = self.rope(
-            video_shape, tuple(reference_latents.shape[2:]), hidden_states.device
-        )
-        rotary_emb = torch.cat([cos, reference_cos], dim=1), torch.cat([sin, reference_sin], dim=1)
+        reference_shape = tuple(reference_latents.shape[2:])
+        rotary_emb = torch.cat(self.rope(video_shape, reference_shape, hidden_states.device), dim=1)
 
         video = self.patch_embedding(hidden_states)
         if hand_latents is not None and self.hand_patch_embedding is not None:
@@ -472,24 +315,52 @@ class PoseGenTransformer3DModel(WanTransformer3DModel):
         )
         modulation, reference_modulation = projected.unflatten(1, (6, -1)).split([len(timestep) - 1, 1])
 
-        for index, block in enumerate(self.blocks):
-            arguments = (
-                video,
-                reference,
-                text,
-                image,
-                modulation,
-                reference_modulation,
-                rotary_emb,
-                None if sharing is None else sharing.block(index),
-            )
-            if torch.is_grad_enabled() and self.gradient_checkpointing:
-                video, reference = self._gradient_checkpointing_func(block, *arguments)
-            else:
-                video, reference = block(*arguments)
+        if config := context_parallel(self._parallel_config):
+            self._require_parts(config, video, reference)
+        with self._in_full(sharing):
+            for index, block in enumerate(self.blocks):
+                arguments = (
+                    video,
+                    reference,
+                    text,
+                    image,
+                    modulation,
+                    reference_modulation,
+                    rotary_emb,
+                    None if sharing is None else sharing.block(index),
+                )
+                if torch.is_grad_enabled() and self.gradient_checkpointing:
+                    video, reference = self._gradient_checkpointing_func(block, *arguments)
+                else:
+                    video, reference = block(*arguments)
 
         output = self._head(video, temb[:-1], video_shape)
         return Transformer2DModelOutput(sample=output) if return_dict else (output,)
+
+    @contextmanager
+    def _in_full(self, sharing: PassSharing | None) -> Iterator[None]:
+        """A pass that shares skips no block: what a cache leaves out would be missing in the record."""
+        if sharing is None:
+            yield
+            return
+        self._reset_stateful_cache()
+        with self.cache_context("sharing"):
+            yield
+
+    def _require_parts(
+        self, config: ContextParallelConfig, video: torch.Tensor, reference: torch.Tensor
+    ) -> None:
+        processes = config._ulysses_mesh.size()
+        if video.shape[1] % processes or reference.shape[1] % processes:
+            raise ValueError(
+                f"{video.shape[1]} video and {reference.shape[1]} reference tokens cannot be parted equally among "
+                f"{processes} processes; choose another size of the video or another ulysses_degree"
+            )
+        if isinstance(self._cache_config, FirstBlockCacheConfig):
+            raise ValueError(
+                "First Block Cache looks at a process's own tokens, so under context parallelism one process might skip "
+                "blocks in which others wait for it; use one of the two"
+            )
 
     def _head(self, video: torch.Tensor, temb: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
         """(B, video tokens, C) -> (B, z, f, h, w)."""

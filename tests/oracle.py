@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from posegen.checkpoints import from_published
 from safetensors import safe_open
 
+from posegen.checkpoints import diffusers_name, transformer_config
 from posegen.sharing import (
     AnchorReader,
     AnchorRecorder,
@@ -51,11 +51,13 @@ class Oracle:
 
     def model(self) -> PoseGenTransformer3DModel:
         weights = {
-            name.removeprefix("weights."): value
+            diffusers_name(name.removeprefix("weights.")): value
             for name, value in self.tensors.items()
             if name.startswith("weights.")
         }
-        return from_published(weights, self.setting("config")).eval()
+        model = PoseGenTransformer3DModel(**transformer_config(self.setting("config")))
+        model.load_state_dict(weights)
+        return model.eval()
 
     def run(
         self,

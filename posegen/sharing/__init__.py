@@ -1,0 +1,45 @@
+"""The shared background: what the anchor segment keeps of its self-attention, and how another segment reads it.
+
+Choices made (method: PoseGen, arXiv 2508.05091): in the first steps and last blocks the anchor's attention is recorded.
+A reading segment's background and reference queries attend to the anchor's keys and values, its foreground queries to
+its own. Foreground is the union of this segment's and the anchor's.
+"""
+
+from posegen.sharing.anchor import AnchorReader, AnchorRecorder
+from posegen.sharing.foreground import (
+    SUBJECT_BLOCKS,
+    Foreground,
+    GivenForeground,
+    SubjectForeground,
+    foreground_tokens,
+)
+from posegen.sharing.record import (
+    FRAMINGS,
+    Branch,
+    Form,
+    Position,
+    SharedEntry,
+    SharedRange,
+    SharedRecord,
+    SharedStore,
+    SharingError,
+)
+
+__all__ = [
+    "FRAMINGS",
+    "SUBJECT_BLOCKS",
+    "AnchorReader",
+    "AnchorRecorder",
+    "Branch",
+    "Foreground",
+    "Form",
+    "GivenForeground",
+    "Position",
+    "SharedEntry",
+    "SharedRange",
+    "SharedRecord",
+    "SharedStore",
+    "SharingError",
+    "SubjectForeground",
+    "foreground_tokens",
+]

@@ -1,0 +1,143 @@
+"""What is shared of the anchor's denoising: the places in steps and blocks, and what is kept at each.
+
+Choices made: what is kept at one place of the network is a `SharedEntry`; where entries live is behind `SharedStore`,
+so that a server can pass them between machines. An entry has one of two exact forms: keys and values, or the normalised
+input of the attention, half the bytes, which the reader projects again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+
+from posegen.attention import Project
+
+Branch = Literal["guided", "unguided"]
+Form = Literal["key_value", "input"]
+
+# (steps, first block) of 25 steps and 40 blocks that the authors recommend by how much of the person is seen
+FRAMINGS: dict[str, tuple[int, int]] = {
+    "close-up": (1, 34),
+    "half-body": (2, 34),
+    "full-body": (4, 32),
+    "distant": (4, 30),
+}
+
+
+class SharingError(ValueError):
+    """The anchor's record and the segment that reads it do not fit."""
+
+
+class Position(NamedTuple):
+    """A place in the denoising of a segment."""
+
+    step: int
+    block: int
+    branch: Branch
+
+
+@dataclass(frozen=True)
+class SharedRange:
+    """The places that are shared: steps [0, steps) and blocks [first_block, blocks)."""
+
+    steps: int
+    first_block: int
+    blocks: int
+
+    @classmethod
+    def of_framing(cls, framing: str, steps: int, blocks: int) -> SharedRange:
+        """The recommended range for a framing (a key of `FRAMINGS`), scaled to this many steps and blocks."""
+        if framing not in FRAMINGS:
+            raise SharingError(f"framing {framing!r} is not known; use one of {', '.join(FRAMINGS)}")
+        shared_steps, first_block = FRAMINGS[framing]
+        return cls(
+            max(1, round(shared_steps * steps / 25)),
+            min(round(first_block * blocks / 40), blocks - 1),
+            blocks,
+        )
+
+    def __contains__(self, place: Position) -> bool:
+        return place.step < self.steps and self.first_block <= place.block < self.blocks
+
+    def positions(self, branches: Sequence[Branch] = ("guided", "unguided")) -> Iterator[Position]:
+        """Every shared place in the order in which it is written and read."""
+        for step in range(self.steps):
+            for branch in branches:
+                for block in range(self.first_block, self.blocks):
+                    yield Position(step, block, branch)
+
+    def nbytes(
+        self, tokens: int, dim: int, itemsize: int = 2, form: Form = "key_value", branches: int = 2
+    ) -> int:
+        """Bytes of the record of a segment with this many video and reference tokens and `dim` channels."""
+        tensors = 2 if form == "key_value" else 1
+        return self.steps * (self.blocks - self.first_block) * branches * tensors * tokens * dim * itemsize
+
+
+@dataclass(frozen=True)
+class SharedEntry:
+    """The anchor's self-attention at one place.
+
+    Attributes:
+        tensors: keys and values after rotation, two of (B, tokens, heads, head_dim), or one normalised attention input
+            (B, tokens, dim). Tokens are the video's, then the reference's.
+        foreground: (B, video tokens) bool, where the anchor's person is.
+    """
+
+    tensors: tuple[torch.Tensor, ...]
+    foreground: torch.Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in (*self.tensors, self.foreground))
+
+    def key_value(self, project: Project) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values, projected where the entry holds the input."""
+        if len(self.tensors) == 1:
+            return project(self.tensors[0])
+        key, value = self.tensors
+        return key, value
+
+    def to(self, device: torch.device) -> SharedEntry:
+        """This entry on a device."""
+        return SharedEntry(
+            tuple(tensor.to(device, non_blocking=True) for tensor in self.tensors), self.foreground.to(device)
+        )
+
+
+class SharedStore(Protocol):
+    """Where entries live. Both methods may be called from the thread that denoises and should return soon."""
+
+    def put(self, position: Position, entry: SharedEntry) -> None:
+        """Keep an entry."""
+        ...
+
+    def get(self, position: Position) -> SharedEntry:
+        """The entry of this place; `SharingError` where there is none."""
+        ...
+
+
+@dataclass
+class SharedRecord:
+    """A store in this process's memory."""
+
+    entries: dict[Position, SharedEntry] = field(default_factory=dict)
+
+    def put(self, position: Position, entry: SharedEntry) -> None:
+        self.entries[position] = entry
+
+    def get(self, position: Position) -> SharedEntry:
+        if position not in self.entries:
+            raise SharingError(
+                f"the anchor kept nothing at step {position.step}, block {position.block} of the {position.branch} "
+                "branch; make the anchor with the same steps, guidance and shared range, without a block cache"
+            )
+        return self.entries[position]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of everything kept."""
+        return sum(entry.nbytes for entry in self.entries.values())
