@@ -1,0 +1,351 @@
+"""What generating and training cost, before anything is loaded: floating-point operations, parameters, bytes.
+
+Choices made: closed formulas of a transformer's config and the video's size, in plain Python. Operations are those of
+matrix products, 2 m n k each, as torch's own counter has them; norms, activations and rotations (under 1 %) are left
+out. Bytes of activations are those of the eager code with a fused attention, whose block was followed tensor by tensor
+on torch's meta device; tests/test_costs.py does so again, and fails where a formula is below what the code holds or
+more than a fifth above. CUDA's context, its libraries' workspaces and the allocator's gaps come on top: leave a tenth
+of the device free. All bytes are of one process.
+
+`config` is that of a `PoseGenTransformer3DModel` (its `config.json`); sizes are pixels, frames 4 k + 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+Config = Mapping[str, Any]
+
+STRIDES = (4, 8, 8)  # of the VAE in frames, rows and columns; the first frame stands alone
+FLOAT32 = 4  # bytes
+
+# Dense bf16 operations a second by what `torch.cuda.get_device_name` says, the first match counts. From NVIDIA's data
+# sheets of the A100, H100, H200 and L40S (halved where they are given "with sparsity") and, with float32 accumulation,
+# the Ada architecture's white paper for the RTX 4090.
+PEAK_FLOPS: dict[str, float] = {
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "H200 NVL": 835e12,
+    "H200": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "RTX 4090": 165e12,
+}
+
+
+def peak_flops(device_name: str) -> float | None:
+    """A GPU's dense bf16 operations a second, None for one that is not listed."""
+    return next((flops for name, flops in PEAK_FLOPS.items() if name in device_name), None)
+
+
+def tokens(config: Config, frames: int, height: int, width: int) -> tuple[int, int]:
+    """How many video and reference tokens a segment has.
+
+    Raises `ValueError` for a size that the VAE's strides and the patches do not divide.
+    """
+    patch_frames, *patch = config["patch_size"]
+    unit = [stride * size for stride, size in zip(STRIDES[1:], patch, strict=True)]
+    latent_frames = (frames - 1) // STRIDES[0] + 1
+    if frames % STRIDES[0] != 1 or latent_frames % patch_frames or height % unit[0] or width % unit[1]:
+        raise ValueError(
+            f"a segment of {frames} frames of {width}x{height} does not divide into tokens; choose 4 k + 1 frames, "
+            f"a width in multiples of {unit[1]} and a height in multiples of {unit[0]}"
+        )
+    picture = height // unit[0] * (width // unit[1])
+    return latent_frames // patch_frames * picture, picture
+
+
+def parameters(config: Config) -> int:
+    """How many numbers the transformer's weights hold, without adapters."""
+    dim, ffn, image_dim = _dim(config), config["ffn_dim"], config["image_dim"]
+    block = 2 * (4 * _linear(dim, dim) + 2 * dim)  # self- and cross-attention, each with two norms
+    block += _linear(dim, ffn) + _linear(ffn, dim) + 6 * dim + (2 * dim if config["cross_attn_norm"] else 0)
+    if config["added_kv_proj_dim"] is not None:
+        block += 2 * _linear(config["added_kv_proj_dim"], dim) + dim
+    total = config["num_layers"] * block
+    total += _linear(config["freq_dim"], dim) + _linear(dim, dim) + _linear(dim, 6 * dim)  # time
+    total += _linear(config["text_dim"], dim) + _linear(dim, dim)
+    if image_dim is not None:
+        total += 2 * image_dim + _linear(image_dim, image_dim) + _linear(image_dim, dim) + 2 * dim
+        total += (config["pos_embed_seq_len"] or 0) * image_dim
+    total += sum(_linear(channels, dim) for channels in _patches(config))
+    if config["hand_channels"] is not None and config["hand_projection"]:
+        total += _linear(dim, dim)
+    return total + _linear(dim, _patch(config) * config["out_channels"]) + 2 * dim
+
+
+def flops_per_forward(
+    config: Config, frames: int, height: int, width: int, text_tokens: int = 512, image_tokens: int = 257
+) -> int:
+    """Operations of one pass over one segment, hands included where the model has them; guidance takes two passes.
+
+    With v video, r reference, t text and i CLIP tokens, d channels, m in the feed-forward network and p numbers in a
+    patch: `blocks * block_flops` + 2 d (v p_in + r p_reference + v p_hand + v p_out) + 2 t d (text_dim + d)
+    + 2 i image_dim (image_dim + d) + 4 d (freq_dim + d + 6 d), the last for the timesteps of video and reference.
+    """
+    video, reference = tokens(config, frames, height, width)
+    blocks = config["num_layers"] * block_flops(config, video, reference, text_tokens, image_tokens)
+    return blocks + _patch_flops(config, video, reference) + _context_flops(config, text_tokens, image_tokens)
+
+
+def block_flops(
+    config: Config, video: int, reference: int, text_tokens: int = 512, image_tokens: int = 257
+) -> int:
+    """Operations of one transformer block: with n = v + r, 8 n d^2 (queries, keys, values, output of self-attention)
+    + 4 n^2 d (its scores and sums) + 4 v d^2 + 4 (t + i) d^2 (projections of cross-attention) + 4 v (t + i) d
+    + 4 n d m (feed-forward). Letters as in `flops_per_forward`.
+
+    Sharing changes nothing: each query attends once. A reader of a record of attention inputs adds 4 n d^2.
+    """
+    linear, context, attention = _block_flops(config, video, reference, text_tokens, image_tokens)
+    return linear + context + attention
+
+
+def flops_per_training_step(
+    config: Config,
+    frames: int,
+    height: int,
+    width: int,
+    batch: int = 1,
+    text_tokens: int = 512,
+    image_tokens: int = 257,
+    gradient_checkpointing: bool = False,
+) -> int:
+    """Operations of a forward and a backward pass in which adapters and patch embeddings are trained.
+
+    Backward, a frozen matrix costs as much again, for the gradient of its input, as does a patch embedding, for that of
+    its weights, and attention twice as much. Text, CLIP tokens and timesteps need no gradient. Not counted: the
+    adapters' own products (2 % at rank 64) and the projection of hands' own gradients. Checkpointing runs all blocks
+    forward once more; for a share of the device's peak that is customarily left out.
+    """
+    video, reference = tokens(config, frames, height, width)
+    linear, context, attention = _block_flops(config, video, reference, text_tokens, image_tokens)
+    blocks = 2 * linear + context + 3 * attention
+    if gradient_checkpointing:
+        blocks += linear + context + attention
+    patches = 2 * _patch_flops(config, video, reference)
+    return batch * (
+        config["num_layers"] * blocks + patches + _context_flops(config, text_tokens, image_tokens)
+    )
+
+
+def activation_bytes(
+    config: Config,
+    frames: int,
+    height: int,
+    width: int,
+    batch: int = 1,
+    text_tokens: int = 512,
+    image_tokens: int = 257,
+    itemsize: int = 2,
+) -> int:
+    """The most that tensors between the weights take in a pass without gradients.
+
+    Of n tokens with d channels: six streams and three float32 ones around a modulated norm, or five streams and the
+    feed-forward's m channels before and after its activation, whichever is more; besides, the rotary table (built and
+    joined: 8 bytes for each token and channel of a head) and the text's embeddings.
+    """
+    dim, ffn = _dim(config), config["ffn_dim"]
+    count = sum(tokens(config, frames, height, width))
+    modulating = (6 * itemsize + 3 * FLOAT32) * dim
+    feeding = (5 * dim + 2 * ffn) * itemsize
+    context = (text_tokens + image_tokens) * dim * (4 * itemsize + FLOAT32)
+    return batch * (count * max(modulating, feeding) + context) + _rotary_bytes(config, count)
+
+
+def training_activation_bytes(
+    config: Config,
+    frames: int,
+    height: int,
+    width: int,
+    batch: int = 1,
+    text_tokens: int = 512,
+    image_tokens: int = 257,
+    itemsize: int = 2,
+    gradient_checkpointing: bool = True,
+    offload: bool = False,
+) -> int:
+    """The most that tensors between the weights take in a training step.
+
+    A block keeps for its backward pass, of n tokens with d channels: six float32 and eleven other tensors, and the
+    feed-forward's m channels before and after its activation. Checkpointing keeps that of one block, and of the others
+    their input only, which `offload` moves to the host. About four float32 and two other tensors come and go.
+    """
+    dim, ffn, blocks = _dim(config), config["ffn_dim"], config["num_layers"]
+    count = sum(tokens(config, frames, height, width))
+    kept = count * ((6 * FLOAT32 + 11 * itemsize) * dim + 2 * ffn * itemsize)
+    kept += (text_tokens + image_tokens) * dim * (FLOAT32 + 2 * itemsize)
+    passing = count * max((4 * FLOAT32 + 2 * itemsize) * dim, (2 * dim + 2 * ffn) * itemsize)
+    if gradient_checkpointing:
+        inputs = 0 if offload else blocks * count * dim * itemsize
+        return batch * (inputs + kept + passing) + _rotary_bytes(config, count)
+    return batch * (blocks * kept + passing) + _rotary_bytes(config, count)
+
+
+def decode_bytes(
+    vae_config: Config,
+    frames: int,
+    height: int,
+    width: int,
+    itemsize: int = FLOAT32,
+    tile: tuple[int, int] | None = None,
+) -> int:
+    """The most that decoding a segment takes beside the VAE's weights.
+
+    `AutoencoderKLWan` goes through a segment one latent at a time, four frames at full resolution in `base_dim`
+    channels; with what its convolutions remember of the frames before, 13 such tensors (10 in a much smaller decoder
+    than Wan's). The video comes twice on top while it grows. With a tile (height, width), only that much is decoded at
+    once, and joining the tiles, which overlap by a quarter, takes five videos (4.7 at 1280x720, 4.8 at 832x480).
+    Another VAE's working set is not known here: only its video is counted.
+    """
+    video = 3 * frames * height * width * itemsize
+    if "base_dim" not in vae_config:
+        return video
+    rows, columns = (height, width) if tile is None else (min(tile[0], height), min(tile[1], width))
+    channels = vae_config.get("decoder_base_dim") or vae_config["base_dim"]
+    decoding = 13 * channels * STRIDES[0] * rows * columns * itemsize + 2 * video
+    return decoding if tile is None else max(decoding, 5 * video)
+
+
+def generation_memory(
+    config: Config,
+    frames: int,
+    height: int,
+    width: int,
+    vae_config: Config,
+    text_tokens: int = 512,
+    image_tokens: int = 257,
+    itemsize: int = 2,
+    other_weights: int = 0,
+    record: int = 0,
+    tile: tuple[int, int] | None = None,
+) -> dict[str, int]:
+    """Bytes on the device while one segment is generated, by what they hold, and their peak.
+
+    itemsize: of the transformer's weights. other_weights: bytes of adapters, VAE and encoders that stay on the device.
+    record: bytes of the shared background there (`posegen.sharing.SharedRange.nbytes`). The transformer's activations
+    and the VAE's decoding do not meet, so the peak has the larger of the two.
+    """
+    weights = parameters(config) * itemsize + other_weights
+    noisy, pose, hands = config["out_channels"], config["in_channels"], config["hand_channels"] or 0
+    # float32: the latents, both branches' velocities, their step and preview; the conditions as kept and as cast
+    grid = ((frames - 1) // STRIDES[0] + 1) * (height // STRIDES[1]) * (width // STRIDES[2])
+    latents = grid * (6 * noisy * FLOAT32 + (pose + hands) * (FLOAT32 + itemsize))
+    activations = activation_bytes(config, frames, height, width, 1, text_tokens, image_tokens, itemsize)
+    decode = decode_bytes(vae_config, frames, height, width, tile=tile)
+    parts = {"weights": weights, "record": record, "latents": latents}
+    peak = sum(parts.values()) + max(activations, decode)
+    return {**parts, "activations": activations, "decode": decode, "peak": peak}
+
+
+def training_memory(
+    config: Config,
+    frames: int,
+    height: int,
+    width: int,
+    trainable_parameters: int,
+    zero_stage: int,
+    workers: int,
+    batch: int = 1,
+    text_tokens: int = 512,
+    image_tokens: int = 257,
+    itemsize: int = 2,
+    gradient_checkpointing: bool = True,
+    offload: bool = False,
+    bucket: int = 500_000_000,
+    live_parameters: int = 1_000_000_000,
+) -> dict[str, int]:
+    """Bytes of one worker in a training step under DeepSpeed, by what they hold, and their sum as the peak.
+
+    batch: of one worker. trainable_parameters: adapters and whatever is trained whole. bucket, live_parameters:
+    DeepSpeed's `reduce_bucket_size`, allocated whole however small the adapters, and `stage3_max_live_parameters`,
+    both in numbers and at its defaults. AdamW keeps 12 bytes for each trained number (a float32 copy and two moments).
+    Stage 1 splits these among the workers, stage 2 the gradients too, stage 3 the weights too (ZeRO, arXiv 1910.02054).
+    """
+    if zero_stage not in (0, 1, 2, 3) or workers < 1:
+        raise ValueError(
+            f"ZeRO stage {zero_stage} on {workers} workers is not possible; choose stage 0 to 3 and 1 or more workers"
+        )
+    weights = parameters(config) + trainable_parameters
+    if zero_stage == 3:
+        weights = _ceil_div(weights, workers) + min(weights, live_parameters)
+    gradients = _ceil_div(trainable_parameters, workers if zero_stage >= 2 else 1)
+    parts = {
+        "weights": weights * itemsize,
+        "gradients": gradients * itemsize,
+        "optimiser": 12 * _ceil_div(trainable_parameters, workers if zero_stage >= 1 else 1),
+        "buffers": bucket * itemsize if zero_stage else 0,
+        "activations": training_activation_bytes(
+            config,
+            frames,
+            height,
+            width,
+            batch,
+            text_tokens,
+            image_tokens,
+            itemsize,
+            gradient_checkpointing,
+            offload,
+        ),
+    }
+    return {**parts, "peak": sum(parts.values())}
+
+
+def _block_flops(
+    config: Config, video: int, reference: int, text_tokens: int, image_tokens: int
+) -> tuple[int, int, int]:
+    """Of one block: its weights' operations on its own tokens, those on text and CLIP tokens, and attention's."""
+    dim, ffn, count, context = _dim(config), config["ffn_dim"], video + reference, text_tokens
+    if config["image_dim"] is not None:
+        context += image_tokens
+    linear = 8 * count * dim**2 + 4 * video * dim**2 + 4 * count * dim * ffn
+    return linear, 4 * context * dim**2, 4 * count**2 * dim + 4 * video * context * dim
+
+
+def _patch_flops(config: Config, video: int, reference: int) -> int:
+    """Of the patch embeddings and the head."""
+    dim = _dim(config)
+    pose, picture, *hands = _patches(config)
+    total = 2 * dim * (video * (pose + sum(hands)) + reference * picture)
+    if hands and config["hand_projection"]:
+        total += 2 * video * dim**2
+    return total + 2 * video * dim * _patch(config) * config["out_channels"]
+
+
+def _context_flops(config: Config, text_tokens: int, image_tokens: int) -> int:
+    """Of the embeddings of text, CLIP tokens and the two timesteps."""
+    dim, image_dim = _dim(config), config["image_dim"]
+    total = 2 * text_tokens * dim * (config["text_dim"] + dim)
+    if image_dim is not None:
+        total += 2 * image_tokens * image_dim * (image_dim + dim)
+    return total + 4 * dim * (config["freq_dim"] + dim + 6 * dim)
+
+
+def _dim(config: Config) -> int:
+    return config["num_attention_heads"] * config["attention_head_dim"]
+
+
+def _patch(config: Config) -> int:
+    return prod(config["patch_size"])
+
+
+def _patches(config: Config) -> list[int]:
+    """Numbers in a patch of the video with its pose, of the reference and, where the model has them, of the hands."""
+    channels = [config["in_channels"], config["reference_channels"], config["hand_channels"]]
+    return [_patch(config) * count for count in channels if count is not None]
+
+
+def _linear(entering: int, leaving: int) -> int:
+    """Parameters of a linear layer or a patch embedding."""
+    return entering * leaving + leaving
+
+
+def _rotary_bytes(config: Config, count: int) -> int:
+    return 8 * count * config["attention_head_dim"]
+
+
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
