@@ -1,7 +1,7 @@
 """What generating and training cost, before anything is loaded: floating-point operations, parameters, bytes.
 
 Choices made: closed formulas of a transformer's config and the video's size, in plain Python. Operations are those of
-matrix products, 2 m n k each, as torch's own counter has them; norms, activations and rotations (under 1 %) are left
+matrix products, 2 m n k each, as torch's own counter has them; norms, activations and rotations are left
 out. Bytes of activations are those of the eager code with a fused attention, whose block was followed tensor by tensor
 on torch's meta device; tests/test_costs.py does so again, and fails where a formula is below what the code holds or
 more than a fifth above. CUDA's context, its libraries' workspaces and the allocator's gaps come on top: leave a tenth
