@@ -2,7 +2,8 @@
 
 Choices made: a change holds for a whole span, as a real estimator's or another body's would: one scale, one shift, one
 length for each kind of limb on both sides. Joints are lost for a run of frames, as behind something. Pictures are
-never changed: scale, shift and limbs stay small enough that the pose still says where the person is.
+never changed: scale and shift stay small, as nothing tells the model what they were; limbs may differ more, as their
+true lengths are seen in the reference picture.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from posegen.skeleton import BODY, FEET, KEYPOINT_INDEX, LEFT_HAND, RIGHT_HAND, 
 class PoseAugmentation:
     """How far poses are changed; all zeros change nothing."""
 
-    scale: float = 0.05
+    scale: float = 0.03
     """The pose is scaled around its middle by up to this share, up or down."""
-    shift: float = 0.02
+    shift: float = 0.01
     """It is moved by up to this share of the picture's sides."""
     limbs: float = 0.08
     """Upper arms, forearms, thighs and shins get longer or shorter by up to this share, what hangs on them moves."""

@@ -86,7 +86,7 @@ class Tables:
 
         Raises LookupError where the file has been written anew since its place was found.
         """
-        for row in self._open(place.file).read_row_group(place.group, list(columns)).to_pylist():
+        for row in self.group(place, columns):
             if row[columns[0]] == key:
                 return row
         raise LookupError(
@@ -98,7 +98,8 @@ class Tables:
 
     def group(self, place: Place, columns: Sequence[str]) -> list[dict[str, Any]]:
         """Columns of all rows of a row group."""
-        return self._open(place.file).read_row_group(place.group, list(columns)).to_pylist()
+        parquet = self._open(place.file)
+        return parquet.read_row_group(place.group, list(columns), use_threads=False).to_pylist()
 
     def scan(self, folder: str, columns: Sequence[str]) -> Iterator[tuple[Place, dict[str, Any]]]:
         """All rows of a folder's files with their places, files by name; only these columns are read."""
@@ -118,10 +119,10 @@ class Tables:
     def write(self, file: str, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
         """Writes a file with a row group for each row, so that a row is read without its neighbours."""
         folder, name = os.path.split(file)
-        part = (
-            f"{folder}/.{name}.{os.getpid()}.part" if self._local else file
-        )  # a bucket shows whole objects only
-        self.filesystem.create_dir(folder)
+        part = file
+        if self._local:  # a bucket shows whole objects only
+            self.filesystem.create_dir(folder)
+            part = f"{folder}/.{name}.{os.getpid()}.part"
         with self.filesystem.open_output_stream(part) as sink:
             pq.write_table(table(rows, schema), sink, compression="zstd", row_group_size=1)
         if self._local:

@@ -108,6 +108,11 @@ class DataConfig:
     def cache_folder(self) -> str:
         return self.cache or self.dataset
 
+    @property
+    def device(self) -> str:
+        """What encoders compute on."""
+        return "cuda" if self.encode_gpus > 0 else "cpu"
+
     def given_lengths(self, frames: int) -> list[tuple[int, int]]:
         """The (head, tail) that may be given of so many frames; those of base are (0, 0)."""
         if self.adapter == "base":

@@ -1,6 +1,6 @@
 """The frozen parts of a model folder that training needs beside the transformer, and what tells them from others.
 
-Choices made: only what is asked for is loaded, in float32. A folder in diffusers' layout says in its index which
+Choices made: only what is asked for is loaded, as it was saved. A folder in diffusers' layout says in its index which
 class each part is; classes of other libraries than those three are not imported on its word.
 """
 

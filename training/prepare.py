@@ -13,8 +13,9 @@ from typing import Any
 from posegen.dataset import content_id
 from training.cache import SPANS, Tables
 from training.data import DataConfig
-from training.encode import ClipError, SpanEncoder, TextEncoder, failed_clip, latents_folder, text_folder
+from training.frames import ClipError
 from training.selection import Clip, select
+from training.spans import SpanEncoder, TextEncoder, failed_clip, latents_folder, text_folder
 
 CAPTIONS_PER_FILE = 256
 NO_CAPTION = ""
@@ -23,7 +24,11 @@ Unit = dict[str, Any]
 
 
 def prepare(config: DataConfig, tell: Callable[[str], object] = print) -> None:
-    """Encodes the selected clips and their captions that the cache lacks; `tell` is given lines of progress."""
+    """Encodes the selected clips and their captions that the cache lacks; `tell` is given lines of progress.
+
+    What else goes wrong than with a single clip, such as a bucket that cannot be reached, is raised; the next call does
+    the rest.
+    """
     clips = select(config).clips
     missing = _missing(config, clips)
     parts = list(_media_parts(config, missing))

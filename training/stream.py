@@ -9,23 +9,28 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import count, islice
 from typing import Any
 
+import cv2
 import numpy as np
 
 from posegen.dataset import content_id
 from training.augment import random_of
 from training.cache import Place, Tables
 from training.data import Batch, Bucket, DataConfig
-from training.encode import BatchEncoder, Request, latents_folder, text_folder
+from training.encode import BatchEncoder, Request
 from training.order import Item, Order, held_out, share
 from training.prepare import NO_CAPTION, prepare
 from training.selection import select
+from training.spans import latents_folder, text_folder
 
 __all__ = ["Batch", "DataConfig", "TrainingStream", "prepare"]
 
 INDEX = ("clip_id", "error_type", "error_message", "start", "references", "media_file", "media_group")
+Span = tuple[Place, dict[str, Any]]  # where its row is, and the row's columns INDEX
+
 WAIT_S = 300.0
 """How long to wait for an encoder to be started before the cluster is taken to have no room for one."""
 
@@ -34,7 +39,8 @@ class TrainingStream:
     """The batches of a dataset, prepared by `prepare` of the same settings.
 
     steps_per_epoch: how many steps show each clip once (to a batch's rounding, for each bucket). left_out: why each
-    other kept clip is not trained on, by clip_id. fingerprint: two streams with the same one have the same order.
+    other kept clip is not used, by clip_id. fingerprint: 16 digits; streams with the same ones give the same batches,
+    so it tells whether a checkpoint can be resumed.
 
     Raises ValueError where clips are not prepared or none is left, and for more workers than a batch has items.
     """
@@ -43,7 +49,6 @@ class TrainingStream:
         self.config = config
         selection = select(config)
         self._clips, self.left_out = selection.clips, dict(selection.left_out)
-        self._spans: dict[str, list[tuple[Place, dict[str, Any]]]] = {}
         self._read_index()
         usable = {clip_id: self._clips[clip_id].video_id for clip_id in self._spans}
         self._measured, kept_from = held_out(usable, config.held_out)
@@ -51,15 +56,14 @@ class TrainingStream:
         for clip_id in usable.keys() - kept_from:
             buckets.setdefault(self._clips[clip_id].bucket, []).append(clip_id)
         self._order = Order(buckets, config.batch_size, config.seed)
-        self.steps_per_epoch, self.fingerprint = self._order.steps_per_epoch, self._order.fingerprint
+        self.steps_per_epoch = self._order.steps_per_epoch
+        self.fingerprint = content_id(self._order.fingerprint, *_content(config))[:16]
 
     def batches(self, start_step: int, rank: int, world_size: int) -> Iterator[Batch]:
         """This worker's share of every step's batch from `start_step` on, without end."""
         share(range(self.config.batch_size), rank, world_size)  # says at once that there are too many workers
         requests = (self._requests(step, rank, world_size) for step in count(start_step))
-        if self.config.encode_workers == 0:
-            return map(BatchEncoder(self.config), requests)
-        return _encoded_ahead(self.config, requests, -(-self.config.encode_workers // world_size))
+        return _encoded(self.config, requests, -(-self.config.encode_workers // world_size))
 
     def held_out(self) -> list[Batch]:
         """The batches to measure on, always the same: middle spans, nothing augmented, nothing dropped."""
@@ -71,26 +75,32 @@ class TrainingStream:
         parts = [
             held[first : first + size] for held in buckets.values() for first in range(0, len(held), size)
         ]
-        return list(map(BatchEncoder(self.config), parts)) if parts else []
+        return (
+            list(_encoded(self.config, parts, min(self.config.encode_workers, len(parts)))) if parts else []
+        )
 
     def _read_index(self) -> None:
+        """Finds where the spans and texts of the selected clips are."""
         cache = Tables(self.config.cache_folder)
+        spans: dict[
+            str, dict[int, Span]
+        ] = {}  # by start: two runs that prepare at once may both write a clip
         for place, row in cache.scan(latents_folder(self.config), INDEX):
-            if row["clip_id"] not in self._clips:
-                continue
-            if row["error_type"]:
+            if row["error_type"] and row["clip_id"] in self._clips:
                 self.left_out[row["clip_id"]] = row["error_message"]
-            else:
-                self._spans.setdefault(row["clip_id"], []).append((place, row))
-        self._texts = {
-            row["text_id"]: place for place, row in cache.scan(text_folder(self.config), ["text_id"])
+            elif row["clip_id"] in self._clips:
+                spans.setdefault(row["clip_id"], {}).setdefault(row["start"], (place, row))
+        self._spans = {
+            clip_id: [found[start] for start in sorted(found)] for clip_id, found in sorted(spans.items())
         }
-        captions = {content_id(NO_CAPTION), *(content_id(clip.caption) for clip in self._clips.values())}
-        open_clips = self._clips.keys() - self._spans.keys() - self.left_out.keys()
-        if open_clips or captions - self._texts.keys():
+        texts = cache.scan(text_folder(self.config), ["text_id"])
+        self._texts = {row["text_id"]: place for place, row in texts}
+        wanted = {content_id(NO_CAPTION), *(content_id(clip.caption) for clip in self._clips.values())}
+        missing = self._clips.keys() - self._spans.keys() - self.left_out.keys()
+        if missing or wanted - self._texts.keys():
             raise ValueError(
-                f"{len(open_clips)} clips of {self.config.dataset} are not encoded for {self.config.model} yet; "
-                "call training.stream.prepare with these settings first."
+                f"{len(missing)} clips of {self.config.dataset}, or their captions, are not encoded for "
+                f"{self.config.model} yet; call training.stream.prepare with these settings first."
             )
 
     def _requests(self, step: int, rank: int, world_size: int) -> list[Request]:
@@ -99,73 +109,71 @@ class TrainingStream:
 
     def _drawn(self, item: Item) -> Request:
         """An item with what is random about it drawn."""
-        config, spans = self.config, self._spans[item.clip_id]
+        config, clip = self.config, self._clips[item.clip_id]
         random = random_of(config.seed, *item, "choices")
-        place, span = spans[random.integers(len(spans))]
-        text, pose, reference = random.uniform(size=3) < (
-            config.drop_text,
-            config.drop_pose,
-            config.drop_reference,
+        spans = self._spans[item.clip_id]
+        span = spans[random.integers(len(spans))]
+        no_text, no_pose, no_reference = (
+            bool(random.uniform() < share)
+            for share in (config.drop_text, config.drop_pose, config.drop_reference)
         )
-        bucket = self._clips[item.clip_id].bucket
         # Pictures from long before or after are chosen the more often: they show who, not how.
-        apart = np.abs(np.array(span["references"]) - span["start"] - bucket.frames // 2) + 1.0
-        lengths = config.given_lengths(bucket.frames)
-        head, tail = lengths[random.integers(len(lengths))]
-        return self._request(
+        apart = _apart(span, clip.bucket)
+        lengths = config.given_lengths(clip.bucket.frames)
+        request = self._request(
             item,
-            place,
             span,
             reference=int(random.choice(len(apart), p=apart / apart.sum())),
-            caption=NO_CAPTION if text else self._clips[item.clip_id].caption,
-            given=(head, tail),
-            augmented=True,
-            drop_pose=bool(pose),
-            drop_reference=bool(reference),
+            caption=NO_CAPTION if no_text else clip.caption,
+            given=lengths[random.integers(len(lengths))],
         )
+        return replace(request, augmented=True, drop_pose=no_pose, drop_reference=no_reference)
 
     def _measured_request(self, clip_id: str) -> Request:
-        spans = self._spans[clip_id]
-        place, span = spans[len(spans) // 2]
-        lengths = self.config.given_lengths(self._clips[clip_id].bucket.frames)
-        return self._request(
-            Item(clip_id, 0),
-            place,
-            span,
-            reference=0,
-            caption=self._clips[clip_id].caption,
-            given=lengths[len(lengths) // 2],
-        )
+        spans, clip = self._spans[clip_id], self._clips[clip_id]
+        span = spans[len(spans) // 2]
+        reference = int(_apart(span, clip.bucket).argmax())
+        lengths = self.config.given_lengths(clip.bucket.frames)
+        return self._request(Item(clip_id, 0), span, reference, clip.caption, lengths[len(lengths) // 2])
 
     def _request(
-        self,
-        item: Item,
-        place: Place,
-        span: dict[str, Any],
-        reference: int,
-        caption: str,
-        given: tuple[int, int],
-        **chosen: bool,
+        self, item: Item, span: Span, reference: int, caption: str, given: tuple[int, int]
     ) -> Request:
-        clip = self._clips[item.clip_id]
-        stop = span["start"] + clip.bucket.frames
-        frames = clip.frames(self.config.rate)[span["start"] : stop].tolist()
+        clip, (place, row) = self._clips[item.clip_id], span
+        frames = clip.frames(self.config.rate)[row["start"] :][: clip.bucket.frames].tolist()
         return Request(
             item=item,
             bucket=clip.bucket,
             span=place,
-            media=Place(span["media_file"], span["media_group"]),
+            media=Place(row["media_file"], row["media_group"]),
             text_id=content_id(caption),
             text=self._texts[content_id(caption)],
             reference=reference,
             head=tuple(frames[: given[0]]),
             tail=tuple(frames[len(frames) - given[1] :]),
-            **chosen,
         )
 
 
+def _apart(span: Span, bucket: Bucket) -> np.ndarray:
+    """How many frames each of the span's references lies from its middle, and one more: (R,)."""
+    middle = span[1]["start"] + bucket.frames // 2
+    return np.abs(np.array(span[1]["references"]) - middle) + 1.0
+
+
+def _content(config: DataConfig) -> tuple[object, ...]:
+    """What batches depend on beside the order: not how they are encoded, nor where the folders lie."""
+    given = (config.adapter, config.given_head, config.given_tail, config.pose_oversampling, config.hands)
+    drops = (config.drop_text, config.drop_pose, config.drop_reference)
+    return latents_folder(config), text_folder(config), given, drops, config.augmentation
+
+
+def _encoded(config: DataConfig, requests: Iterable[list[Request]], encoders: int) -> Iterator[Batch]:
+    """The batches of the requests in their order, made by so many actors, or here where it is none."""
+    return _encoded_ahead(config, requests, encoders) if encoders else map(BatchEncoder(config), requests)
+
+
 def _encoded_ahead(config: DataConfig, requests: Iterable[list[Request]], encoders: int) -> Iterator[Batch]:
-    """The batches of the requests in their order, `config.prefetch` of them under way; the actors end with it."""
+    """As `_encoded`, with `config.prefetch` batches under way; the actors end with the iterator."""
     import ray
 
     # Whatever kills an actor, Ray starts it again; a batch that kills it again and again is an error.
@@ -184,6 +192,8 @@ def _encoded_ahead(config: DataConfig, requests: Iterable[list[Request]], encode
         for following in work:
             yield ray.get(ahead.popleft())
             ahead.append(following)
+        while ahead:
+            yield ray.get(ahead.popleft())
     finally:
         for encoder in pool:
             ray.kill(encoder)
@@ -198,6 +208,7 @@ class _Encoder:
     """The actor: loads the VAE when the first batch comes, so that it is known to run before that."""
 
     def __init__(self, config: DataConfig) -> None:
+        cv2.setNumThreads(1)  # pictures are small; more threads only take turns
         self.config = config
         self.encoder: BatchEncoder | None = None
 
