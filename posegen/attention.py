@@ -1,4 +1,4 @@
-"""Attention of the transformer's blocks: who attends to whom, where tokens stand, how processes share the work.
+"""Attention of the transformer's blocks: who attends to whom, and where tokens stand.
 
 Choices made:
 
@@ -6,9 +6,6 @@ Choices made:
   it is handed queries, and functions that make keys and values and that attend.
 - Rotary positions are computed where they are needed, in float64. Nothing is kept in a buffer, so nothing that casts
   or shards a model's buffers can damage them.
-- Context parallelism splits both streams and exchanges tokens for heads around self-attention (Ulysses, Jacobs et al.,
-  arXiv 2309.14509), so each process sees all tokens for its heads, and sharing works there unchanged. The exchange
-  passes gradients on.
 """
 
 from __future__ import annotations
@@ -18,12 +15,11 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
-import torch.distributed._functional_collectives as collectives
-from diffusers.hooks.context_parallel import EquipartitionSharder
-from diffusers.models._modeling_parallel import ContextParallelConfig, ParallelConfig
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_wan import WanAttention
 from torch import nn
+
+from posegen.parallel import context_parallel, gather_tokens, heads_to_tokens, tokens_to_heads
 
 ROTARY_THETA = 10_000.0
 
@@ -79,7 +75,7 @@ class SelfAttentionProcessor:
         sharing: BlockSharing | None = None,
     ) -> torch.Tensor:
         config = context_parallel(self._parallel_config)
-        spread = partial(_tokens_to_heads, config=config, video_tokens=video_tokens)
+        spread = partial(tokens_to_heads, config=config, video_tokens=video_tokens)
         attend = partial(dispatch_attention_fn, backend=self._attention_backend)
 
         def project(inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,7 +87,7 @@ class SelfAttentionProcessor:
             output = attend(query, *project(hidden_states))
         else:
             output = sharing.self_attention(query, hidden_states, project, attend)
-        output = _heads_to_tokens(output, config, video_tokens)
+        output = heads_to_tokens(output, config, video_tokens)
         return attn.to_out[1](attn.to_out[0](output.flatten(2).type_as(hidden_states)))
 
 
@@ -116,7 +112,7 @@ class CrossAttentionProcessor:
         query = _heads(attn, attn.norm_q(attn.to_q(hidden_states)))
         key = _heads(attn, attn.norm_k(attn.to_k(encoder_hidden_states)))
         if sharing is not None:
-            gather = partial(_gather_tokens, config=context_parallel(self._parallel_config))
+            gather = partial(gather_tokens, config=context_parallel(self._parallel_config))
             sharing.cross_attention(query, key, gather)
         output = attend(query, key, _heads(attn, attn.to_v(encoder_hidden_states)))
         if image is not None:
@@ -134,41 +130,6 @@ def _rotate(states: torch.Tensor, rotary_emb: torch.Tensor) -> torch.Tensor:
     # Complex numbers take a tenth of the time that reals take on a CPU, as no strided halves are read and written.
     pairs = torch.view_as_complex(states.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * rotary_emb).flatten(-2).type_as(states)
-
-
-def context_parallel(config: ParallelConfig | None) -> ContextParallelConfig | None:
-    return config and config.context_parallel_config
-
-
-def _gather_tokens(values: torch.Tensor, config: ContextParallelConfig | None) -> torch.Tensor:
-    return values if config is None else EquipartitionSharder.unshard(values, 1, config._ulysses_mesh)
-
-
-def _tokens_to_heads(
-    states: torch.Tensor, config: ContextParallelConfig | None, video_tokens: int
-) -> torch.Tensor:
-    """(B, own video + own reference tokens, H, D) -> (B, all video + all reference tokens, H / processes, D)."""
-    if config is None:
-        return states
-    parts = _exchange(torch.stack(states.chunk(config._ulysses_mesh.size(), dim=2)), config)
-    return torch.cat([*parts[:, :, :video_tokens], *parts[:, :, video_tokens:]], dim=1)
-
-
-def _heads_to_tokens(
-    states: torch.Tensor, config: ContextParallelConfig | None, video_tokens: int
-) -> torch.Tensor:
-    """The way back of `_tokens_to_heads`."""
-    if config is None:
-        return states
-    processes = config._ulysses_mesh.size()
-    streams = states.split([video_tokens * processes, states.shape[1] - video_tokens * processes], dim=1)
-    parts = torch.cat([torch.stack(stream.chunk(processes, dim=1)) for stream in streams], dim=2)
-    return torch.cat([*_exchange(parts, config)], dim=2)
-
-
-def _exchange(parts: torch.Tensor, config: ContextParallelConfig) -> torch.Tensor:
-    """Part i of the first dimension goes to process i; what comes back is in the processes' order."""
-    return collectives.all_to_all_single(parts.contiguous(), None, None, config._ulysses_mesh.get_group())
 
 
 class RotaryPositions(nn.Module):

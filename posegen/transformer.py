@@ -20,14 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import FirstBlockCacheConfig, WanTransformer3DModel
+from diffusers import WanTransformer3DModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
-from diffusers.models._modeling_parallel import (
-    ContextParallelConfig,
-    ContextParallelInput,
-    ContextParallelOutput,
-)
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from diffusers.utils import apply_lora_scale
@@ -39,8 +34,8 @@ from posegen.attention import (
     PassSharing,
     RotaryPositions,
     SelfAttentionProcessor,
-    context_parallel,
 )
+from posegen.parallel import ContextParallelTransformer
 
 
 class PoseGenTransformerBlock(WanTransformerBlock):
@@ -118,7 +113,7 @@ def _add_gated(states: torch.Tensor, output: torch.Tensor, gate: torch.Tensor) -
     return torch.addcmul(states.float(), output.float(), gate).type_as(states)
 
 
-class PoseGenTransformer3DModel(WanTransformer3DModel):
+class PoseGenTransformer3DModel(ContextParallelTransformer):
     """Predicts the velocity (or the clean latents) of a person's video from a picture, a pose and a text.
 
     Beyond Wan's arguments: `reference_channels` and `hand_channels` are the latent channels of the reference picture
@@ -130,16 +125,6 @@ class PoseGenTransformer3DModel(WanTransformer3DModel):
 
     _no_split_modules: list[str] = ["PoseGenTransformerBlock"]  # noqa: RUF012 - diffusers' own class attributes
     _repeated_blocks: list[str] = ["PoseGenTransformerBlock"]  # noqa: RUF012
-    _cp_plan: dict[str, Any] = {  # noqa: RUF012
-        "rope": {
-            index: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True) for index in range(2)
-        },
-        "blocks.0": {
-            "hidden_states": ContextParallelInput(split_dim=1, expected_dims=3, split_output=False),
-            "encoder_hidden_states": ContextParallelInput(split_dim=1, expected_dims=3, split_output=False),
-        },
-        "proj_out": ContextParallelOutput(gather_dim=1, expected_dims=3),
-    }
 
     @register_to_config
     def __init__(
@@ -259,18 +244,6 @@ class PoseGenTransformer3DModel(WanTransformer3DModel):
         model.load_state_dict(started, strict=False, assign=True)
         return model.train(wan.training)
 
-    def enable_parallelism(self, *, config: Any, cp_plan: dict[str, Any] | None = None) -> None:
-        """As diffusers', where context parallelism is by Ulysses with equal parts."""
-        context = getattr(config, "context_parallel_config", config)
-        if isinstance(context, ContextParallelConfig):
-            heads = self.config.num_attention_heads
-            if context.ring_degree > 1 or context.ulysses_anything or heads % context.ulysses_degree:
-                raise ValueError(
-                    f"context parallelism needs ContextParallelConfig(ulysses_degree=n) with an n that divides the "
-                    f"{heads} attention heads, and neither ring attention nor ulysses_anything"
-                )
-        super().enable_parallelism(config=config, cp_plan=cp_plan)
-
     @apply_lora_scale("attention_kwargs")
     def forward(
         self,
@@ -315,8 +288,7 @@ class PoseGenTransformer3DModel(WanTransformer3DModel):
         )
         modulation, reference_modulation = projected.unflatten(1, (6, -1)).split([len(timestep) - 1, 1])
 
-        if config := context_parallel(self._parallel_config):
-            self._require_parts(config, video, reference)
+        self._require_parts(video, reference)
         with self._in_full(sharing):
             for index, block in enumerate(self.blocks):
                 arguments = (
@@ -346,21 +318,6 @@ class PoseGenTransformer3DModel(WanTransformer3DModel):
         self._reset_stateful_cache()
         with self.cache_context("sharing"):
             yield
-
-    def _require_parts(
-        self, config: ContextParallelConfig, video: torch.Tensor, reference: torch.Tensor
-    ) -> None:
-        processes = config._ulysses_mesh.size()
-        if video.shape[1] % processes or reference.shape[1] % processes:
-            raise ValueError(
-                f"{video.shape[1]} video and {reference.shape[1]} reference tokens cannot be parted equally among "
-                f"{processes} processes; choose another size of the video or another ulysses_degree"
-            )
-        if isinstance(self._cache_config, FirstBlockCacheConfig):
-            raise ValueError(
-                "First Block Cache looks at a process's own tokens, so under context parallelism one process might skip "
-                "blocks in which others wait for it; use one of the two"
-            )
 
     def _head(self, video: torch.Tensor, temb: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
         """(B, video tokens, C) -> (B, z, f, h, w)."""

@@ -16,6 +16,8 @@ from posegen.attention import Attend, BlockSharing, Gather, PassSharing, Project
 from posegen.sharing.foreground import Foreground
 from posegen.sharing.record import Branch, Form, Position, SharedEntry, SharedRange, SharedStore, SharingError
 
+COMPILING = "the shared background runs outside of compiled code; compile without fullgraph=True"
+
 
 @dataclass
 class AnchorRecorder:
@@ -129,7 +131,7 @@ class _Block:
     sharing: AnchorRecorder | AnchorReader
     place: Position
 
-    @torch.compiler.disable
+    @torch.compiler.disable(reason=COMPILING)
     def self_attention(
         self, query: torch.Tensor, hidden_states: torch.Tensor, project: Project, attend: Attend
     ) -> torch.Tensor:
@@ -137,7 +139,7 @@ class _Block:
             return self.sharing.attend(self.place, query, hidden_states, project, attend)
         return attend(query, *project(hidden_states))
 
-    @torch.compiler.disable
+    @torch.compiler.disable(reason=COMPILING)
     def cross_attention(self, query: torch.Tensor, key: torch.Tensor, gather: Gather) -> None:
         if self.sharing.foreground.watches(self.place.block):
             self.sharing.foreground.look(query, key, gather)
