@@ -22,15 +22,20 @@ KNOWN_SHARE = 0.3
 LEAST_HEIGHT = 0.62
 """Least share of the picture's height that a person fills, else their way across it is shortened."""
 
-_HANGS_ON = [("nose", "nose")] + [
-    (f"{side}_{joint}", parent if parent == "nose" else f"{side}_{parent}")
+_NOSE, _SHOULDERS = (
+    KEYPOINT_INDEX["nose"],
+    [KEYPOINT_INDEX["left_shoulder"], KEYPOINT_INDEX["right_shoulder"]],
+)
+_HANGS_ON = [
+    (KEYPOINT_INDEX[f"{side}_{joint}"], [KEYPOINT_INDEX[parent if parent == "nose" else f"{side}_{parent}"]])
     for joint, parent in (
-        *(("eye", "nose"), ("ear", "nose"), ("shoulder", "nose"), ("elbow", "shoulder"), ("wrist", "elbow")),
+        *(("eye", "nose"), ("ear", "nose"), ("elbow", "shoulder"), ("wrist", "elbow")),
         *(("hip", "shoulder"), ("knee", "hip"), ("ankle", "knee")),
         *(("big_toe", "ankle"), ("small_toe", "ankle"), ("heel", "ankle")),
     )
     for side in ("left", "right")
 ]
+"""A joint, and those whose mean it moves with; nose and shoulders come before."""
 _TEMPLATE = standing(0)
 
 
@@ -40,12 +45,12 @@ def retarget(
     """Detected poses (T, 133, 3) at source_rate frames/s as poses (T', 133, 3) float32 at `rate` to draw.
 
     A frame without a person is NaN or has confidence 0. size: (width, height) of the picture the person is placed in.
-    Raises ValueError where no frame shows a head and one more limb.
+    Raises ValueError where no frame shows a nose or a shoulder and how large the person is.
     """
     seen = np.nan_to_num(keypoints[..., 2]) >= VISIBLE  # (T, 133)
     heights = [standing_height(pose) for pose in np.nan_to_num(keypoints)]
-    if not seen[:, 0].any() or not any(heights):
-        raise ValueError("these poses show nobody to draw; give some with a visible head and body")
+    if not seen[:, [_NOSE, *_SHOULDERS]].any() or not any(heights):
+        raise ValueError("these poses show nobody to draw; give some with head or shoulders visible")
     height = float(np.median([value for value in heights if value]))
     points = _completed(keypoints[..., :2].astype(np.float64), seen, height)
     points = _resampled(_smoothed(points, SMOOTHING_S * source_rate), source_rate, rate)
@@ -59,15 +64,24 @@ def retarget(
 def _completed(points: np.ndarray, seen: np.ndarray, height: float) -> np.ndarray:
     """Places (T, 133, 2) without gaps."""
     full = np.empty_like(points)
-    for name, parent_name in _HANGS_ON:
-        joint, parent = KEYPOINT_INDEX[name], KEYPOINT_INDEX[parent_name]
-        base = np.zeros_like(full[:, parent]) if joint == parent else full[:, parent]
-        offset = height * (_TEMPLATE[joint, :2] - _TEMPLATE[parent, :2])
+    for joint, parents in [*_order_of_root(seen), *_HANGS_ON]:
+        base = full[:, parents].mean(axis=1) if parents else np.zeros(2)
+        rest = _TEMPLATE[parents, :2].mean(axis=0) if parents else np.zeros(2)
+        offset = height * (_TEMPLATE[joint, :2] - rest)
         full[:, joint] = base + _filled(points[:, joint] - base, seen[:, joint], offset)
     for side, hand in (("left", LEFT_HAND), ("right", RIGHT_HAND)):
         full[:, hand] = _hand(full, points[:, hand], seen[:, hand], side, height)
     full[:, FACE] = _face(full, points[:, FACE], seen[:, FACE])
     return full
+
+
+def _order_of_root(seen: np.ndarray) -> list[tuple[int, list[int]]]:
+    """Nose and shoulders, the most often seen first: it hangs on nothing."""
+    often = seen.mean(axis=0)
+    if often[_NOSE] >= often[_SHOULDERS].max():
+        return [(_NOSE, []), *((shoulder, [_NOSE]) for shoulder in _SHOULDERS)]
+    first, second = sorted(_SHOULDERS, key=lambda shoulder: -often[shoulder])
+    return [(first, []), (second, [first]), (_NOSE, _SHOULDERS)]
 
 
 def _filled(values: np.ndarray, seen: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
