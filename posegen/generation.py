@@ -141,12 +141,12 @@ class PoseGenPipeline(DiffusionPipeline):
         for value in cls.load_config(folder).values():
             if isinstance(value, list) and str(value[0]).startswith("posegen."):
                 importlib.import_module(value[0])  # diffusers takes no class of a module that is not imported
-        dtype = kwargs.get("torch_dtype")
+        dtype = kwargs.get("dtype")
         if isinstance(dtype, dict):
             dtype = dtype.get("transformer", dtype.get("default"))
         # The transformer's class loads its own folders and plain Wan's; diffusers would take what the folder names.
         transformer = kwargs.pop("transformer", None) or PoseGenTransformer3DModel.from_pretrained(
-            folder, subfolder="transformer", torch_dtype=dtype
+            folder, subfolder="transformer", dtype=dtype
         )
         pipeline = super().from_pretrained(folder, transformer=None, **kwargs)
         pipeline.register_modules(transformer=transformer)

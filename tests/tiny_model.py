@@ -25,7 +25,7 @@ from posegen.skeleton import KEYPOINT_INDEX
 from posegen.transformer import PoseGenTransformer3DModel
 
 SIZE = (32, 48)
-SEGMENT_FRAMES, HEAD, TAIL = 17, 5, 4
+SEGMENT_FRAMES, HEAD, TAIL = 13, 5, 4
 STEPS = 2
 WORDS = ["<pad>", "</s>", "<unk>", "a", "the", "woman", "man", "dances", "dancing", "many", "waves"]
 

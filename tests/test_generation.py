@@ -1,0 +1,433 @@
+"""Long videos from a tiny random model: the same bits whichever way they are made, and every input matters."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
+from PIL import Image
+from tiny_model import (
+    HEAD,
+    SEGMENT_FRAMES,
+    SIZE,
+    STEPS,
+    TAIL,
+    picture,
+    save_tiny_model,
+    tiny_pipeline,
+    tiny_transformer,
+    walking,
+)
+
+from posegen.checkpoints.lora import load_adapter
+from posegen.checkpoints.names import CheckpointError
+from posegen.conditions import encode
+from posegen.generation import EncodedJob, PoseGenPipeline
+from posegen.job import SegmentStore, VideoJob, model_id
+from posegen.mini.codec import PrincipalVideoCodec
+from posegen.sampling import Cancelled, Step
+from posegen.segments import Stitcher
+from posegen.sharing import SharedRecord
+from posegen.transformer import PoseGenTransformer3DModel
+
+FRAMES = 29  # three segments: base, bridge, base
+PROMPT = "the woman dances"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder: Path) -> PoseGenPipeline:
+    return PoseGenPipeline.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def job(pipeline: PoseGenPipeline) -> VideoJob:
+    return pipeline.job(picture(), walking(FRAMES), PROMPT)
+
+
+@pytest.fixture(scope="module")
+def video(pipeline: PoseGenPipeline, job: VideoJob) -> np.ndarray:
+    return np.concatenate(list(pipeline.generate(job)))
+
+
+def joined(job: VideoJob, segments: dict[int, np.ndarray]) -> np.ndarray:
+    stitcher = Stitcher(job.plan)
+    return np.stack([frame for index, frames in segments.items() for frame in stitcher.add(index, frames)])
+
+
+def test_a_folder_gives_the_pipeline_that_wrote_it(folder: Path, video: np.ndarray) -> None:
+    fresh = tiny_pipeline()(picture(), walking(FRAMES), PROMPT).frames
+    assert np.array_equal(fresh, video)
+    assert {path.name for path in (folder / "adapters").iterdir()} == {"base", "cond"}
+    loaded = PoseGenPipeline.from_pretrained(folder)
+    assert (loaded.config.segment_frames, loaded.config.head, loaded.config.tail) == (
+        SEGMENT_FRAMES,
+        HEAD,
+        TAIL,
+    )
+    assert tuple(loaded.config.size) == SIZE and loaded.config.steps == STEPS
+
+
+def test_segments_made_apart_and_joined_are_the_same_video(
+    folder: Path, job: VideoJob, video: np.ndarray, tmp_path: Path
+) -> None:
+    """The anchor and its record here, the other base in another process, the bridge in a pipeline of its own."""
+    here = PoseGenPipeline.from_pretrained(folder)
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from tiny_model import picture, walking\n"
+        "from posegen.generation import PoseGenPipeline\n"
+        "from posegen.job import SegmentStore\n"
+        "from posegen.sharing import SharedRecord\n"
+        "pipeline, record = PoseGenPipeline.from_pretrained(sys.argv[2]), SharedRecord()\n"
+        f"job = pipeline.job(picture(), walking({FRAMES}), {PROMPT!r})\n"
+        "encoded = pipeline.encode(job)\n"
+        "pipeline.record_anchor(job, encoded, record)\n"
+        "frames = pipeline.generate_segment(job, encoded, 2, {}, record)\n"
+        "SegmentStore(sys.argv[3], 'other').save(2, frames)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script, str(Path(__file__).parent), str(folder), str(tmp_path)], check=True
+    )
+    last = SegmentStore(tmp_path, "other").load(2)
+    assert last is not None
+    first = here.generate_segment(job, here.encode(job), 0, {}, SharedRecord())
+    there = PoseGenPipeline.from_pretrained(folder)
+    middle = there.generate_segment(job, there.encode(job), 1, {0: first, 2: last})
+    assert np.array_equal(joined(job, {2: last, 1: middle, 0: first}), video)
+
+
+@pytest.mark.parametrize("left", [[0], [2], [0, 1, 2]])
+def test_a_resumed_video_is_the_same(
+    folder: Path, job: VideoJob, video: np.ndarray, tmp_path: Path, left: list[int]
+) -> None:
+    pipeline = PoseGenPipeline.from_pretrained(folder)
+    made: list[int] = []
+    list(pipeline.generate(job, tmp_path))
+    store = SegmentStore(tmp_path, job.content_id(model_id(pipeline.transformer, dict(pipeline.config))))
+    for index in {0, 1, 2} - set(left):
+        store.path(index).unlink()
+    again = np.concatenate(list(pipeline.generate(job, tmp_path, lambda index, step: made.append(index))))
+    assert np.array_equal(again, video)
+    assert set(made) == {0, 1, 2} - set(left)
+
+
+def test_a_store_tells_jobs_and_models_apart(pipeline: PoseGenPipeline, job: VideoJob) -> None:
+    model = model_id(pipeline.transformer, dict(pipeline.config))
+    ids = {job.content_id(model), job.content_id("another")}
+    for change in (
+        {"seed": 1},
+        {"steps": 3},
+        {"guidance_interval": (0.0, 0.5)},
+        {"framing": "off"},
+        {"keep_person": False},
+        {"negative_prompt": "a man"},
+        {"hands": np.zeros((FRAMES, *picture().shape), np.uint8)},
+        {"anchor": 2},
+    ):
+        ids.add(pipeline.job(picture(), walking(FRAMES), PROMPT, **change).content_id(model))  # type: ignore[arg-type]
+    ids.add(pipeline.job(picture()[::-1], walking(FRAMES), PROMPT).content_id(model))
+    ids.add(pipeline.job(picture(), walking(FRAMES) + np.float32(1), PROMPT).content_id(model))
+    assert len(ids) == 12
+    assert job.content_id(model) == pipeline.job(picture(), walking(FRAMES), PROMPT).content_id(model)
+    other = tiny_transformer()
+    assert model_id(other, {}) != model_id(tiny_transformer(), {})
+
+
+@pytest.mark.parametrize(
+    ("frames", "planner"),
+    [(1, "fitted"), (2, "fitted"), (12, "fitted"), (14, "fitted"), (14, "published"), (47, "fitted")],
+)
+def test_any_length_comes_out_exact(pipeline: PoseGenPipeline, frames: int, planner: Any) -> None:
+    job = pipeline.job(picture(), walking(frames), steps=1, guidance_scale=1.0, planner=planner)
+    chunks = list(pipeline.generate(job))
+    assert sum(map(len, chunks)) == frames
+    assert all(chunk.shape[1:] == picture().shape and chunk.dtype == np.uint8 for chunk in chunks)
+
+
+def test_every_input_matters(pipeline: PoseGenPipeline) -> None:
+    frames = 5
+
+    def made(image: np.ndarray, poses: np.ndarray, prompt: str, **options: Any) -> np.ndarray:
+        return pipeline(image, poses, prompt, **options).frames
+
+    hands = np.full((frames, *picture().shape), 200, np.uint8)
+    poses, smaller = walking(frames), walking(frames)
+    smaller[..., :2] *= 0.8
+    expected = made(picture(), poses, PROMPT)
+    assert np.array_equal(expected, made(picture(), poses, PROMPT))
+    for other in (
+        made(picture()[::-1].copy(), poses, PROMPT),
+        made(picture(), smaller, PROMPT),
+        made(picture(), poses, "many man waves"),
+        made(picture(), poses, PROMPT, negative_prompt="a man"),
+        made(picture(), poses, PROMPT, hands=hands),
+        made(picture(), poses, PROMPT, seed=1),
+        made(picture(), poses, PROMPT, guidance_interval=(0.9, 1.0)),
+    ):
+        assert other.shape == expected.shape
+        assert not np.array_equal(other, expected)
+
+
+def test_bridges_have_their_own_adapter(pipeline: PoseGenPipeline, job: VideoJob, folder: Path) -> None:
+    encoded = pipeline.encode(job)
+    ends = {
+        0: np.zeros((SEGMENT_FRAMES, *picture().shape), np.uint8),
+        2: np.full((SEGMENT_FRAMES, *picture().shape), 255, np.uint8),
+    }
+    bridge = pipeline.generate_segment(job, encoded, 1, ends)
+    swapped = PoseGenPipeline.from_pretrained(folder)
+    swapped.transformer = PoseGenTransformer3DModel.from_pretrained(folder, subfolder="transformer")
+    load_adapter(swapped.transformer, folder / "adapters" / "cond", "base")
+    load_adapter(swapped.transformer, folder / "adapters" / "base", "cond")
+    assert not np.array_equal(swapped.generate_segment(job, encoded, 1, ends), bridge)
+
+
+def test_a_missing_adapter_is_not_replaced_by_the_other(folder: Path, job: VideoJob) -> None:
+    pipeline = PoseGenPipeline.from_pretrained(folder)
+    pipeline.transformer = PoseGenTransformer3DModel.from_pretrained(folder, subfolder="transformer")
+    load_adapter(pipeline.transformer, folder / "adapters" / "base", "base")
+    with pytest.raises(CheckpointError, match="no adapter 'cond'"):
+        list(pipeline.generate(job))
+
+
+def test_a_bridge_sees_its_neighbours_very_frames(job: VideoJob) -> None:
+    rng = np.random.default_rng(0)
+    segments = {i: rng.integers(0, 256, (SEGMENT_FRAMES, *picture().shape), np.uint8) for i in (0, 2)}
+    pictures, given = job.pose_video(1, segments, 1)
+    assert np.array_equal(pictures[:HEAD], segments[0][-HEAD:])
+    assert np.array_equal(pictures[-TAIL:], segments[2][:TAIL])
+    assert given.tolist() == [True] * HEAD + [False] * (len(given) - HEAD - TAIL) + [True] * TAIL
+    plain, none = job.pose_video(0, {}, 1)
+    assert not none.any() and plain.any()
+
+
+@pytest.fixture(scope="module")
+def wide(pipeline: PoseGenPipeline) -> Callable[..., VideoJob]:
+    """Jobs of a wide video with a person at its left, so that there is background."""
+    size = (80, 48)
+
+    def job(**options: Any) -> VideoJob:
+        return pipeline.job(picture(size), walking(FRAMES), PROMPT, size=size, **options)
+
+    return job
+
+
+@pytest.fixture(scope="module")
+def base(pipeline: PoseGenPipeline) -> Callable[[VideoJob, int], np.ndarray]:
+    """Makes one base segment, the anchor's record before it."""
+
+    def make(job: VideoJob, index: int) -> np.ndarray:
+        encoded, record = pipeline.encode(job), SharedRecord()
+        pipeline.record_anchor(job, encoded, record)
+        return pipeline.generate_segment(job, encoded, index, {}, record)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def unshared(wide: Callable[..., VideoJob], base: Callable[[VideoJob, int], np.ndarray]) -> np.ndarray:
+    return base(wide(framing="off"), 2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"framing": "close-up"},
+        {"framing": "distant", "keep_person": False},
+        {"foreground": "none"},
+        {"foreground": "subject"},
+        {"foreground": "mask", "mask": np.zeros((FRAMES, 48, 80, 3), np.uint8)},
+    ],
+    ids=str,
+)
+def test_base_segments_read_the_anchor(
+    wide: Callable[..., VideoJob],
+    base: Callable[[VideoJob, int], np.ndarray],
+    unshared: np.ndarray,
+    options: dict[str, Any],
+) -> None:
+    assert not np.array_equal(base(wide(**options), 2), unshared)
+
+
+def test_sharing_follows_its_settings(
+    wide: Callable[..., VideoJob], base: Callable[[VideoJob, int], np.ndarray], unshared: np.ndarray
+) -> None:
+    nowhere = np.zeros((FRAMES, 48, 80, 3), np.uint8)
+    everywhere_shared = base(wide(foreground="none"), 2)
+    assert np.array_equal(base(wide(foreground="mask", mask=nowhere), 2), everywhere_shared)
+    assert not np.array_equal(base(wide(foreground="pose"), 2), everywhere_shared)
+    # The anchor itself is made as if nobody shared, whichever base segment it is.
+    assert np.array_equal(base(wide(anchor=2), 2), unshared)
+    assert not np.array_equal(base(wide(anchor=2), 0), base(wide(framing="off"), 0))
+
+
+def test_a_base_segment_without_the_anchors_record_is_refused(
+    pipeline: PoseGenPipeline, job: VideoJob
+) -> None:
+    with pytest.raises(ValueError, match="give it the anchor's record"):
+        pipeline.generate_segment(job, pipeline.encode(job), 2, {})
+
+
+def test_progress_goes_through_all_segments_and_steps(pipeline: PoseGenPipeline, job: VideoJob) -> None:
+    told: list[tuple[int, int]] = []
+
+    def callback(index: int, step: Step) -> None:
+        assert step.steps == STEPS and step.preview.shape == (1, 16, 4, SIZE[1] // 8, SIZE[0] // 8)
+        told.append((index, step.index))
+
+    list(pipeline.generate(job, callback=callback))
+    assert told == [(index, step) for index in (0, 2, 1) for step in range(STEPS)]
+
+
+def test_a_cancelled_video_goes_on_from_its_store(
+    folder: Path, job: VideoJob, video: np.ndarray, tmp_path: Path
+) -> None:
+    pipeline = PoseGenPipeline.from_pretrained(folder)
+
+    def cancel(index: int, step: Step) -> None:
+        if index == 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        list(pipeline.generate(job, tmp_path, cancel))
+    assert len(list(tmp_path.iterdir())) == 1
+    assert np.array_equal(np.concatenate(list(pipeline.generate(job, tmp_path))), video)
+
+
+def test_frames_are_handed_over_as_soon_as_they_are_final(pipeline: PoseGenPipeline) -> None:
+    """After each base segment, with the bridge before it, all but what the next bridge will change."""
+    job = pipeline.job(picture(), walking(80), steps=1, guidance_scale=1.0)
+    handed = np.cumsum([len(chunk) for chunk in pipeline.generate(job)])
+    bases = [segment for segment in job.plan.segments if segment.kind == "base"]
+    ends = [base.start + base.frames - job.plan.overlap(base.index) for base in bases]
+    assert len(bases) > 3
+    assert handed.tolist() == [min(end, 80) for end in ends]
+
+
+def mini_codec() -> PrincipalVideoCodec:
+    torch.manual_seed(1)
+    return PrincipalVideoCodec.fit([torch.rand(8, 3, 5, 16, 16) * 2 - 1], z_dim=8)
+
+
+@pytest.mark.parametrize(
+    ("config", "parts"),
+    [
+        ({"prediction": "sample"}, {}),
+        ({"hand_channels": None}, {}),
+        (
+            {"in_channels": 20, "out_channels": 8, "reference_channels": 8, "hand_channels": 8},
+            {"vae": mini_codec},
+        ),
+    ],
+    ids=["predicts clean latents", "no hands", "mini codec"],
+)
+def test_other_models_are_folders_too(
+    config: dict[str, Any], parts: dict[str, Callable[[], Any]], tmp_path: Path
+) -> None:
+    pipeline = tiny_pipeline(pose_oversampling=2)
+    made = {name: make() for name, make in parts.items()}
+    pipeline.register_modules(transformer=tiny_transformer(**config).eval(), **made)
+    expected = pipeline(picture(), walking(9), PROMPT).frames
+    pipeline.save_pretrained(tmp_path)
+    assert not (tmp_path / "adapters").exists()
+    again = PoseGenPipeline.from_pretrained(tmp_path)
+    assert type(again.vae) is type(pipeline.vae)
+    assert np.array_equal(again(picture(), walking(9), PROMPT).frames, expected)
+
+
+def test_clip_is_optional(tmp_path: Path) -> None:
+    pipeline = tiny_pipeline()
+    transformer = PoseGenTransformer3DModel.from_config(
+        {**tiny_transformer().config, "image_dim": None, "added_kv_proj_dim": None}
+    )
+    pipeline.register_modules(transformer=transformer.eval(), image_encoder=None, image_processor=None)
+    pipeline.save_pretrained(tmp_path)
+    again = PoseGenPipeline.from_pretrained(tmp_path)
+    assert again.image_encoder is None
+    assert len(again(picture(), walking(5)).frames) == 5
+
+
+def test_a_plain_wan_folder_becomes_a_pipeline(folder: Path, tmp_path: Path) -> None:
+    pipeline = PoseGenPipeline.from_pretrained(folder)
+    config = tiny_transformer().config
+    known = WanTransformer3DModel._get_init_keys(WanTransformer3DModel)
+    wan = WanTransformer3DModel.from_config({name: config[name] for name in known if name in config})
+    pipeline.save_pretrained(tmp_path)
+    wan.save_pretrained(tmp_path / "transformer")
+    again = PoseGenPipeline.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert isinstance(again.transformer, PoseGenTransformer3DModel)
+    assert again.transformer.dtype == torch.bfloat16
+
+
+def test_bfloat16_makes_a_video_much_like_float32(folder: Path, video: np.ndarray) -> None:
+    types = {"default": torch.bfloat16, "vae": torch.float32}
+    rounded = PoseGenPipeline.from_pretrained(folder, dtype=types)
+    frames = rounded(picture(), walking(FRAMES), PROMPT).frames
+    assert np.abs(frames.astype(int) - video).mean() < 5
+
+
+def test_what_all_segments_see_is_encoded_once(
+    pipeline: PoseGenPipeline, job: VideoJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    encode_once = PoseGenPipeline.encode
+
+    def counted(self: PoseGenPipeline, job: VideoJob) -> EncodedJob:
+        calls.append(1)
+        return encode_once(self, job)
+
+    monkeypatch.setattr(PoseGenPipeline, "encode", counted)
+    list(pipeline.generate(job))
+    assert calls == [1]
+    encoded = encode_once(pipeline, job)
+    assert torch.equal(encoded.reference, encode(pipeline.vae, job.picture[None, None]))
+
+
+def test_pictures_of_any_kind_are_taken(pipeline: PoseGenPipeline) -> None:
+    grey = Image.fromarray(picture()).convert("L").resize((100, 70))
+    job = pipeline.job(grey, walking(5))
+    assert job.picture.shape == picture().shape and job.size == SIZE
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"size": (40, 48)}, "choose multiples of 16 pixels"),
+        ({"framing": "far"}, "framing 'far' is not known"),
+        ({"foreground": "mask"}, "needs a mask"),
+        ({"hands": np.zeros((3, 48, 32, 3), np.uint8)}, "hands have 3 frames, the poses 10"),
+        ({"driving": np.zeros((10, 17, 3), np.float32)}, r"give \(10, 133, 3\)"),
+        ({"driving": np.full((10, 133, 3), np.nan, np.float32)}, "fill them with fill_gaps"),
+        ({"anchor": 1}, "cannot be the anchor"),
+    ],
+)
+def test_what_cannot_be_made_is_said_at_once(
+    pipeline: PoseGenPipeline, options: dict[str, Any], sentence: str
+) -> None:
+    arguments = {"driving": walking(10)} | options
+    with pytest.raises(ValueError, match=sentence):
+        pipeline.job(picture(), **arguments)
+
+
+def test_a_subject_that_the_prompt_does_not_name_is_refused(pipeline: PoseGenPipeline) -> None:
+    with pytest.raises(ValueError, match="no subject word"):
+        list(pipeline.generate(pipeline.job(picture(), walking(FRAMES), "many dances", foreground="subject")))
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has no model_index\.json"):
+        PoseGenPipeline.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="neither a folder nor a repository"):
+        PoseGenPipeline.from_pretrained(tmp_path / "missing")
