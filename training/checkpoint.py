@@ -1,0 +1,104 @@
+"""A training's checkpoint: a folder that any number of workers goes on from and that the library loads.
+
+    adapter/    the weights, an adapter's folder       average/    their running average, another
+    optimizer.safetensors   both moments               state.json  the step, and what the order of the data depends on
+
+Choices made: only what is trained is in it, as float32, each tensor once. It is written by a thread while training
+goes on, and Ray takes it for a checkpoint, and deletes older ones, only when all of it lies in the output folder.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import ray.train
+import torch
+from peft import LoraConfig
+from pyarrow import fs
+from ray.train import Checkpoint, CheckpointUploadMode
+from safetensors.torch import load_file, save_file
+
+from posegen.checkpoints import Adapter, read_adapter, write_adapter
+from training.engine import WEIGHT, State
+from training.optimizer import STATES
+
+ADAPTER, AVERAGE = "adapter", "average"
+MOMENTS = STATES[:2]
+OPTIMIZER_FILE, POSITION_FILE = "optimizer.safetensors", "state.json"
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a training stands: steps done, and the fingerprint of its stream of data."""
+
+    step: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint in memory. frozen: embeddings that are not trained but belong to the adapter's file."""
+
+    position: Position
+    state: State
+    lora: LoraConfig
+    frozen: Mapping[str, torch.Tensor]
+
+    def write(self, folder: Path) -> None:
+        for name, kind in ((ADAPTER, WEIGHT), (AVERAGE, STATES[2])):
+            write_adapter(Adapter(self.lora, {**self.frozen, **self.state[kind]}), folder / name)
+        moments = {f"{kind}.{name}": part for kind in MOMENTS for name, part in self.state[kind].items()}
+        save_file(moments, folder / OPTIMIZER_FILE)
+        (folder / POSITION_FILE).write_text(json.dumps(asdict(self.position), indent=2) + "\n")
+
+
+def read_position(folder: Path) -> Position:
+    return Position(**json.loads((folder / POSITION_FILE).read_text()))
+
+
+def read_state(folder: Path) -> State:
+    """The state of what is trained; the adapter's embeddings that are not are among it."""
+    moments = load_file(folder / OPTIMIZER_FILE)
+    state = {
+        kind: {
+            name.removeprefix(f"{kind}."): part
+            for name, part in moments.items()
+            if name.startswith(f"{kind}.")
+        }
+        for kind in MOMENTS
+    }
+    for name, kind in ((ADAPTER, WEIGHT), (AVERAGE, STATES[2])):
+        state[kind] = read_adapter(folder / name).tensors
+    return state
+
+
+def report(saved: Saved | None, step: int, then: Callable[[str], object]) -> None:
+    """Tell Ray of a checkpoint, to be called by all workers; the one with `saved` writes it while training goes on.
+
+    then: called with the path of the finished checkpoint.
+    """
+    name = f"checkpoint-{step:08}"
+    if saved is None:
+        ray.train.report({"step": step}, checkpoint_dir_name=name)
+        return
+    storage = ray.train.get_context().get_storage()
+
+    def upload(checkpoint: Checkpoint, name: str) -> Checkpoint:
+        saved.write(Path(checkpoint.path))
+        path = storage.build_checkpoint_path_from_name(name)
+        storage.storage_filesystem.create_dir(path)
+        fs.copy_files(checkpoint.path, path, destination_filesystem=storage.storage_filesystem)
+        then(path)
+        return Checkpoint(path, storage.storage_filesystem)
+
+    ray.train.report(
+        {"step": step},
+        checkpoint=Checkpoint(tempfile.mkdtemp(prefix="posegen-checkpoint-")),
+        checkpoint_dir_name=name,
+        checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
+        checkpoint_upload_fn=upload,
+    )

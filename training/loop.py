@@ -1,0 +1,250 @@
+"""What each worker does: it takes its share of every step's batch, and all together make the step of one batch.
+
+Choices made: an item's loss is weighed by the batch of all workers, so one worker and many follow the same curve. All
+workers pass the same number of micro-batches through the model, as ZeRO-3 asks for; one with fewer items repeats an
+item that weighs nothing. What ends a training early (time, a signal to the driver) travels with the sum of the losses,
+so all workers stop at the same step, with a checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+
+from posegen.costs import flops_per_training_step, peak_flops, tokens
+from training.checkpoint import Position, Saved, read_position, read_state, report
+from training.config import TrainConfig
+from training.engine import WEIGHT, State, gather_state, restore_state, set_learning_rate, start_engine
+from training.log import Log, Stopwatch, progress_line
+from training.model import adapter_parameters, load_model
+from training.noise import noise, sigmas
+from training.objective import Examples, velocity_losses
+from training.optimizer import learning_rate
+from training.samples import sample_later
+from training.stream import Batch, TrainingStream
+
+STOP_FILE = "stop"
+"""In the output folder: ends the training with a checkpoint."""
+
+
+def train_loop_per_worker(settings: dict[str, Any]) -> None:
+    """Ray Train's entry: {"config": TrainConfig}."""
+    Training(settings["config"]).run()
+
+
+class Training:
+    """A worker of a training, from the last checkpoint on where there is one."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        context = ray.train.get_context()
+        self.config, self.output = config, Path(config.output)
+        self.rank, self.workers = context.get_world_rank(), context.get_world_size()
+        self.device = ray.train.torch.get_device()
+        self.stream = TrainingStream(config.data)
+        share = math.ceil(config.data.batch_size / self.workers)
+        self.passes = math.ceil(share / config.engine.micro_batch)
+        self.step = 0
+        self._start_model()
+        self.watch = Stopwatch(self.device)
+        self.log = Log(self.output, self.step) if self.rank == 0 else None
+        self.held_out = self.stream.held_out() if config.record.measure else []
+
+    def _start_model(self) -> None:
+        transformer = load_model(self.config, self.device)
+        name = self.config.data.adapter
+        self.prediction, self.dtype = transformer.config.prediction, transformer.patch_embedding.weight.dtype
+        self.model_config, self.lora = transformer.config, transformer.peft_config[name]
+        parameters = adapter_parameters(transformer, name)
+        self.trained = {name: part for name, part in parameters.items() if part.requires_grad}
+        self.frozen = {
+            name: part.detach().float().cpu().clone()
+            for name, part in parameters.items()
+            if not part.requires_grad
+        }
+        state = self._read_checkpoint()
+        if state is not None:
+            with torch.no_grad():
+                for name, part in self.trained.items():
+                    part.copy_(state[WEIGHT][name])
+        self.engine = start_engine(transformer, self.config, self.passes)
+        if state is not None:
+            restore_state(self.engine, self.trained, state, self.step)
+
+    def _read_checkpoint(self) -> State | None:
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return None
+        with checkpoint.as_directory() as folder:
+            position = read_position(Path(folder))
+            if position.fingerprint != self.stream.fingerprint:
+                raise ValueError(
+                    f"{self.config.output} holds a training on other clips, or with another batch size or seed: give "
+                    "another output, or begin with its adapter (adapter.start)."
+                )
+            self.step = position.step
+            return read_state(Path(folder))
+
+    def run(self) -> None:
+        """Trains to the last step, to the time limit or until it is told to stop."""
+        config, record = self.config, self.config.record
+        self.started = self.last = time.monotonic()
+        self.first_step = self.logged_step = self.saved_step = self.step
+        self.losses: list[float] = []  # since the last row of the log
+        batches = ahead(map(self._examples, self.stream.batches(self.step, self.rank, self.workers)))
+        stop = noticed = False
+        while self.step < config.steps and not stop:
+            with self.watch.timed("data"):
+                batch, examples = next(batches)
+            loss, stop = self._train(examples)
+            self.watch.add("encode", batch.encode_seconds)
+            self.losses.append(loss)
+            self.step += 1
+            if self.step % record.log == 0:
+                self._log(batch)
+                # Ray tells all workers alike of a machine that is about to be taken away.
+                notice = ray.train.get_preemption_info() is not None
+                if notice and not noticed:
+                    self._save()
+                noticed = notice
+            if record.measure and self.step % record.measure == 0:
+                self._measure()
+            if self.step % record.checkpoint == 0:
+                self._save()
+        batches.close()
+        self._save()
+
+    def _examples(self, batch: Batch) -> tuple[Batch, Examples]:
+        seed = self.config.data.seed
+        drawn = noise(seed, batch.keys, batch.latents.shape[1:])
+        return batch, Examples.of(batch, drawn, sigmas(seed, batch.keys, self.config.noise))
+
+    def _train(self, examples: Examples) -> tuple[float, bool]:
+        """One step; the loss of the whole batch, and whether this was the last step."""
+        set_learning_rate(self.engine, learning_rate(self.step, self.config.steps, self.config.optimizer))
+        total = torch.zeros((), device=self.device)
+        for part, weight in self._micro_batches(examples):
+            with self.watch.timed("forward"):
+                loss = weight * self._item_losses(part).sum() / self.config.data.batch_size
+            with self.watch.timed("backward"):
+                # DeepSpeed takes the mean over the workers, where the batch's mean needs the sum.
+                self.engine.backward(loss * self.workers, scale_wrt_gas=False)
+            with self.watch.timed("optimiser"):
+                self.engine.step()
+            total += loss.detach()
+        ends = self.rank == 0 and (self._time_is_over() or (self.output / STOP_FILE).exists())
+        loss, stop = self._summed(total.item(), float(ends))
+        return loss, stop > 0
+
+    def _time_is_over(self) -> bool:
+        return time.monotonic() - self.started > 60 * self.config.minutes
+
+    def _micro_batches(self, examples: Examples) -> Iterator[tuple[Examples, float]]:
+        """As many parts on every worker, on the device; a part without items is an item of weight 0."""
+        size = self.config.engine.micro_batch
+        for first in range(0, self.passes * size, size):
+            part = examples[first : first + size]
+            yield (part if len(part) else examples[:1]).to(self.device), float(len(part) > 0)
+
+    def _item_losses(self, examples: Examples) -> torch.Tensor:
+        return velocity_losses(self.engine, self.prediction, self.dtype, examples)
+
+    def _summed(self, *numbers: float) -> list[float]:
+        """The numbers summed up over the workers."""
+        sums = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        dist.all_reduce(sums)
+        return sums.tolist()
+
+    @torch.no_grad()
+    def _measure(self) -> None:
+        """The held-out loss at each of the fixed noise levels, always with the same noise."""
+        with self.watch.timed("measure"):
+            row = {}
+            for level in self.config.noise.measured:
+                parts = [self._measured(batch, level) for batch in self.held_out]
+                total, items = (sum(column) for column in zip(*parts, strict=True)) if parts else (0.0, 0.0)
+                row[f"held_out/{level:g}"] = total / max(1.0, items)
+        if self.log:
+            self.log.write(self.step, row)
+
+    def _measured(self, batch: Batch, level: float) -> tuple[float, float]:
+        """Sum of the losses of a held-out batch, and its items, over all workers."""
+        drawn = noise(self.config.data.seed, batch.keys, batch.latents.shape[1:])
+        every = Examples.of(batch, drawn, torch.full((len(batch.keys),), level))
+        own = every[self.rank :: self.workers]
+        total = sum(
+            weight * self._item_losses(part).sum().item()
+            for part, weight in self._micro_batches(own if len(own) else every[:1])
+        )
+        return self._summed(total if len(own) else 0.0, float(len(own)))[0], float(len(every))
+
+    def _save(self) -> None:
+        """Gathers the state, which all workers do together; the first one writes it while training goes on."""
+        if self.step == self.saved_step:
+            return
+        self.saved_step = self.step
+        with self.watch.timed("checkpoint"):
+            state = gather_state(self.trained, keep=self.rank == 0)
+            position = Position(self.step, self.stream.fingerprint)
+            saved = Saved(position, state, self.lora, self.frozen) if self.rank == 0 else None
+            report(saved, self.step, self._sampler())
+
+    def _sampler(self) -> Callable[[str], object]:
+        sample = self.config.record.sample
+        if not sample or self.step % sample or not self.held_out:
+            return lambda path: None
+        config, batch, step = self.config, self.held_out[0], self.step
+        return lambda path: sample_later(config, batch, Path(path), step)
+
+    def _log(self, batch: Batch) -> None:
+        now, steps = time.monotonic(), self.step - self.logged_step
+        seconds, self.last = (now - self.last) / steps, now
+        row = {"loss": sum(self.losses) / len(self.losses), "seconds/step": seconds}
+        row |= self.watch.take(steps) | self._speed(batch, seconds)
+        row["gradient_norm"] = float(self.engine.get_global_grad_norm() or 0.0)
+        row["learning_rate"] = learning_rate(self.step - 1, self.config.steps, self.config.optimizer)
+        self.losses, self.logged_step = [], self.step
+        if self.log:
+            self.log.write(self.step, row)
+            left = min(
+                (self.config.steps - self.step) * (now - self.started) / (self.step - self.first_step),
+                60 * self.config.minutes - (now - self.started),
+            )
+            rate = self.config.data.batch_size / seconds
+            print(progress_line(self.step, self.config.steps, rate, row["loss"], max(0.0, left)), flush=True)
+
+    def _speed(self, batch: Batch, seconds: float) -> dict[str, float]:
+        """Tokens a second, share of the devices' peak where it is known, and memory in GB, of this worker."""
+        frames, height, width = batch.latents.shape[2:]
+        size = 4 * (frames - 1) + 1, 8 * height, 8 * width
+        items = self.config.data.batch_size
+        row = {"tokens_per_second": items * sum(tokens(self.model_config, *size)) / seconds}
+        if self.device.type == "cpu":
+            return row | {"memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
+        row["memory_gb"] = torch.cuda.max_memory_allocated(self.device) / 1e9
+        if peak := peak_flops(torch.cuda.get_device_name(self.device)):
+            image_tokens = 0 if batch.image is None else batch.image.shape[1]
+            flops = flops_per_training_step(
+                self.model_config, *size, items, batch.text.shape[1], image_tokens
+            )
+            row["share_of_peak"] = flops / seconds / (peak * self.workers)
+        return row
+
+
+def ahead(items: Iterator[Any]) -> Iterator[Any]:
+    """The same items, each made by a thread while the one before is used."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, items)
+        while True:
+            item = following.result()
+            following = pool.submit(next, items)
+            yield item

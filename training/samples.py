@@ -1,0 +1,81 @@
+"""Videos of held-out clips made with a checkpoint while training goes on, in a Ray task of its own.
+
+Choices made: the running average is what is shown, as it is what will be exported. A video stands beside its pose and
+the reference; the noise is that of the clip, the same at every checkpoint.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import ray
+import torch
+
+from posegen.checkpoints import load_adapter
+from posegen.conditions import Conditions, decode
+from posegen.folder import model_folder
+from posegen.sampling import Guidance, denoise, schedule
+from posegen.transformer import PoseGenTransformer3DModel
+from posegen.video import encode as write_video
+from training import models
+from training.checkpoint import AVERAGE
+from training.config import TrainConfig
+from training.noise import noise
+from training.stream import Batch
+
+FOLDER = "samples"
+
+
+def sample_later(config: TrainConfig, batch: Batch, checkpoint: Path, step: int) -> ray.ObjectRef:
+    """Starts the task; what it cannot do is told in its own log and does not touch the training."""
+    task = ray.remote(num_cpus=config.record.sample_cpus, num_gpus=config.record.sample_gpus)(sample)
+    return task.remote(config, batch, checkpoint, step)
+
+
+def sample(config: TrainConfig, batch: Batch, checkpoint: Path, step: int) -> list[Path]:
+    """Generates the first held-out clips and writes `samples/step-N-CLIP.mp4` to the output folder."""
+    device = torch.device("cuda" if config.record.sample_gpus else "cpu")
+    transformer = PoseGenTransformer3DModel.from_pretrained(
+        model_folder(config.data.model),
+        subfolder="transformer",
+        torch_dtype=getattr(torch, config.engine.precision),
+    ).to(device)
+    load_adapter(transformer, checkpoint / AVERAGE, config.data.adapter)
+    vae = models.load(config.data.model, "vae", str(device))
+    count = min(config.record.samples, len(batch.keys))
+    latents = generate(transformer.eval(), batch, count, config, device)
+    shown = [latents, batch.pose_latents[:count, 4:], batch.reference_latents[:count].expand_as(latents)]
+    frames = torch.cat([decode(vae, part) for part in shown], dim=3).numpy()  # side by side
+    return [_write(config, clip, frames[i], step) for i, clip in enumerate(batch.clip_ids[:count])]
+
+
+def generate(
+    transformer: PoseGenTransformer3DModel,
+    batch: Batch,
+    count: int,
+    config: TrainConfig,
+    device: torch.device,
+) -> torch.Tensor:
+    """Latents (count, z, f, h, w) on the CPU of a batch's first items, without guidance."""
+
+    def first(tensor: torch.Tensor | None) -> torch.Tensor | None:
+        return None if tensor is None else tensor[:count].to(device)
+
+    conditions = Conditions(
+        pose=batch.pose_latents[:count].to(device),
+        reference=batch.reference_latents[:count].to(device),
+        text=batch.text[:count].to(device),
+        image=first(batch.image),
+        hands=first(batch.hand_latents),
+    )
+    start = noise(config.data.seed, batch.keys[:count], batch.latents.shape[1:])
+    sigmas = schedule(config.record.sample_steps, config.noise.shift)
+    return denoise(transformer, conditions, start, sigmas, Guidance(scale=1.0)).cpu()
+
+
+def _write(config: TrainConfig, clip_id: str, frames: np.ndarray, step: int) -> Path:
+    path = Path(config.output) / FOLDER / f"step-{step:08}-{clip_id}.mp4"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_video(frames, path, config.data.rate)
+    return path

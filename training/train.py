@@ -1,0 +1,175 @@
+"""Trains an adapter of a model folder on a curated dataset.
+
+    python training/train.py --config mini_cpu --set data.dataset=demo/dataset --set data.adapter=cond
+    ray job submit --working-dir . -- python training/train.py --config wan14b_480p --set output=/shared/run
+
+Checkpoints, log.jsonl, TensorBoard's events and sample videos go to the output folder, the finished adapter to
+adapters/ in it. The same command again goes on where the training stopped. SIGTERM or Ctrl-C ends it with a checkpoint.
+
+`--set` changes one value of the configuration by its path and may be given many times. The most used:
+data.dataset, data.model, data.adapter (base or cond), data.batch_size (of a step, over all workers), output, steps,
+minutes (stop after so many), adapter.rank, optimizer.learning_rate, cluster.workers, cluster.cpus, cluster.gpus,
+engine.zero_stage (2 or 3). `--show` prints all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from training.checkpoint import AVERAGE
+from training.config import CONFIGS, TrainConfig, changed
+from training.estimate import estimate, probe_device
+from training.loop import STOP_FILE, train_loop_per_worker
+from training.stream import TrainingStream, prepare
+
+
+def run(config: TrainConfig) -> Path:
+    """Runs a training to its end, its time limit or a signal; returns the folder of its adapter.
+
+    Raises ValueError, a sentence, where it cannot be done.
+    """
+    start_ray()
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / STOP_FILE).unlink(missing_ok=True)
+    print(estimate(config, probe_device(config)), flush=True)
+    prepare(config.data)
+    stream = TrainingStream(config.data)
+    print(
+        f"{stream.steps_per_epoch:,} steps show each clip once, {len(stream.left_out):,} clips left out",
+        flush=True,
+    )
+    # The workers look for this file; so a signal that reaches the driver alone ends all of them alike.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: (output / STOP_FILE).touch())
+    return export(trainer(config).fit(), config)
+
+
+def trainer(config: TrainConfig) -> TorchTrainer:
+    """Ray Train's trainer; it goes on from the newest checkpoint in the output folder."""
+    cluster, output = config.cluster, Path(config.output)
+    workers = (cluster.least_workers, cluster.workers) if cluster.least_workers else cluster.workers
+    # Without the second one each line of progress stands there twice.
+    environment = {"OMP_NUM_THREADS": str(max(1, int(cluster.cpus))), "RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}
+    if not cluster.gpus:
+        environment["DS_ACCELERATOR"] = "cpu"
+    return TorchTrainer(
+        train_loop_per_worker,
+        train_loop_config={"config": config},
+        torch_config=TorchConfig(backend="nccl" if cluster.gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=cluster.gpus > 0,
+            resources_per_worker={"CPU": cluster.cpus, "GPU": cluster.gpus},
+        ),
+        run_config=RunConfig(
+            name=output.name,
+            storage_path=str(output.parent),
+            checkpoint_config=CheckpointConfig(num_to_keep=config.record.keep),
+            failure_config=FailureConfig(max_failures=cluster.failures),
+            worker_runtime_env={"env_vars": environment},
+        ),
+    )
+
+
+def export(result: Result, config: TrainConfig) -> Path:
+    """Copies the running average of the newest checkpoint to `adapters/NAME` in the output folder."""
+    if result.checkpoint is None:
+        raise ValueError(f"{config.output} has no checkpoint yet; train at least one step.")
+    target = Path(config.output) / "adapters" / config.data.adapter
+    with result.checkpoint.as_directory() as folder:
+        shutil.copytree(Path(folder) / AVERAGE, target, dirs_exist_ok=True)
+    return target
+
+
+def start_ray() -> None:
+    """Joins the cluster that RAY_ADDRESS names or this machine runs, else starts one for the run."""
+    if not ray.is_initialized():
+        ray.init(logging_level=logging.WARNING)
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+
+
+def absolute(config: TrainConfig) -> TrainConfig:
+    """Local paths made absolute, as workers may run in another directory than the driver."""
+    data = config.data
+    places = {name: _absolute(value) for name in ("dataset", "cache") if (value := getattr(data, name))}
+    if Path(data.model).is_dir():
+        places["model"] = _absolute(data.model)
+    start = config.adapter.start and _absolute(config.adapter.start)
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(data, **places),
+        adapter=dataclasses.replace(config.adapter, start=start),
+        output=_absolute(config.output),
+    )
+
+
+def _absolute(uri: str) -> str:
+    return uri if "://" in uri else str(Path(uri).resolve())
+
+
+def parse(arguments: Sequence[str] | None = None) -> tuple[TrainConfig, bool]:
+    """The configuration that the command line asks for, and whether it is only to be shown.
+
+    Raises ValueError, a sentence, for a setting that is wrong.
+    """
+    title, *rest = (__doc__ or "").splitlines()
+    sizes = "\n".join(f"  {name:18} {_summary(make)}" for name, make in CONFIGS.items())
+    parser = argparse.ArgumentParser(
+        description="\n".join([title, *rest]),
+        epilog=f"configurations:\n{sizes}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config", required=True, choices=list(CONFIGS), help="the configuration to start from"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", help="change one value of it"
+    )
+    parser.add_argument("--show", action="store_true", help="print the configuration and do nothing")
+    given = parser.parse_args(arguments)
+    config: TrainConfig = CONFIGS[given.config]()
+    for setting in given.set:
+        config = changed(config, setting)
+    return config, given.show
+
+
+def _summary(make: Any) -> str:
+    """The first line of what a configuration says of itself."""
+    return str(getattr(make, "func", make).__doc__).splitlines()[0]
+
+
+def main() -> None:
+    """The command line."""
+    try:
+        config, show = parse()
+        if show:
+            print(yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False), end="")
+        else:
+            print(f"adapter: {run(absolute(config))}")
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"train: {error}")
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, for YAML."""
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+if __name__ == "__main__":
+    main()
