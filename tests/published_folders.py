@@ -113,16 +113,16 @@ def other_adapter(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return tensors | random_tensors(adapted, seed=1)
 
 
-def tiny_published(folder: Path) -> Path:
+def tiny_published(folder: Path, settings: dict[str, Any] = TINY) -> Path:
     """The published folder of a tiny model with an adapter."""
-    return write_folder(folder, TINY, random_tensors(published_shapes(TINY, RANK)))
+    return write_folder(folder, settings, random_tensors(published_shapes(settings, RANK)))
 
 
-def tiny_converted(root: Path) -> Path:
+def tiny_converted(root: Path, settings: dict[str, Any] = TINY) -> Path:
     """Our layout, `converted`, made from two published folders beside it, `base` and `cond`."""
-    tensors = other_adapter(random_tensors(published_shapes(TINY, RANK)))
-    write_folder(root / "cond", TINY, tensors)
-    convert_published(tiny_published(root / "base"), root / "cond", None, root / "converted")
+    tensors = other_adapter(random_tensors(published_shapes(settings, RANK)))
+    write_folder(root / "cond", settings, tensors)
+    convert_published(tiny_published(root / "base", settings), root / "cond", None, root / "converted")
     return root / "converted"
 
 

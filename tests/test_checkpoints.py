@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers import FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 from published_folders import (
     FULL_SIZE,
@@ -27,6 +28,17 @@ from published_folders import (
     tiny_published,
     transformer_of,
     write_folder,
+)
+from tiny_model import (
+    HEAD,
+    SEGMENT_FRAMES,
+    SIZE,
+    TAIL,
+    picture,
+    tiny_text_encoder,
+    tiny_tokenizer,
+    tiny_vae,
+    walking,
 )
 
 from posegen.checkpoints import (
@@ -44,6 +56,7 @@ from posegen.checkpoints import (
     set_adapter,
     transformer_config,
 )
+from posegen.generation import PoseGenPipeline
 from posegen.transformer import PoseGenTransformer3DModel
 
 
@@ -196,6 +209,29 @@ def test_conversion_takes_wans_other_parts_and_its_patch_embedding(converted: Pa
     transformer = transformer_of(complete, "base")
     assert torch.equal(model_weights(transformer)["patch_embedding.weight"], wan.patch_embedding.weight)
     assert largest_difference(output(transformer), output(load_published(base))) < 1e-5
+
+
+def test_a_converted_pipeline_makes_videos(tmp_path: Path) -> None:
+    transformer = transformer_of(tiny_converted(tmp_path, TINY | {"has_image_input": False}), "base", "cond")
+    tokenizer = tiny_tokenizer()
+    pipeline = PoseGenPipeline(
+        transformer,
+        tiny_vae(),
+        tiny_text_encoder(tokenizer),
+        tokenizer,
+        FlowMatchEulerDiscreteScheduler(shift=5.0),
+        segment_frames=SEGMENT_FRAMES,
+        head=HEAD,
+        tail=TAIL,
+        size=SIZE,
+        steps=1,
+    )
+    pipeline.save_pretrained(tmp_path / "pipeline")
+    base, cond, complete = (tmp_path / name for name in ("base", "cond", "complete"))
+    convert_published(base, cond, tmp_path / "pipeline", complete)
+    arguments = picture(), walking(29), "the woman dances"
+    frames = pipeline(*arguments).frames
+    assert np.array_equal(PoseGenPipeline.from_pretrained(complete)(*arguments).frames, frames)
 
 
 def test_conversion_refuses_another_wan(converted: Path, tmp_path: Path) -> None:
