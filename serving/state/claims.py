@@ -1,0 +1,355 @@
+"""How workers take tasks and hand in results: claim, heartbeat, commit, fail, release, and the anchor's record.
+
+Choices made: there is no scheduler process. Every claim first takes back what silent workers held, then picks by
+`serving.state.schedule`. A task may be computed more than once, but its result is published once: only the worker of
+its latest attempt can commit it. A claim that is late, was handed back or belongs to an ended job changes nothing.
+Machines' clocks must agree to a fraction of the lease.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from serving.state import schedule
+from serving.state.rows import (
+    KINDS,
+    Claim,
+    Heartbeat,
+    Job,
+    JobPlan,
+    Kind,
+    Limits,
+    Role,
+    Task,
+)
+from serving.state.tables import ADMISSION, Storage, deliveries, jobs, tasks, workers
+from serving.state.transitions import JobStatus, TaskState, check, sources
+
+UNFINISHED = (JobStatus.QUEUED, JobStatus.IN_PROGRESS)
+
+
+class Claims(Storage):
+    """The workers' side of the database. All methods may be called from several threads and processes at once."""
+
+    def __init__(
+        self, url: str, limits: Limits | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Opens the database; `clock` tells seconds since 1970."""
+        super().__init__(url)
+        self.limits = limits or Limits()
+        self.clock = clock
+        self._alive: dict[str, float] = {}  # until when this process's workers are known to live
+
+    def claim(self, role: Role, worker: str, lease: float) -> Claim | None:
+        """The next task for a worker of this role, held for `lease` seconds; None if there is none now.
+
+        worker: a name that no other worker has, the same at each call.
+        """
+        self._keep_alive(role, worker, lease)
+        self._take_back()
+        for job_id in self._service_order(role):
+            with self.writing() as connection:
+                job = lock_job(connection, job_id)
+                if job is None or job.status not in UNFINISHED:
+                    continue
+                if task := self._next_task(connection, job, role):
+                    return self._start(connection, job, task, worker, lease)
+        return None
+
+    def heartbeat(self, claim: Claim, step: int, steps: int, lease: float) -> Heartbeat:
+        """Tells that `step` of `steps` are done and holds the task for `lease` more seconds."""
+        role = next(role for role, kinds in KINDS.items() if claim.task.kind in kinds)
+        self._keep_alive(role, str(claim.task.worker), lease)
+        with self.writing() as connection:
+            if self._update(connection, claim, step=step, steps=steps, lease_until=self.clock() + lease):
+                return Heartbeat.CONTINUE
+            status = connection.scalar(sa.select(jobs.c.status).where(jobs.c.id == claim.task.job_id))
+        return Heartbeat.LOST if status in UNFINISHED else Heartbeat.CANCELLED
+
+    def commit(self, claim: Claim) -> bool:
+        """Publishes the task's artifact, which must be stored by now; False if the claim was lost: drop the result.
+
+        The video's commit completes the job. `plan_job` commits a preparation.
+        """
+        with self.writing() as connection:
+            job = lock_job(connection, claim.task.job_id)
+            if job is None or not self._finish(connection, claim):
+                return False
+            if claim.task.kind is Kind.STITCH:
+                self._end(connection, job, JobStatus.COMPLETED)
+            else:
+                self._settle(connection, job)
+            return True
+
+    def fail(self, claim: Claim, error: str, retry: bool, code: str = "generation_failed") -> bool:
+        """Hands back a task that could not be done; False if the claim was lost.
+
+        The job fails with the sentence `error` and the `code` if it is not to be retried, or has failed too often.
+        """
+        failures = claim.task.failures + 1
+        last = not retry or failures >= self.limits.failures
+        with self.writing() as connection:
+            job = lock_job(connection, claim.task.job_id)
+            state = TaskState.FAILED if last else TaskState.WAITING
+            if job is None or not self._update(connection, claim, state, failures=failures, error=error):
+                return False
+            if last:
+                self._end(connection, job, JobStatus.FAILED, code, error)
+            else:
+                self._settle(connection, job)
+            return True
+
+    def release(self, claim: Claim) -> bool:
+        """Hands back a task undone, for another worker; False if the claim was lost."""
+        with self.writing() as connection:
+            job = lock_job(connection, claim.task.job_id)
+            if job is None or not self._update(connection, claim, TaskState.WAITING, step=0):
+                return False
+            self._settle(connection, job)
+            return True
+
+    def publish_record_step(self, claim: Claim, store: str, steps: int) -> bool:
+        """Tells that the first `steps` shared steps of the anchor are in a store; False if this record was given up.
+
+        After False the segment itself may still be wanted (the next heartbeat says), but no longer its record.
+        """
+        with self.writing() as connection:
+            job = lock_job(connection, claim.task.job_id)
+            if job is None or not claim.records or job.record_generation != claim.job.record_generation:
+                return False
+            if not self._update(connection, claim):
+                return False
+            job = _change_job(connection, job, record_store=store, published_steps=steps)
+            if job.recorded:
+                self._settle(connection, job)
+            return True
+
+    def report_record_lost(self, job_id: str, generation: int) -> bool:
+        """Gives up a record that cannot be read any more; False if that was known already.
+
+        Bases that were to read it wait again, and the anchor's shared steps are computed once more, in a task of their
+        own if the anchor was claimed before. The reporter then releases its own task.
+        """
+        with self.writing() as connection:
+            job = lock_job(connection, job_id)
+            if job is None or job.status not in UNFINISHED or job.record_generation != generation:
+                return False
+            self._settle(connection, drop_record(connection, job))
+            return True
+
+    def _keep_alive(self, role: Role, worker: str, lease: float) -> None:
+        """Notes that the worker lives, where what is noted would soon run out."""
+        now = self.clock()
+        if self._alive.get(worker, 0.0) > now + lease / 2:
+            return
+        with self.writing() as connection:
+            row = {"role": role, "alive_until": now + lease}
+            if not connection.execute(workers.update().where(workers.c.name == worker).values(row)).rowcount:
+                connection.execute(workers.delete().where(workers.c.alive_until < now))
+                connection.execute(workers.insert().values(name=worker, **row))
+        self._alive[worker] = now + lease
+
+    def _take_back(self) -> None:
+        """Makes tasks whose lease has ended claimable, or fails their job if that happened too often."""
+        overdue = (tasks.c.state == TaskState.RUNNING) & (tasks.c.lease_until < self.clock())
+        with self.reading() as connection:
+            found = connection.scalars(sa.select(tasks.c.job_id).where(overdue).distinct()).all()
+        for job_id in found:
+            with self.writing() as connection:
+                if job := lock_job(connection, job_id):
+                    self._expire(connection, job, overdue)
+
+    def _expire(self, connection: sa.Connection, job: Job, overdue: sa.ColumnElement[bool]) -> None:
+        for task in job_tasks(connection, job.id, overdue):
+            last = task.expiries + 1 >= self.limits.expiries
+            state = TaskState.FAILED if last else TaskState.WAITING
+            check(task.state, state)
+            values = {"state": state, "expiries": task.expiries + 1, "step": 0, "worker": None}
+            connection.execute(tasks.update().where(tasks.c.id == task.id).values(values))
+            if last:
+                message = (
+                    f"{task.expiries + 1} workers fell silent at the same task ({task.kind} {task.index}); "
+                    "look into their logs, then post the job again."
+                )
+                return self._end(connection, job, JobStatus.FAILED, "worker_lost", message)
+        return self._settle(connection, job)
+
+    def _service_order(self, role: Role) -> list[str]:
+        ready = sa.func.sum(sa.case((tasks.c.state == TaskState.READY, 1), else_=0))
+        query = (
+            sa.select(
+                jobs.c.id, jobs.c.owner, jobs.c.created_at, jobs.c.served_at, ready, sa.func.count() - ready
+            )
+            .join(tasks, tasks.c.job_id == jobs.c.id)
+            .where(tasks.c.state.in_((TaskState.READY, TaskState.RUNNING)), tasks.c.kind.in_(KINDS[role]))
+            .group_by(jobs.c.id)
+        )
+        with self.reading() as connection:
+            return schedule.service_order(schedule.Share(*row) for row in connection.execute(query))
+
+    def _next_task(self, connection: sa.Connection, job: Job, role: Role) -> Task | None:
+        kinds = tasks.c.kind.in_(KINDS[role])
+        unstarted = job_tasks(
+            connection, job.id, kinds & tasks.c.state.in_((TaskState.WAITING, TaskState.READY))
+        )
+        ready = [
+            task
+            for task in unstarted
+            if task.state is TaskState.READY and self._admits(connection, job, task)
+        ]
+        if not ready:
+            return None
+        alive = (workers.c.role == role) & (workers.c.alive_until > self.clock())
+        replicas = connection.scalar(sa.select(sa.func.count()).select_from(workers).where(alive))
+        return schedule.next_task(job.plan, ready, len(unstarted), replicas or 1)
+
+    def _admits(self, connection: sa.Connection, job: Job, task: Task) -> bool:
+        """Whether there is room for the record that a task would make."""
+        if job.plan is None or not schedule.may_record(job, task) or job.recorded:
+            return True
+        self.exclude(connection, ADMISSION)
+        held = connection.scalar(sa.select(sa.func.sum(jobs.c.held_bytes)).where(jobs.c.id != job.id))
+        return int(held or 0) + job.plan.record_bytes <= self.limits.record_bytes
+
+    def _start(self, connection: sa.Connection, job: Job, task: Task, worker: str, lease: float) -> Claim:
+        now = self.clock()
+        check(task.state, TaskState.RUNNING)
+        claimed = replace(
+            task,
+            state=TaskState.RUNNING,
+            worker=worker,
+            attempt=task.attempt + 1,
+            lease_until=now + lease,
+            step=0,
+            started_at=now,
+        )
+        connection.execute(tasks.update().where(tasks.c.id == task.id).values(vars(claimed)))
+        connection.execute(jobs.update().where(jobs.c.id == job.id).values(served_at=now))
+        if job.status is JobStatus.QUEUED:
+            job = _change_job(connection, job, status=JobStatus.IN_PROGRESS, started_at=now)
+        records = schedule.may_record(job, task) and not job.recorded
+        if records and job.plan:
+            job = drop_record(connection, job, recorder=task.id, held_bytes=job.plan.record_bytes)
+        inputs = {}
+        if job.plan and task.kind is Kind.SEGMENT and task.index % 2:
+            given = tasks.c.index.in_(job.plan.timeline.dependencies(task.index)) & (
+                tasks.c.kind == Kind.SEGMENT
+            )
+            inputs = {base.index: base.artifact for base in job_tasks(connection, job.id, given)}
+        return Claim(claimed, job, inputs, records)
+
+    def _update(
+        self, connection: sa.Connection, claim: Claim, state: TaskState = TaskState.RUNNING, **values: Any
+    ) -> bool:
+        """Changes the claimed task, if it is still this claim's."""
+        if state is not TaskState.RUNNING:
+            check(TaskState.RUNNING, state)
+        held = sa.and_(
+            tasks.c.id == claim.task.id,
+            tasks.c.state == TaskState.RUNNING,
+            tasks.c.attempt == claim.task.attempt,
+        )
+        return bool(connection.execute(tasks.update().where(held).values(state=state, **values)).rowcount)
+
+    def _finish(self, connection: sa.Connection, claim: Claim, **values: Any) -> bool:
+        finished = {"step": tasks.c.steps, "finished_at": self.clock(), "error": None}
+        return self._update(connection, claim, TaskState.DONE, **finished, **values)
+
+    def _settle(self, connection: sa.Connection, job: Job) -> None:
+        """Brings the states of a job's tasks in line with what is done and recorded."""
+        found = schedule.settle(job, job_tasks(connection, job.id))
+        for ids, state in (
+            (found.ready, TaskState.READY),
+            (found.waiting, TaskState.WAITING),
+            (found.needless, TaskState.CANCELLED),
+        ):
+            if ids:
+                moved = tasks.c.id.in_(ids) & tasks.c.state.in_(sources(state))
+                connection.execute(tasks.update().where(moved).values(state=state))
+        if found.make_record and job.plan:
+            connection.execute(
+                tasks.insert().values(
+                    job_id=job.id,
+                    kind=Kind.RECORD,
+                    index=job.record_generation,
+                    state=TaskState.READY,
+                    artifact="",
+                    steps=job.plan.shared_steps,
+                )
+            )
+        if found.read and job.record_generation:
+            drop_record(connection, job)  # a segment made anew later has it recorded again
+
+    def _end(
+        self,
+        connection: sa.Connection,
+        job: Job,
+        status: JobStatus,
+        code: str | None = None,
+        message: str | None = None,
+    ) -> None:
+        """Ends a job: what is left of its work is cancelled, and whoever asked to be told will be."""
+        now = self.clock()
+        _change_job(
+            connection,
+            job,
+            status=status,
+            completed_at=now,
+            error_code=code,
+            error_message=message,
+            held_bytes=0,
+        )
+        left = (tasks.c.job_id == job.id) & tasks.c.state.in_(sources(TaskState.CANCELLED))
+        connection.execute(tasks.update().where(left).values(state=TaskState.CANCELLED))
+        if job.webhook:
+            connection.execute(
+                deliveries.insert().values(job_id=job.id, event=f"video.{status.value}", due_at=now)
+            )
+
+
+def lock_job(connection: sa.Connection, job_id: str) -> Job | None:
+    """A job that nobody else changes until this transaction ends; None if there is no such job."""
+    row = connection.execute(sa.select(jobs).where(jobs.c.id == job_id).with_for_update()).first()
+    return None if row is None else as_job(row)
+
+
+def as_job(row: Any, progress: int = 0) -> Job:
+    """A row of `jobs` as a value."""
+    values = {name: row._mapping[name] for name in Job.__dataclass_fields__ if name != "progress"}
+    values["status"] = JobStatus(values["status"])
+    values["plan"] = values["plan"] and JobPlan(**values["plan"])
+    return Job(**values, progress=progress)
+
+
+def job_tasks(
+    connection: sa.Connection, job_id: str, condition: sa.ColumnElement[bool] | None = None
+) -> list[Task]:
+    """A job's tasks in the order in which they were made, or those of them that meet a condition."""
+    query = sa.select(tasks).where(tasks.c.job_id == job_id).order_by(tasks.c.id)
+    rows = connection.execute(query if condition is None else query.where(condition))
+    return [Task(**{**row._mapping, "kind": Kind(row.kind), "state": TaskState(row.state)}) for row in rows]
+
+
+def drop_record(connection: sa.Connection, job: Job, **values: Any) -> Job:
+    """Gives up a job's record, whose readers can tell the next one by its generation."""
+    empty = {
+        "record_store": None,
+        "published_steps": 0,
+        "record_generation": job.record_generation + 1,
+        "recorder": None,
+        "held_bytes": 0,
+    }
+    return _change_job(connection, job, **{**empty, **values})
+
+
+def _change_job(connection: sa.Connection, job: Job, **values: Any) -> Job:
+    """Changes a locked job and returns it as it is then."""
+    if status := values.get("status"):
+        check(job.status, status)
+    connection.execute(jobs.update().where(jobs.c.id == job.id).values(values))
+    return replace(job, **{name: value for name, value in values.items() if name in Job.__dataclass_fields__})

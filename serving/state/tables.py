@@ -1,0 +1,152 @@
+"""The tables, and how they are opened: SQLite by default, PostgreSQL by its address, with the same statements.
+
+Choices made: whoever changes a job's tasks first locks the job, on PostgreSQL its row, on SQLite the file (BEGIN
+IMMEDIATE), so that what is ready is worked out from a state that nobody else is changing. SQLite runs in WAL mode, in
+which readers never wait, and syncs at every commit: what a client was told survives a power cut. SQLite's file belongs
+on a disk of the machine; processes on several machines need PostgreSQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+
+BUSY_SECONDS = 30
+"""How long a process waits for others to finish writing to SQLite."""
+
+OPENING, ADMISSION = 1, 2
+"""Names of PostgreSQL's advisory locks: making the tables; counting before admitting one more."""
+
+metadata = sa.MetaData()
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("owner", sa.String, nullable=False),
+    sa.Column("status", sa.String, nullable=False, index=True),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("started_at", sa.Double),
+    sa.Column("completed_at", sa.Double),
+    sa.Column("expires_at", sa.Double),
+    sa.Column("request", sa.JSON, nullable=False),
+    sa.Column("webhook", sa.String),
+    sa.Column("error_code", sa.String),
+    sa.Column("error_message", sa.String),
+    sa.Column("plan", sa.JSON(none_as_null=True)),
+    sa.Column("record_store", sa.String),
+    sa.Column("record_generation", sa.Integer, nullable=False, default=0),
+    sa.Column("published_steps", sa.Integer, nullable=False, default=0),
+    sa.Column("recorder", sa.Integer),  # the task that records, by id
+    sa.Column("held_bytes", sa.BigInteger, nullable=False, default=0),  # of its record, while it is needed
+    sa.Column("served_at", sa.Double, nullable=False, default=0.0),  # when a task of it was last claimed
+    sa.Index("jobs_by_owner", "owner", "created_at", "id"),
+)
+
+tasks = sa.Table(
+    "tasks",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("job_id", sa.ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("index", sa.Integer, nullable=False),
+    sa.Column("state", sa.String, nullable=False),
+    sa.Column("artifact", sa.String, nullable=False),
+    sa.Column("seed", sa.BigInteger, nullable=False, default=0),
+    sa.Column("worker", sa.String),
+    sa.Column("attempt", sa.Integer, nullable=False, default=0),
+    sa.Column("lease_until", sa.Double),
+    sa.Column("step", sa.Integer, nullable=False, default=0),
+    sa.Column("steps", sa.Integer, nullable=False, default=0),
+    sa.Column("failures", sa.Integer, nullable=False, default=0),
+    sa.Column("expiries", sa.Integer, nullable=False, default=0),
+    sa.Column("error", sa.String),
+    sa.Column("started_at", sa.Double),
+    sa.Column("finished_at", sa.Double),
+    sa.UniqueConstraint("job_id", "kind", "index"),
+    sa.Index("tasks_by_state", "state", "kind", "job_id"),
+)
+
+idempotency = sa.Table(
+    "idempotency",
+    metadata,
+    sa.Column("owner", sa.String, primary_key=True),
+    sa.Column("key", sa.String, primary_key=True),
+    sa.Column("digest", sa.String, nullable=False),
+    sa.Column("job_id", sa.ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, index=True),
+)
+
+workers = sa.Table(
+    "workers",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("role", sa.String, nullable=False),
+    sa.Column("alive_until", sa.Double, nullable=False),
+)
+
+deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("job_id", sa.ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("event", sa.String, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False, default=0),
+    sa.Column("due_at", sa.Double, nullable=False, index=True),
+)
+
+
+class Storage:
+    """An open database. One object serves all threads of a process; after a fork, open another."""
+
+    def __init__(self, url: str) -> None:
+        """Opens `url` (sqlite:///file or postgresql://..) and makes the tables that are not there."""
+        address = sa.make_url(url)
+        self._sqlite = address.get_backend_name() == "sqlite"
+        if self._sqlite and not address.database:
+            raise ValueError(f"{url} is in memory, which other processes cannot open; give sqlite:///FILE")
+        self.engine = sa.create_engine(
+            address,
+            pool_pre_ping=not self._sqlite,
+            connect_args={"timeout": BUSY_SECONDS} if self._sqlite else {},
+        )
+        if self._sqlite:
+            sa.event.listen(self.engine, "connect", _set_up_sqlite)
+            sa.event.listen(self.engine, "begin", _begin_sqlite)
+        with self.writing() as connection:
+            self.exclude(connection, OPENING)
+            metadata.create_all(connection)
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A transaction that only reads."""
+        with self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """A transaction that writes; on SQLite no other process writes meanwhile."""
+        with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
+            yield connection
+
+    def exclude(self, connection: sa.Connection, name: int) -> None:
+        """Lets no other transaction pass the same call until this one ends; SQLite's writers never overlap anyway."""
+        if not self._sqlite:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(name)))
+
+    def close(self) -> None:
+        """Closes its connections."""
+        self.engine.dispose()
+
+
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # transactions are begun below, not by the driver at the first change
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
