@@ -60,7 +60,7 @@ def motion_of(
     return place(pose(angles, frames, build), size, framing, random)
 
 
-def standing(seed: int, build: Build | None = None) -> np.ndarray:
+def standing(seed: int) -> np.ndarray:
     """One calm pose (133, 3) of height 1, soles on y = 0 around x = 0: upright, arms down, facing the camera."""
     random = _random(seed, 2)
     angles = Angles(yaw=random.normal(0, 0.12), head_yaw=random.normal(0, 0.08))
@@ -68,7 +68,7 @@ def standing(seed: int, build: Build | None = None) -> np.ndarray:
         arm.out, arm.elbow = random.uniform(0.12, 0.28), random.uniform(0.1, 0.3)
     for leg in (angles.left_leg, angles.right_leg):
         leg.out = random.uniform(0.03, 0.1)
-    return pose(angles, 1, build or Build())[0]
+    return pose(angles, 1, Build())[0]
 
 
 def place(
