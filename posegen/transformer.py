@@ -272,14 +272,14 @@ class PoseGenTransformer3DModel(ContextParallelTransformer):
         if reference_latents is None:
             raise ValueError("reference_latents are missing; encode the reference picture with the VAE")
         video_shape = tuple(hidden_states.shape[2:])
-        reference_shape = tuple(reference_latents.shape[2:])
-        rotary_emb = torch.cat(self.rope(video_shape, reference_shape, hidden_states.device), dim=1)
-
         video = self.patch_embedding(hidden_states)
         if hand_latents is not None and self.hand_patch_embedding is not None:
             video = video + self.hand_patch_embedding(hand_latents)
         video = _tokens(video)
         reference = _tokens(self.reference_patch_embedding(reference_latents))
+        self._require_parts(video, reference)
+        reference_shape = tuple(reference_latents.shape[2:])
+        rotary_emb = torch.cat(self.rope(video_shape, reference_shape, video.device), dim=1)
 
         # One more timestep, 0, for the reference tokens of the whole batch
         timestep = torch.cat([timestep, timestep.new_zeros(1)])
@@ -288,7 +288,6 @@ class PoseGenTransformer3DModel(ContextParallelTransformer):
         )
         modulation, reference_modulation = projected.unflatten(1, (6, -1)).split([len(timestep) - 1, 1])
 
-        self._require_parts(video, reference)
         with self._in_full(sharing):
             for index, block in enumerate(self.blocks):
                 arguments = (
