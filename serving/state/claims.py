@@ -170,7 +170,10 @@ class Claims(Storage):
             state = TaskState.FAILED if last else TaskState.WAITING
             check(task.state, state)
             values = {"state": state, "expiries": task.expiries + 1, "step": 0, "worker": None}
-            connection.execute(tasks.update().where(tasks.c.id == task.id).values(values))
+            if not connection.execute(
+                tasks.update().where((tasks.c.id == task.id) & overdue).values(values)
+            ).rowcount:
+                continue  # its worker spoke up
             if last:
                 message = (
                     f"{task.expiries + 1} workers fell silent at the same task ({task.kind} {task.index}); "
@@ -282,7 +285,7 @@ class Claims(Storage):
                     steps=job.plan.shared_steps,
                 )
             )
-        if found.read and job.record_generation:
+        if found.read and job.recorder is not None:
             drop_record(connection, job)  # a segment made anew later has it recorded again
 
     def _end(

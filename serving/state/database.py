@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from serving.artifacts import segment_artifacts, video_artifact
+from serving.artifacts import prepared_artifact, segment_artifacts, video_artifact
 from serving.state import schedule
 from serving.state.claims import UNFINISHED, Claims, as_job, drop_record, job_tasks, lock_job
 from serving.state.rows import (
@@ -71,7 +71,7 @@ class Database(Claims):
                     kind=Kind.PREPARE,
                     index=0,
                     state=TaskState.READY,
-                    artifact=f"{new.id}/prepared",
+                    artifact=prepared_artifact(new.id),
                 )
             )
             if idempotency_key:
@@ -257,7 +257,7 @@ class Database(Claims):
             return {(row.id, row.record_generation) for row in connection.execute(query)}
 
     def claim_delivery(self, lease: float) -> Delivery | None:
-        """A webhook call that is due; due again after `lease` seconds, unless it was delivered."""
+        """A webhook call that is due; after `lease` seconds another may make it, unless its end was told."""
         due = deliveries.c.due_at <= self.clock()
         with self.writing() as connection:
             query = sa.select(deliveries).where(due).order_by(deliveries.c.due_at).limit(1)
@@ -269,10 +269,15 @@ class Database(Claims):
             job = connection.execute(_jobs_with_progress().where(jobs.c.id == row.job_id)).one()
             return Delivery(row.id, _with_progress(job), row.event, row.attempt + 1)
 
-    def delivered(self, delivery: Delivery) -> None:
-        """The webhook call was made, or is given up."""
+    def end_delivery(self, delivery: Delivery, delivered: bool) -> None:
+        """Tells how a webhook call went. A failed one is due again after 5, 10, 20, .. seconds, then given up."""
+        this = deliveries.c.id == delivery.id
         with self.writing() as connection:
-            connection.execute(deliveries.delete().where(deliveries.c.id == delivery.id))
+            if delivered or delivery.attempt >= self.limits.deliveries:
+                connection.execute(deliveries.delete().where(this))
+            else:
+                due_at = self.clock() + 5 * 2 ** (delivery.attempt - 1)
+                connection.execute(deliveries.update().where(this).values(due_at=due_at))
 
 
 def _task_row(
