@@ -22,7 +22,7 @@ from posegen.skeleton import BODY, FACE, LEFT_HAND, RIGHT_HAND, VISIBLE, flip, s
 from posegen.video import encode
 from training.cache import Place, Tables
 
-DRAWING = 1
+DRAWING = 2
 """Counts up with every change of what a seed draws."""
 PREVIEW_HEIGHT = 240
 REAL_ACTION = "moves"

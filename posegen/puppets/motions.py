@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from posegen.puppets.body import Angles, Build, pose
+from posegen.skeleton import BODY
 
 SIZE = (64, 96)
 TURN = 2 * np.pi
@@ -87,8 +88,10 @@ def place(
         scale = random.uniform(0.95, 1.08) * height / (1.05 * framing)
         offset = random.uniform(0.04, 0.1) * height - scale * top
     slack = max(width - scale * (right - left), 0.06 * width)
-    centre = width / 2 + random.uniform(-0.4, 0.4) * slack
-    placed[..., 0] = (placed[..., 0] - (left + right) / 2) * scale + centre
+    middle = (left + right) / 2
+    if framing < FULL_BODY:  # not all has room: between what moves and the person's own middle
+        middle = (middle + np.median(placed[:, BODY, 0])) / 2
+    placed[..., 0] = (placed[..., 0] - middle) * scale + width / 2 + random.uniform(-0.4, 0.4) * slack
     placed[..., 1] = placed[..., 1] * scale + offset
     inside = ((placed[..., :2] >= 0) & (placed[..., :2] <= np.array(size) - 1)).all(axis=-1)
     placed[..., 2] *= inside
