@@ -110,10 +110,10 @@ class SubjectForeground:
                 "no cross-attention was seen before the first shared block; share later blocks"
             )
         mean = torch.stack(self._maps[:blocks]).mean(dim=0)
-        return (mean > _otsu(mean)).flatten(1)
+        return (mean > otsu_threshold(mean)).flatten(1)
 
 
-def _otsu(maps: torch.Tensor) -> torch.Tensor:
+def otsu_threshold(maps: torch.Tensor) -> torch.Tensor:
     """Otsu's threshold (IEEE Trans. SMC 9, 1979) of values 0..1 over the last dimension, kept as 1.
 
     256 bins over 0..1, whatever the values' own range, and the threshold is a bin's centre, as in the authors' code.
