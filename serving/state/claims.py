@@ -16,21 +16,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from serving.state import schedule
-from serving.state.rows import (
-    KINDS,
-    Claim,
-    Heartbeat,
-    Job,
-    JobPlan,
-    Kind,
-    Limits,
-    Role,
-    Task,
-)
+from serving.state.queries import UNFINISHED, change_job, drop_record, job_tasks, lock_job
+from serving.state.rows import KINDS, Claim, Heartbeat, Job, Kind, Limits, Role, Task
 from serving.state.tables import ADMISSION, Storage, deliveries, jobs, tasks, workers
 from serving.state.transitions import JobStatus, TaskState, check, sources
-
-UNFINISHED = (JobStatus.QUEUED, JobStatus.IN_PROGRESS)
 
 
 class Claims(Storage):
@@ -124,7 +113,7 @@ class Claims(Storage):
                 return False
             if not self._update(connection, claim):
                 return False
-            job = _change_job(connection, job, record_store=store, published_steps=steps)
+            job = change_job(connection, job, record_store=store, published_steps=steps)
             if job.recorded:
                 self._settle(connection, job)
             return True
@@ -150,7 +139,9 @@ class Claims(Storage):
         with self.writing() as connection:
             row = {"role": role, "alive_until": now + lease}
             if not connection.execute(workers.update().where(workers.c.name == worker).values(row)).rowcount:
-                connection.execute(workers.delete().where(workers.c.alive_until < now))
+                gone = sa.select(workers.c.name).where(workers.c.alive_until < now)
+                gone = gone.with_for_update(skip_locked=True)  # others may be deleting them, in another order
+                connection.execute(workers.delete().where(workers.c.name.in_(gone)))
                 connection.execute(workers.insert().values(name=worker, **row))
         self._alive[worker] = now + lease
 
@@ -234,7 +225,7 @@ class Claims(Storage):
         connection.execute(tasks.update().where(tasks.c.id == task.id).values(vars(claimed)))
         connection.execute(jobs.update().where(jobs.c.id == job.id).values(served_at=now))
         if job.status is JobStatus.QUEUED:
-            job = _change_job(connection, job, status=JobStatus.IN_PROGRESS, started_at=now)
+            job = change_job(connection, job, status=JobStatus.IN_PROGRESS, started_at=now)
         records = schedule.may_record(job, task) and not job.recorded
         if records and job.plan:
             job = drop_record(connection, job, recorder=task.id, held_bytes=job.plan.record_bytes)
@@ -298,11 +289,12 @@ class Claims(Storage):
     ) -> None:
         """Ends a job: what is left of its work is cancelled, and whoever asked to be told will be."""
         now = self.clock()
-        _change_job(
+        change_job(
             connection,
             job,
             status=status,
             completed_at=now,
+            expires_at=now + self.limits.keep_seconds,
             error_code=code,
             error_message=message,
             held_bytes=0,
@@ -313,46 +305,3 @@ class Claims(Storage):
             connection.execute(
                 deliveries.insert().values(job_id=job.id, event=f"video.{status.value}", due_at=now)
             )
-
-
-def lock_job(connection: sa.Connection, job_id: str) -> Job | None:
-    """A job that nobody else changes until this transaction ends; None if there is no such job."""
-    row = connection.execute(sa.select(jobs).where(jobs.c.id == job_id).with_for_update()).first()
-    return None if row is None else as_job(row)
-
-
-def as_job(row: Any, progress: int = 0) -> Job:
-    """A row of `jobs` as a value."""
-    values = {name: row._mapping[name] for name in Job.__dataclass_fields__ if name != "progress"}
-    values["status"] = JobStatus(values["status"])
-    values["plan"] = values["plan"] and JobPlan(**values["plan"])
-    return Job(**values, progress=progress)
-
-
-def job_tasks(
-    connection: sa.Connection, job_id: str, condition: sa.ColumnElement[bool] | None = None
-) -> list[Task]:
-    """A job's tasks in the order in which they were made, or those of them that meet a condition."""
-    query = sa.select(tasks).where(tasks.c.job_id == job_id).order_by(tasks.c.id)
-    rows = connection.execute(query if condition is None else query.where(condition))
-    return [Task(**{**row._mapping, "kind": Kind(row.kind), "state": TaskState(row.state)}) for row in rows]
-
-
-def drop_record(connection: sa.Connection, job: Job, **values: Any) -> Job:
-    """Gives up a job's record, whose readers can tell the next one by its generation."""
-    empty = {
-        "record_store": None,
-        "published_steps": 0,
-        "record_generation": job.record_generation + 1,
-        "recorder": None,
-        "held_bytes": 0,
-    }
-    return _change_job(connection, job, **{**empty, **values})
-
-
-def _change_job(connection: sa.Connection, job: Job, **values: Any) -> Job:
-    """Changes a locked job and returns it as it is then."""
-    if status := values.get("status"):
-        check(job.status, status)
-    connection.execute(jobs.update().where(jobs.c.id == job.id).values(values))
-    return replace(job, **{name: value for name, value in values.items() if name in Job.__dataclass_fields__})

@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import sqlalchemy as sa
 
 from serving.artifacts import prepared_artifact, segment_artifacts, video_artifact
 from serving.state import schedule
-from serving.state.claims import UNFINISHED, Claims, as_job, drop_record, job_tasks, lock_job
+from serving.state.claims import Claims
+from serving.state.queries import UNFINISHED, as_job, change_job, drop_record, job_tasks, lock_job
 from serving.state.rows import (
     KINDS,
     Claim,
@@ -154,9 +155,7 @@ class Database(Claims):
                 return False
             connection.execute(jobs.update().where(jobs.c.id == job.id).values(plan=asdict(plan)))
             connection.execute(tasks.insert(), rows)
-            planned = lock_job(connection, job.id)
-            assert planned is not None  # locked above
-            self._settle(connection, planned)
+            self._settle(connection, replace(job, plan=plan))
             return True
 
     def request_cancel(self, job_id: str) -> bool:
@@ -223,9 +222,8 @@ class Database(Claims):
         if plan.shares and index == plan.anchor:
             job = drop_record(connection, job)
         if job.status is JobStatus.COMPLETED:
-            check(job.status, JobStatus.IN_PROGRESS)
-            again = {"status": JobStatus.IN_PROGRESS, "completed_at": None}
-            connection.execute(jobs.update().where(jobs.c.id == job.id).values(again))
+            again = {"status": JobStatus.IN_PROGRESS, "completed_at": None, "expires_at": None}
+            job = change_job(connection, job, **again)
         self._settle(connection, job)
         return changed
 
@@ -243,9 +241,9 @@ class Database(Claims):
 
     def job_counts(self) -> dict[JobStatus, int]:
         """How many jobs there are of each status."""
-        query = sa.select(jobs.c.status, sa.func.count()).group_by(jobs.c.status)
+        query = sa.select(jobs.c.status, sa.func.count().label("number")).group_by(jobs.c.status)
         with self.reading() as connection:
-            found = {JobStatus(status): number for status, number in connection.execute(query)}
+            found = {row.status: row.number for row in connection.execute(query)}
         return {status: found.get(status, 0) for status in JobStatus}
 
     def live_records(self, store: str) -> set[tuple[str, int]]:

@@ -86,23 +86,23 @@ class NewJob:
     """A job to be queued.
 
     request: JSON values; two requests with one idempotency key must be equal, so uploads belong into it by the hash of
-    their bytes. webhook: where the job's end is told, if anywhere. expires_at: when it is deleted.
+    their bytes. webhook: where the job's end is told, if anywhere.
     """
 
     id: str
     owner: str
     request: dict[str, Any]
     webhook: str | None = None
-    expires_at: float | None = None
 
 
 @dataclass(frozen=True)
 class Job:
     """A job as it is now.
 
-    progress: 0..100, 100 for a completed one only. error_code and error_message: of a failed one. record_store: where
-    the anchor's record is; record_generation tells that record from ones that were lost; published_steps: how many
-    shared steps it holds.
+    expires_at: when it is to be deleted; None while it is unfinished. progress: 0..100, 100 for a completed one only.
+    error_code and error_message: of a failed one. record_store: where the anchor's record is; record_generation tells
+    that record from ones that were lost; published_steps: how many shared steps it holds; recorder: the task, by id,
+    that makes or made it.
     """
 
     id: str
@@ -204,7 +204,7 @@ class Limits:
     """What the database refuses.
 
     jobs: unfinished ones at once. failures, expiries: of one task, before its job fails. record_bytes: of all anchors'
-    records at once. deliveries: calls of one webhook before it is given up.
+    records at once. deliveries: calls of one webhook before it is given up. keep_seconds: for which an ended job stays.
     """
 
     jobs: int = 100
@@ -212,6 +212,7 @@ class Limits:
     expiries: int = 10
     record_bytes: int = 64 * 2**30
     deliveries: int = 8
+    keep_seconds: float = 7 * 24 * 3600.0
 
 
 class StateError(RuntimeError):

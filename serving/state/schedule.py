@@ -17,7 +17,11 @@ from serving.state.rows import Job, JobPlan, Kind, Task
 from serving.state.transitions import TaskState
 
 ROUNDS = 3
-"""Rounds of work before the end from which bases go before bridges; with 2 some makespans grow (bench-schedule)."""
+"""Rounds of work before the end from which bases go before bridges.
+
+With steps of one length 2 rounds still meet the lower bound of benchmarks/schedule.py and 1 is up to 33 % over it; the
+third is for replicas that are not equally fast.
+"""
 
 
 def depends_on(plan: JobPlan, index: int) -> tuple[int, ...]:

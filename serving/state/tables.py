@@ -10,9 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+
+from serving.state.rows import Kind, Role, StateError
+from serving.state.transitions import JobStatus, TaskState
 
 BUSY_SECONDS = 30
 """How long a process waits for others to finish writing to SQLite."""
@@ -22,12 +27,18 @@ OPENING, ADMISSION = 1, 2
 
 metadata = sa.MetaData()
 
+
+def _one_of(values: type[StrEnum]) -> sa.Enum:
+    """A column of text whose values are an enumeration's."""
+    return sa.Enum(values, values_callable=list, native_enum=False, length=16)
+
+
 jobs = sa.Table(
     "jobs",
     metadata,
     sa.Column("id", sa.String, primary_key=True),
     sa.Column("owner", sa.String, nullable=False),
-    sa.Column("status", sa.String, nullable=False, index=True),
+    sa.Column("status", _one_of(JobStatus), nullable=False, index=True),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("started_at", sa.Double),
     sa.Column("completed_at", sa.Double),
@@ -51,9 +62,9 @@ tasks = sa.Table(
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("job_id", sa.ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
-    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("kind", _one_of(Kind), nullable=False),
     sa.Column("index", sa.Integer, nullable=False),
-    sa.Column("state", sa.String, nullable=False),
+    sa.Column("state", _one_of(TaskState), nullable=False),
     sa.Column("artifact", sa.String, nullable=False),
     sa.Column("seed", sa.BigInteger, nullable=False, default=0),
     sa.Column("worker", sa.String),
@@ -83,7 +94,7 @@ workers = sa.Table(
     "workers",
     metadata,
     sa.Column("name", sa.String, primary_key=True),
-    sa.Column("role", sa.String, nullable=False),
+    sa.Column("role", _one_of(Role), nullable=False),
     sa.Column("alive_until", sa.Double, nullable=False),
 )
 
@@ -102,11 +113,14 @@ class Storage:
     """An open database. One object serves all threads of a process; after a fork, open another."""
 
     def __init__(self, url: str) -> None:
-        """Opens `url` (sqlite:///file or postgresql://..) and makes the tables that are not there."""
-        address = sa.make_url(url)
+        """Opens `url` (sqlite:///FILE or postgresql://..) and makes the tables that are not there.
+
+        Raises StateError where it cannot be opened.
+        """
+        address = _parsed(url)
         self._sqlite = address.get_backend_name() == "sqlite"
-        if self._sqlite and not address.database:
-            raise ValueError(f"{url} is in memory, which other processes cannot open; give sqlite:///FILE")
+        if self._sqlite:
+            Path(str(address.database)).parent.mkdir(parents=True, exist_ok=True)
         self.engine = sa.create_engine(
             address,
             pool_pre_ping=not self._sqlite,
@@ -115,9 +129,12 @@ class Storage:
         if self._sqlite:
             sa.event.listen(self.engine, "connect", _set_up_sqlite)
             sa.event.listen(self.engine, "begin", _begin_sqlite)
-        with self.writing() as connection:
-            self.exclude(connection, OPENING)
-            metadata.create_all(connection)
+        try:
+            with self.writing() as connection:
+                self.exclude(connection, OPENING)
+                metadata.create_all(connection)
+        except sa.exc.DBAPIError as error:
+            raise StateError(f"The database {address} cannot be opened: {error.orig}") from error
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -139,6 +156,21 @@ class Storage:
     def close(self) -> None:
         """Closes its connections."""
         self.engine.dispose()
+
+
+def _parsed(url: str) -> sa.URL:
+    """The address, if it is of a kind of database that is supported; passwords stay out of the message."""
+    try:
+        address = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        address = sa.URL.create("unknown")
+    in_memory = address.get_backend_name() == "sqlite" and address.database in (None, "", ":memory:")
+    if in_memory or address.get_backend_name() not in ("sqlite", "postgresql"):
+        raise StateError(
+            f"{address.get_backend_name()} is no database that several processes can share; give sqlite:///FILE or "
+            "postgresql://USER:PASSWORD@HOST/NAME"
+        ) from None
+    return address
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
