@@ -23,8 +23,11 @@ from ray.train import Checkpoint, CheckpointUploadMode
 from safetensors.torch import load_file, save_file
 
 from posegen.checkpoints import Adapter, read_adapter, write_adapter
+from posegen.dataset import content_id
+from training.config import TrainConfig
 from training.engine import WEIGHT, State
 from training.optimizer import STATES
+from training.stream import TrainingStream
 
 ADAPTER, AVERAGE = "adapter", "average"
 MOMENTS = STATES[:2]
@@ -33,7 +36,7 @@ OPTIMIZER_FILE, POSITION_FILE = "optimizer.safetensors", "state.json"
 
 @dataclass(frozen=True)
 class Position:
-    """Where a training stands: steps done, and the fingerprint of its stream of data."""
+    """Where a training stands: steps done, and the fingerprint of what must not change when it goes on."""
 
     step: int
     fingerprint: str
@@ -58,6 +61,21 @@ class Saved:
 
 def read_position(folder: Path) -> Position:
     return Position(**json.loads((folder / POSITION_FILE).read_text()))
+
+
+def fingerprint(config: TrainConfig, stream: TrainingStream) -> str:
+    """Of the order of the data and the shape of the adapter: a training goes on where it is the same."""
+    return content_id(stream.fingerprint, config.data.adapter, config.adapter.rank, config.adapter.alpha)
+
+
+def check_output(config: TrainConfig, stream: TrainingStream) -> None:
+    """Raise ValueError where the output folder holds another training."""
+    for path in sorted(Path(config.output).glob(f"checkpoint-*/{POSITION_FILE}")):
+        if read_position(path.parent).fingerprint != fingerprint(config, stream):
+            raise ValueError(
+                f"{config.output} holds a training on other clips, of another adapter, or with another batch size or "
+                "seed: give another output, and begin with its adapter (adapter.start) to go on from it."
+            )
 
 
 def read_state(folder: Path) -> State:

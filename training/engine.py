@@ -3,7 +3,7 @@
 Choices made: what is saved of each trained tensor is its float32 weight, two moments and running average, gathered one
 tensor at a time with DeepSpeed's own accessors, which work alike for stages 2 and 3; frozen weights are never gathered.
 DeepSpeed's bf16 mode stays off, as it would cast modules that must be float32: ZeRO keeps float32 masters of bf16
-weights without it.
+weights without it. It is imported by workers alone, as that takes seconds.
 """
 
 from __future__ import annotations
@@ -13,14 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import deepspeed
 import torch
-from deepspeed.utils import (
-    safe_get_full_fp32_param,
-    safe_get_full_optimizer_state,
-    safe_set_full_fp32_param,
-    safe_set_full_optimizer_state,
-)
 
 from training.config import TrainConfig
 from training.optimizer import STATES, AveragingAdamW
@@ -33,6 +26,8 @@ State = dict[str, dict[str, torch.Tensor]]
 
 def start_engine(model: torch.nn.Module, config: TrainConfig, passes: int) -> Any:
     """DeepSpeed's engine on the process group that is there; passes: micro-batches of a step."""
+    import deepspeed
+
     # Its CPU build compiles a C++ extension for a minute that changes no result.
     sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # type: ignore[attr-defined]
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
@@ -85,9 +80,11 @@ def gather_state(trained: Mapping[str, torch.nn.Parameter], keep: bool) -> State
 
 
 def _gathered(parameter: torch.nn.Parameter) -> Iterator[tuple[str, torch.Tensor]]:
-    yield WEIGHT, safe_get_full_fp32_param(parameter)
+    from deepspeed import utils
+
+    yield WEIGHT, utils.safe_get_full_fp32_param(parameter)
     for kind in STATES:
-        yield kind, safe_get_full_optimizer_state(parameter, kind)
+        yield kind, utils.safe_get_full_optimizer_state(parameter, kind)
 
 
 def restore_state(engine: Any, trained: Mapping[str, torch.nn.Parameter], state: State, step: int) -> None:
@@ -95,6 +92,8 @@ def restore_state(engine: Any, trained: Mapping[str, torch.nn.Parameter], state:
 
     For a bf16 model these are rounded, here the float32 masters get the exact ones.
     """
+    from deepspeed import utils
+
     optimizer, zero = _optimizer(engine), engine.optimizer
     if engine.zero_optimization_stage() == 3:
         optimizer.prepare(zero.fp32_partitioned_groups_flat)
@@ -105,6 +104,6 @@ def restore_state(engine: Any, trained: Mapping[str, torch.nn.Parameter], state:
         partition["step"] = torch.tensor(float(step))
     for name, parameter in trained.items():
         device = parameter.device
-        safe_set_full_fp32_param(parameter, state[WEIGHT][name].to(device))
+        utils.safe_set_full_fp32_param(parameter, state[WEIGHT][name].to(device))
         for kind in STATES:
-            safe_set_full_optimizer_state(parameter, state[kind][name].to(device), kind)
+            utils.safe_set_full_optimizer_state(parameter, state[kind][name].to(device), kind)

@@ -24,7 +24,7 @@ from training.model import lora_config
 EFFICIENCY = 0.4
 USABLE = 0.9
 """Of a device's memory; the rest goes to libraries and to gaps between tensors."""
-PROBE_SIZE = 2048
+PROBE_SIZE = 1024
 
 
 class EstimateError(ValueError):

@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 
 from posegen.costs import flops_per_training_step, peak_flops, tokens
-from training.checkpoint import Position, Saved, read_position, read_state, report
+from training.checkpoint import Position, Saved, fingerprint, read_position, read_state, report
 from training.config import TrainConfig
 from training.engine import WEIGHT, State, gather_state, restore_state, set_learning_rate, start_engine
 from training.log import Log, Stopwatch, progress_line
@@ -85,13 +85,7 @@ class Training:
         if checkpoint is None:
             return None
         with checkpoint.as_directory() as folder:
-            position = read_position(Path(folder))
-            if position.fingerprint != self.stream.fingerprint:
-                raise ValueError(
-                    f"{self.config.output} holds a training on other clips, or with another batch size or seed: give "
-                    "another output, or begin with its adapter (adapter.start)."
-                )
-            self.step = position.step
+            self.step = read_position(Path(folder)).step
             return read_state(Path(folder))
 
     def run(self) -> None:
@@ -105,7 +99,7 @@ class Training:
         while self.step < config.steps and not stop:
             with self.watch.timed("data"):
                 batch, examples = next(batches)
-            loss, stop = self._train(examples)
+            loss, stop = self.train_step(examples)
             self.watch.add("encode", batch.encode_seconds)
             self.losses.append(loss)
             self.step += 1
@@ -128,7 +122,7 @@ class Training:
         drawn = noise(seed, batch.keys, batch.latents.shape[1:])
         return batch, Examples.of(batch, drawn, sigmas(seed, batch.keys, self.config.noise))
 
-    def _train(self, examples: Examples) -> tuple[float, bool]:
+    def train_step(self, examples: Examples) -> tuple[float, bool]:
         """One step; the loss of the whole batch, and whether this was the last step."""
         set_learning_rate(self.engine, learning_rate(self.step, self.config.steps, self.config.optimizer))
         total = torch.zeros((), device=self.device)
@@ -194,7 +188,7 @@ class Training:
         self.saved_step = self.step
         with self.watch.timed("checkpoint"):
             state = gather_state(self.trained, keep=self.rank == 0)
-            position = Position(self.step, self.stream.fingerprint)
+            position = Position(self.step, fingerprint(self.config, self.stream))
             saved = Saved(position, state, self.lora, self.frozen) if self.rank == 0 else None
             report(saved, self.step, self._sampler())
 

@@ -26,10 +26,10 @@ from typing import Any
 
 import ray
 import yaml
-from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from training.checkpoint import AVERAGE
+from training.checkpoint import AVERAGE, check_output
 from training.config import CONFIGS, TrainConfig, changed
 from training.estimate import estimate, probe_device
 from training.loop import STOP_FILE, train_loop_per_worker
@@ -48,6 +48,7 @@ def run(config: TrainConfig) -> Path:
     print(estimate(config, probe_device(config)), flush=True)
     prepare(config.data)
     stream = TrainingStream(config.data)
+    check_output(config, stream)
     print(
         f"{stream.steps_per_epoch:,} steps show each clip once, {len(stream.left_out):,} clips left out",
         flush=True,
@@ -62,8 +63,11 @@ def trainer(config: TrainConfig) -> TorchTrainer:
     """Ray Train's trainer; it goes on from the newest checkpoint in the output folder."""
     cluster, output = config.cluster, Path(config.output)
     workers = (cluster.least_workers, cluster.workers) if cluster.least_workers else cluster.workers
-    # Without the second one each line of progress stands there twice.
-    environment = {"OMP_NUM_THREADS": str(max(1, int(cluster.cpus))), "RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}
+    environment = {
+        "OMP_NUM_THREADS": str(max(1, int(cluster.cpus))),
+        "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # or each line of progress stands there twice
+        "PYTHONWARNINGS": "ignore::FutureWarning:torch.distributed.c10d_logger",  # of DeepSpeed's calls
+    }
     if not cluster.gpus:
         environment["DS_ACCELERATOR"] = "cpu"
     return TorchTrainer(
@@ -81,6 +85,7 @@ def trainer(config: TrainConfig) -> TorchTrainer:
             checkpoint_config=CheckpointConfig(num_to_keep=config.record.keep),
             failure_config=FailureConfig(max_failures=cluster.failures),
             worker_runtime_env={"env_vars": environment},
+            logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
 
@@ -99,7 +104,6 @@ def start_ray() -> None:
     """Joins the cluster that RAY_ADDRESS names or this machine runs, else starts one for the run."""
     if not ray.is_initialized():
         ray.init(logging_level=logging.WARNING)
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
 
 
 def absolute(config: TrainConfig) -> TrainConfig:

@@ -1,0 +1,137 @@
+"""An adapter as a training exports it, loaded by the library, by diffusers and by PEFT: largest difference and size.
+
+    python benchmarks/adapters.py [--model DIR] [--adapter DIR]
+
+The output of the model in training is compared with that of a fresh model into which each of the three has loaded the
+exported folder, and with the pipelines' LoRA file for diffusers (`posegen.checkpoints.export_lora`). Without --adapter
+one with random weights is exported, as a training's checkpoint is; without --model the model is random, of the mini
+model's size.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from diffusers import WanTransformer3DModel
+from peft import PeftModel
+from safetensors.torch import load_file
+
+from posegen.checkpoints import export_lora, load_adapter
+from posegen.transformer import PoseGenTransformer3DModel
+from training.checkpoint import ADAPTER, Position, Saved
+from training.config import CONFIGS, TrainConfig
+from training.engine import WEIGHT
+from training.model import adapter_parameters, load_model
+from training.optimizer import STATES
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from tiny_training import CHANNELS, write_tiny_model
+
+NAME = "base"
+MINI = {"num_attention_heads": 4, "attention_head_dim": 64, "text_dim": 64, "ffn_dim": 1024, "num_layers": 8}
+
+
+@torch.no_grad()
+def main(model: Path | None = None, adapter: Path | None = None) -> None:
+    """Compares and prints a table, then one JSON object.
+
+    Args:
+        model: Model folder; a random one by default.
+        adapter: Adapter's folder; a random one by default.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        model = model or random_model(scratch / "model")
+        trained, folder = exported(model, adapter, scratch / "checkpoint")
+        inputs = random_inputs(trained)
+        expected = trained(**inputs).sample
+        loaded = {
+            "posegen": by_library(model, folder),
+            "PEFT": by_peft(model, folder),
+            "diffusers": by_diffusers(model, folder, scratch / "lora.safetensors"),
+        }
+        differences = {
+            who: (other(**inputs).sample - expected).abs().max().item() for who, other in loaded.items()
+        }
+        effect = (plain(model)(**inputs).sample - expected).abs().max().item()
+        size = sum(path.stat().st_size for path in folder.iterdir())
+    for who, difference in differences.items():
+        print(f"loaded by {who:10} largest difference {difference:.2e}")
+    print(f"without the adapter     {effect:.2e}")
+    print(f"the exported folder     {size / 1e6:.2f} MB")
+    found = {"largest_difference": max(differences.values()), "differences": differences}
+    print(json.dumps({**found, "adapters_effect": effect, "megabytes": size / 1e6}))
+
+
+def random_model(folder: Path) -> Path:
+    write_tiny_model(folder)
+    transformer = WanTransformer3DModel(in_channels=2 * CHANNELS + 4, out_channels=CHANNELS, **MINI)
+    transformer.register_to_config(prediction="sample")
+    transformer.save_pretrained(folder / "transformer")
+    return folder
+
+
+def exported(model: Path, adapter: Path | None, scratch: Path) -> tuple[Any, Path]:
+    """A model as it is in training, with its adapter, and the folder of that adapter."""
+    mini = CONFIGS["mini_cpu"]()
+    start = str(adapter) if adapter else None
+    config: TrainConfig = replace(
+        mini, data=replace(mini.data, model=str(model)), adapter=replace(mini.adapter, start=start)
+    )
+    trained = load_model(config, torch.device("cpu")).eval()
+    if adapter:
+        return trained, adapter
+    parameters = adapter_parameters(trained, NAME)
+    for parameter in parameters.values():
+        parameter += 0.02 * torch.randn_like(parameter)
+    tensors = {name: parameter.clone() for name, parameter in parameters.items()}
+    state = dict.fromkeys((WEIGHT, *STATES), tensors)
+    scratch.mkdir()
+    Saved(Position(0, ""), state, trained.peft_config[NAME], {}).write(scratch)
+    return trained, scratch / ADAPTER
+
+
+def plain(model: Path) -> PoseGenTransformer3DModel:
+    return PoseGenTransformer3DModel.from_pretrained(model, subfolder="transformer").eval()
+
+
+def by_library(model: Path, folder: Path) -> Any:
+    transformer = plain(model)
+    load_adapter(transformer, folder, NAME)
+    return transformer
+
+
+def by_peft(model: Path, folder: Path) -> Any:
+    return PeftModel.from_pretrained(plain(model), str(folder)).eval()
+
+
+def by_diffusers(model: Path, folder: Path, file: Path) -> Any:
+    """The LoRA part through diffusers' loader; it has no place for the embeddings, which are set by hand."""
+    export_lora(folder, file, "diffusers")
+    transformer = plain(model)
+    embeddings = file.with_name(f"{file.stem}_embeddings.safetensors")
+    transformer.load_state_dict(load_file(embeddings), strict=False)
+    transformer.load_lora_adapter(str(file.parent), weight_name=file.name, prefix="transformer")
+    return transformer
+
+
+def random_inputs(transformer: Any) -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    config = transformer.config
+    return {
+        "hidden_states": torch.randn(1, config.in_channels, 5, 12, 8),
+        "timestep": torch.tensor([500.0]),
+        "encoder_hidden_states": torch.randn(1, 32, config.text_dim),
+        "reference_latents": torch.randn(1, config.reference_channels, 1, 12, 8),
+    }
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)

@@ -1,0 +1,144 @@
+"""Trains the same adapter undisturbed, killed and resumed, on one and two workers with ZeRO-2 and ZeRO-3.
+
+    python benchmarks/resume.py [--steps 24] [--model DIR --dataset DIR]
+
+All runs must follow one loss curve; what is printed is the largest difference from the undisturbed run on one worker,
+in the training loss of any step and in the held-out losses. By default a tiny random model and ten drawn clips.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import tyro
+
+from training.config import CONFIGS, ClusterConfig, TrainConfig
+from training.log import read_log
+from training.stream import prepare
+from training.train import absolute, start_ray, trainer
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from tiny_training import tiny_config, write_tiny_dataset, write_tiny_model
+
+Stage = Literal[2, 3]
+Curve = dict[tuple[str, float], float]
+
+
+def main(steps: int = 24, model: str | None = None, dataset: str | None = None) -> None:
+    """Runs all of it and prints a table, then one JSON object.
+
+    Args:
+        steps: Of each run.
+        model: Model folder; a tiny one by default.
+        dataset: Curated tables; ten drawn clips by default.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        config = configuration(Path(scratch), steps, model, dataset)
+        start_ray()
+        prepare(config.data)
+        runs = {
+            name: run(config, Path(scratch) / name.replace(" ", "-"), *plan) for name, plan in PLANS.items()
+        }
+    expected = runs["1 worker, ZeRO-2"]
+    differences = {name: difference(curve, expected) for name, curve in runs.items()}
+    for name, value in differences.items():
+        print(f"{name:55} {value:.2e}")
+    losses = [value for (name, _), value in expected.items() if name == "loss"]
+    found = {"steps": steps, "loss_first": losses[0], "loss_last": losses[-1]}
+    print(json.dumps({**found, "largest_difference": max(differences.values()), "differences": differences}))
+
+
+def configuration(scratch: Path, steps: int, model: str | None, dataset: str | None) -> TrainConfig:
+    """The training that all runs are of: logs every step, a checkpoint every six."""
+    if not model:
+        write_tiny_model(scratch / "model")
+    if not dataset:
+        write_tiny_dataset(scratch / "dataset")
+    tiny = tiny_config(scratch, scratch, steps=steps)
+    record = replace(tiny.record, checkpoint=6, measure=6)
+    if not model or not dataset:
+        return replace(tiny, record=record)
+    mini = CONFIGS["mini_cpu"]()
+    data = replace(mini.data, model=model, dataset=dataset, held_out=4)
+    return absolute(replace(mini, data=data, steps=steps, record=record))
+
+
+Part = tuple[int, Stage, int | None]
+"""Workers, stage of ZeRO, and the step at which to stop, None for the last."""
+
+PLANS: dict[str, tuple[list[Part], int | None]] = {
+    "1 worker, ZeRO-2": ([(1, 2, None)], None),
+    "1 worker, ZeRO-3": ([(1, 3, None)], None),
+    "2 workers, ZeRO-2": ([(2, 2, None)], None),
+    "2 workers, ZeRO-3": ([(2, 3, None)], None),
+    "2 workers, ZeRO-2, one killed": ([(2, 2, None)], 9),
+    "2 workers, ZeRO-3, one killed": ([(2, 3, None)], 9),
+    "1 worker, stopped, then 2 workers, ZeRO-2": ([(1, 2, 8), (2, 2, None)], None),
+    "2 workers, stopped, then 1 worker, ZeRO-3": ([(2, 3, 8), (1, 3, None)], None),
+    "2 workers of ZeRO-2, stopped, then 2 of ZeRO-3": ([(2, 2, 8), (2, 3, None)], None),
+}
+"""Parts that a run is made of, one after another in one output folder, and the step after which a worker is killed."""
+
+
+def run(config: TrainConfig, output: Path, parts: list[Part], killed: int | None) -> Curve:
+    """One run; its curves by figure and step."""
+    for workers, stage, until in parts:
+        part = replace(
+            config,
+            output=str(output),
+            engine=replace(config.engine, zero_stage=stage),
+            cluster=ClusterConfig(workers=workers, cpus=0.5),
+        )
+        watchers = []
+        if until:
+            watchers.append(when_logged(output, until, lambda: (output / "stop").touch()))
+        if killed:
+            watchers.append(when_logged(output, killed, kill_a_worker))
+        trainer(part).fit()
+        for watcher in watchers:
+            watcher.join()
+        (output / "stop").unlink(missing_ok=True)
+    rows = read_log(output)
+    return {
+        (name, row["step"]): row[name] for row in rows for name in row if name == "loss" or "held" in name
+    }
+
+
+def when_logged(output: Path, step: int, act: Callable[[], Any]) -> threading.Thread:
+    """Does something as soon as the training has logged a step, in a thread."""
+
+    def watch() -> None:
+        while max((row["step"] for row in read_log(output)), default=0) < step:
+            time.sleep(0.02)
+        act()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+def kill_a_worker() -> None:
+    """SIGKILL for one of this run's workers."""
+    processes = psutil.Process(os.getpid()).children(recursive=True)
+    [process for process in processes if "RayTrainWorker" in " ".join(process.cmdline())][-1].kill()
+
+
+def difference(curve: Curve, expected: Curve) -> float:
+    """The largest between two runs; infinite where a step is missing."""
+    if curve.keys() != expected.keys():
+        return float("inf")
+    return max(abs(curve[point] - expected[point]) for point in expected)
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)

@@ -1,0 +1,114 @@
+"""Training on a real cluster: other workers, other stages, a kill and a resume all follow the same curve."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+from tiny_training import tiny_config, write_tiny_dataset, write_tiny_model
+
+from posegen.checkpoints import load_adapter
+from posegen.transformer import PoseGenTransformer3DModel
+from training.config import ClusterConfig, EngineConfig, TrainConfig
+from training.log import read_log
+from training.train import run, start_ray, trainer
+
+STEPS = 12
+TOLERANCE = 2e-5
+"""Of losses around 1: sums over two workers are taken in another order."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A tiny model and dataset; the module's cluster is up."""
+    path = tmp_path_factory.mktemp("training")
+    write_tiny_model(path / "model")
+    write_tiny_dataset(path / "dataset")
+    start_ray()
+    yield path
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def reference(folder: Path) -> TrainConfig:
+    """One worker, ZeRO-2, never disturbed; trained through the whole command."""
+    config = tiny_config(folder, folder / "reference", steps=STEPS)
+    assert run(config) == folder / "reference" / "adapters" / "base"
+    return config
+
+
+def on(config: TrainConfig, output: Path, workers: int, zero_stage: int, **changes: object) -> TrainConfig:
+    """The same training on other workers and with another stage."""
+    engine = EngineConfig(**{**vars(config.engine), "zero_stage": zero_stage})
+    cluster = ClusterConfig(workers=workers, cpus=0.5)
+    return replace(config, output=str(output), engine=engine, cluster=cluster, **changes)
+
+
+def curve(output: str | Path, name: str = "loss") -> dict[float, float]:
+    """A figure by step; fails where a step is written twice."""
+    rows = [(row["step"], row[name]) for row in read_log(Path(output)) if name in row]
+    assert len(rows) == len(dict(rows))
+    return dict(rows)
+
+
+def test_the_loss_falls_and_the_log_tells_all(reference: TrainConfig) -> None:
+    rows = [row for row in read_log(Path(reference.output)) if "loss" in row]
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    told = {"seconds/data", "seconds/encode", "seconds/forward", "seconds/backward", "seconds/optimiser"}
+    assert told | {"tokens_per_second", "memory_gb", "gradient_norm", "learning_rate"} <= rows[-1].keys()
+    for level in reference.noise.measured:
+        held_out = curve(reference.output, f"held_out/{level:g}")
+        assert list(held_out) == [4, 8, 12] and held_out[12] < held_out[4]
+    assert list(Path(reference.output).glob("tensorboard/events*"))
+
+
+def test_checkpoints_are_pruned_and_loaded_by_the_library(reference: TrainConfig) -> None:
+    output = Path(reference.output)
+    assert sorted(path.name for path in output.glob("checkpoint-0*")) == [
+        "checkpoint-00000008",
+        "checkpoint-00000012",
+    ]
+    for adapter in (output / "checkpoint-00000012" / "adapter", output / "adapters" / "base"):
+        transformer = PoseGenTransformer3DModel.from_pretrained(reference.data.model, subfolder="transformer")
+        load_adapter(transformer, adapter, "base")
+
+
+def kill_a_worker(output: Path, step: int) -> None:
+    """Sends SIGKILL to one of the training's workers as soon as it has logged that step."""
+    while max(curve(output), default=0) < step:
+        time.sleep(0.02)
+    workers = [
+        process
+        for process in psutil.Process(os.getpid()).children(recursive=True)
+        if "RayTrainWorker" in " ".join(process.cmdline())
+    ]
+    workers[-1].kill()
+
+
+def test_two_workers_one_killed_follow_the_curve_of_one(reference: TrainConfig, folder: Path) -> None:
+    config = on(reference, folder / "killed", workers=2, zero_stage=3)
+    killer = threading.Thread(target=kill_a_worker, args=(folder / "killed", 6))
+    killer.start()
+    result = trainer(config).fit()
+    killer.join()
+    assert result.metrics == {"step": STEPS}
+    assert curve(config.output) == pytest.approx(curve(reference.output), abs=TOLERANCE)
+    for name in ("held_out/0.2", "held_out/0.95"):
+        assert curve(config.output, name) == pytest.approx(curve(reference.output, name), rel=1e-4)
+
+
+def test_a_stopped_training_goes_on_with_other_workers_and_another_stage(
+    reference: TrainConfig, folder: Path
+) -> None:
+    first = on(reference, folder / "stopped", workers=2, zero_stage=2, minutes=0.0)
+    trainer(first).fit()
+    assert list(curve(first.output)) == [1]
+    trainer(on(reference, folder / "stopped", workers=1, zero_stage=3)).fit()
+    assert curve(first.output) == pytest.approx(curve(reference.output), abs=TOLERANCE)
