@@ -27,6 +27,7 @@ from posegen.dataset import table
 SPANS = pa.schema(
     [
         pa.field("clip_id", pa.string(), nullable=False),
+        pa.field("version", pa.string(), nullable=False),  # of the clip, when it was encoded
         pa.field("error_type", pa.string()),  # null: the clip can be trained on
         pa.field("error_message", pa.string()),
         pa.field("start", pa.int32()),  # first frame of the span, counted at the model's rate

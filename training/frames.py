@@ -31,6 +31,8 @@ def opened(media: Mapping[str, Any]) -> Iterator[VideoInfo]:
 
 def read_clip(info: VideoInfo, media: Mapping[str, Any], frames: np.ndarray, bucket: Bucket) -> np.ndarray:
     """The clip's frames of these numbers, in any order, as (n, H, W, 3) uint8 of the bucket's size, cut to fill it."""
+    if media["media_start"] >= info.duration:
+        raise ClipError(f"its video ends at {info.duration:.3f} s, before the clip begins")
     stop = min(media["media_start"] + media["seconds"], info.duration)
     shown = sample_indices(info, media["media_start"], stop, media["rate"])
     if frames.max() >= len(shown):

@@ -35,7 +35,7 @@ class Order:
         self._clips = {bucket: tuple(sorted(ids)) for bucket, ids in sorted(clips.items()) if ids}
         if not self._clips:
             raise ValueError(
-                "There is no clip to train on; widen the scores, sizes or frames that are asked for."
+                "There is no clip to train on: add clips, widen scores and frames, or hold fewer out."
             )
         self._batch_size, self._seed = batch_size, seed
         self._batches = {b: max(1, round(len(ids) / batch_size)) for b, ids in self._clips.items()}

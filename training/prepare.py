@@ -7,6 +7,7 @@ or in this process where the settings ask for no encoders. What is already there
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -35,16 +36,16 @@ def prepare(config: DataConfig, tell: Callable[[str], object] = print) -> None:
     _run(config, SpanEncoder, parts, "media files", tell)
     without = set(missing) - {clip.clip_id for part in parts for clip in part["clips"]}
     if without:
-        rows = [failed_clip(clip_id, ClipError("it has no row in media/")) for clip_id in sorted(without)]
+        rows = [failed_clip(clips[id_], ClipError("it has no row in media/")) for id_ in sorted(without)]
         name = f"{latents_folder(config)}/part-{content_id(*sorted(without))}.parquet"
         Tables(config.cache_folder).write(name, rows, SPANS)
     _run(config, TextEncoder, list(_caption_parts(config, clips)), "files of captions", tell)
 
 
 def _missing(config: DataConfig, clips: Mapping[str, Clip]) -> dict[str, Clip]:
-    rows = Tables(config.cache_folder).scan(latents_folder(config), ["clip_id"])
-    there = {row["clip_id"] for _, row in rows}
-    return {clip_id: clip for clip_id, clip in clips.items() if clip_id not in there}
+    rows = Tables(config.cache_folder).scan(latents_folder(config), ["clip_id", "version"])
+    there = {(row["clip_id"], row["version"]) for _, row in rows}
+    return {clip_id: clip for clip_id, clip in clips.items() if (clip_id, clip.version) not in there}
 
 
 def _media_parts(config: DataConfig, clips: Mapping[str, Clip]) -> Iterator[Unit]:
@@ -85,6 +86,9 @@ def _with_ray(config: DataConfig, encoder: type, units: list[Unit]) -> Iterable[
         return []
     import ray.data
 
+    # `tell` says how far it is; Ray's own reports would drown it.
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     worker: Any = _Worker
     return (
         ray.data.from_items([{"unit": unit} for unit in units], override_num_blocks=len(units))

@@ -13,18 +13,31 @@ from typing import Any
 
 import numpy as np
 
-from posegen.dataset import KEPT
+from posegen.dataset import KEPT, content_id
 from training.cache import Place, Tables
 from training.data import Bucket, DataConfig
 
-LIGHT = ("clip_id", "status", "video_id", "caption", "rate", "width", "height", "keypoints_shape")
+LIGHT = (
+    "clip_id",
+    "status",
+    "video_id",
+    "caption",
+    "rate",
+    "width",
+    "height",
+    "keypoints_shape",
+    "scored_by",
+)
 ROUNDING = 1e-6
 """Of frame counts and rates, which are no exact numbers: 12 of 24 a second is every second frame."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip to train on. size: (width, height) in pixels of its keypoints; length: its keypoint frames."""
+    """A clip to train on. size: (width, height) in pixels of its keypoints; length: its keypoint frames.
+
+    version: tells its poses from those of another estimator; rows encoded of another version do not count.
+    """
 
     clip_id: str
     video_id: str
@@ -34,6 +47,7 @@ class Clip:
     length: int
     bucket: Bucket
     place: Place
+    version: str
 
     def frames(self, rate: float) -> np.ndarray:
         """The clip's frames (N,), by number, that are on screen at `rate` frames a second."""
@@ -100,4 +114,7 @@ def _clip(row: Mapping[str, Any], place: Place, config: DataConfig) -> Clip:
         length=length,
         bucket=Bucket(width, height, max(frames for frames in config.frames if frames <= available)),
         place=place,
+        version=content_id(
+            *(row[name] for name in ("scored_by", "rate", "width", "height", "keypoints_shape"))
+        ),
     )

@@ -62,25 +62,32 @@ class SpanEncoder:
                 if media["clip_id"] not in wanted:
                     continue
                 try:
-                    rows += self._spans(wanted[media["clip_id"]], keypoints[media["clip_id"]], media, place)
+                    poses = self._poses(wanted[media["clip_id"]], keypoints[media["clip_id"]])
+                    rows += self._spans(wanted[media["clip_id"]], poses, media, place)
                 except (VideoError, ClipError) as error:
-                    rows.append(failed_clip(media["clip_id"], error))
+                    rows.append(failed_clip(wanted[media["clip_id"]], error))
                     failed += 1
         name = content_id(unit["file"], *wanted)
         self.target.write(f"{self.folder}/part-{name}.parquet", rows, SPANS)
         return {"ready": len(wanted) - failed, "failed": failed}
 
-    def _keypoints(self, clips: Sequence[Clip]) -> dict[str, np.ndarray]:
+    def _keypoints(self, clips: Sequence[Clip]) -> dict[str, dict[str, Any]]:
+        """The rows that hold the clips' keypoints, and those of their neighbours."""
         columns = ("clip_id", "keypoints", "keypoints_shape")
         groups = {clip.place for clip in clips}
-        rows = [row for place in sorted(groups) for row in self.source.group(place, columns)]
-        return {row["clip_id"]: unpack_keypoints(row) for row in rows if row["keypoints"] is not None}
+        return {row["clip_id"]: row for place in sorted(groups) for row in self.source.group(place, columns)}
+
+    def _poses(self, clip: Clip, row: Mapping[str, Any]) -> np.ndarray:
+        """The clip's poses (N, 133, 3) at the model's rate, in pixels of the bucket's size."""
+        if len(row["keypoints"] or b"") != 4 * clip.length * 133 * 3:
+            raise ClipError(f"its keypoints are not of the shape ({clip.length}, 133, 3)")
+        keypoints = unpack_keypoints(row)[clip.frames(self.config.rate)]
+        return fit(clip.size, clip.bucket[:2]).keypoints(keypoints)
 
     def _spans(
-        self, clip: Clip, keypoints: np.ndarray, media: Mapping[str, Any], place: Place
+        self, clip: Clip, poses: np.ndarray, media: Mapping[str, Any], place: Place
     ) -> list[dict[str, Any]]:
         bucket, frames = clip.bucket, clip.frames(self.config.rate)
-        poses = fit(clip.size, bucket[:2]).keypoints(keypoints[frames])
         seen = (poses[:, BODY, 2] >= VISIBLE).sum(axis=1) >= SEEN_JOINTS
         rows = []
         with opened(media) as info:
@@ -93,6 +100,7 @@ class SpanEncoder:
                 rows.append(
                     {
                         "clip_id": clip.clip_id,
+                        "version": clip.version,
                         "start": start,
                         "references": references.tolist(),
                         "media_file": place.file,
@@ -114,9 +122,10 @@ class SpanEncoder:
         return columns
 
 
-def failed_clip(clip_id: str, error: Exception) -> dict[str, Any]:
+def failed_clip(clip: Clip, error: Exception) -> dict[str, Any]:
     """The row of a clip that cannot be trained on."""
-    return {"clip_id": clip_id, "error_type": type(error).__name__, "error_message": str(error)}
+    failure = {"error_type": type(error).__name__, "error_message": str(error)}
+    return {"clip_id": clip.clip_id, "version": clip.version, **failure}
 
 
 def span_starts(length: int, frames: int, most: int) -> list[int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import count, islice
+from itertools import count, cycle, islice
 from typing import Any
 
 import cv2
@@ -28,7 +28,16 @@ from training.spans import latents_folder, text_folder
 
 __all__ = ["Batch", "DataConfig", "TrainingStream", "prepare"]
 
-INDEX = ("clip_id", "error_type", "error_message", "start", "references", "media_file", "media_group")
+INDEX = (
+    "clip_id",
+    "version",
+    "error_type",
+    "error_message",
+    "start",
+    "references",
+    "media_file",
+    "media_group",
+)
 Span = tuple[Place, dict[str, Any]]  # where its row is, and the row's columns INDEX
 
 WAIT_S = 300.0
@@ -75,21 +84,21 @@ class TrainingStream:
         parts = [
             held[first : first + size] for held in buckets.values() for first in range(0, len(held), size)
         ]
-        return (
-            list(_encoded(self.config, parts, min(self.config.encode_workers, len(parts)))) if parts else []
-        )
+        return list(_encoded(self.config, parts, min(self.config.encode_workers, 1))) if parts else []
 
     def _read_index(self) -> None:
         """Finds where the spans and texts of the selected clips are."""
         cache = Tables(self.config.cache_folder)
-        spans: dict[
-            str, dict[int, Span]
-        ] = {}  # by start: two runs that prepare at once may both write a clip
+        # By start, as two runs that prepare at once may both write a clip.
+        spans: dict[str, dict[int, Span]] = {}
         for place, row in cache.scan(latents_folder(self.config), INDEX):
-            if row["error_type"] and row["clip_id"] in self._clips:
-                self.left_out[row["clip_id"]] = row["error_message"]
-            elif row["clip_id"] in self._clips:
-                spans.setdefault(row["clip_id"], {}).setdefault(row["start"], (place, row))
+            clip = self._clips.get(row["clip_id"])
+            if clip is None or clip.version != row["version"]:
+                continue
+            if row["error_type"]:
+                self.left_out[clip.clip_id] = row["error_message"]
+            else:
+                spans.setdefault(clip.clip_id, {}).setdefault(row["start"], (place, row))
         self._spans = {
             clip_id: [found[start] for start in sorted(found)] for clip_id, found in sorted(spans.items())
         }
@@ -173,7 +182,8 @@ def _encoded(config: DataConfig, requests: Iterable[list[Request]], encoders: in
 
 
 def _encoded_ahead(config: DataConfig, requests: Iterable[list[Request]], encoders: int) -> Iterator[Batch]:
-    """As `_encoded`, with `config.prefetch` batches under way; the actors end with the iterator."""
+    """As `_encoded`, with `config.prefetch` batches under way; Ray ends the actors when nobody holds
+    the iterator any more."""
     import ray
 
     # Whatever kills an actor, Ray starts it again; a batch that kills it again and again is an error.
@@ -181,27 +191,20 @@ def _encoded_ahead(config: DataConfig, requests: Iterable[list[Request]], encode
         num_cpus=config.encode_cpus, num_gpus=config.encode_gpus, max_restarts=-1, max_task_retries=3
     )
     pool = [actor.remote(config) for _ in range(encoders)]
-    try:
-        if not ray.wait([encoder.started.remote() for encoder in pool], timeout=WAIT_S)[0]:
-            raise RuntimeError(
-                f"No encoder could be started in {WAIT_S:.0f} s: the cluster has no {config.encode_cpus:g} CPUs and "
-                f"{config.encode_gpus:g} GPUs to spare. Give it more, or set encode_workers to 0."
-            )
-        work = (encoder.encode.remote(part) for encoder, part in zip(_in_turn(pool), requests, strict=False))
-        ahead = deque(islice(work, config.prefetch))
-        for following in work:
-            yield ray.get(ahead.popleft())
-            ahead.append(following)
-        while ahead:
-            yield ray.get(ahead.popleft())
-    finally:
-        for encoder in pool:
-            ray.kill(encoder)
-
-
-def _in_turn(pool: list[Any]) -> Iterator[Any]:
-    while True:
-        yield from pool
+    started = [encoder.started.remote() for encoder in pool]
+    if ray.wait(started, num_returns=encoders, timeout=WAIT_S)[1]:
+        raise RuntimeError(
+            f"{encoders} encoders could not all be started in {WAIT_S:.0f} s: the cluster has no "
+            f"{config.encode_cpus:g} CPUs and {config.encode_gpus:g} GPUs to spare for each. Give it more, ask for "
+            "fewer encode_workers, or for 0 to encode in the training's own processes."
+        )
+    work = (encoder.encode.remote(part) for part, encoder in zip(requests, cycle(pool), strict=False))
+    ahead = deque(islice(work, config.prefetch))
+    for following in work:
+        yield ray.get(ahead.popleft())
+        ahead.append(following)
+    while ahead:
+        yield ray.get(ahead.popleft())
 
 
 class _Encoder:
