@@ -90,9 +90,11 @@ def exported(model: Path, adapter: Path | None, scratch: Path) -> tuple[Any, Pat
         return trained, adapter
     parameters = adapter_parameters(trained, NAME)
     for parameter in parameters.values():
-        parameter += 0.02 * torch.randn_like(parameter)
-    tensors = {name: parameter.clone() for name, parameter in parameters.items()}
-    state = dict.fromkeys((WEIGHT, *STATES), tensors)
+        parameter.add_(torch.randn_like(parameter), alpha=0.02)
+    state = {
+        kind: {name: parameter.clone() for name, parameter in parameters.items()}
+        for kind in (WEIGHT, *STATES)
+    }
     scratch.mkdir()
     Saved(Position(0, ""), state, trained.peft_config[NAME], {}).write(scratch)
     return trained, scratch / ADAPTER

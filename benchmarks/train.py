@@ -30,7 +30,7 @@ from training.loop import Training
 from training.model import load_model
 from training.objective import Examples, velocity_losses
 from training.stream import prepare
-from training.train import start_ray, trainer
+from training.train import absolute, start_ray, trainer
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from tiny_training import CHANNELS, FRAMES, SIZE, write_tiny_dataset, write_tiny_model
@@ -52,13 +52,10 @@ def main(
     """
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        config = configuration(scratch, batch_size, zero_stage, model)
+        config = absolute(configuration(scratch, batch_size, zero_stage, model))
         start_ray()
         prepare(config.data)
-        job = trainer(config)
-        job.train_loop_per_worker = measure  # the same cluster, workers and process group as a training
-        job.train_loop_config = {"config": config, "steps": steps}
-        job.fit()
+        trainer(config, measure, steps=steps).fit()
         found = json.loads((scratch / RESULT).read_text())
     for name in ("wall", "cpu"):
         ours, loop = found[f"ours_{name}_seconds"], found[f"loop_{name}_seconds"]
@@ -153,11 +150,20 @@ def random_examples(config: TrainConfig, model: Any, seed: int) -> Examples:
     random = torch.Generator().manual_seed(seed)
     count, channels = config.data.batch_size, model.out_channels
     latents, reference = (channels, *LATENTS), (channels, 1, *LATENTS[1:])
-    shapes = latents, reference, (channels + 4, *LATENTS)
-    parts = [torch.randn(count, *shape, generator=random) for shape in shapes]
-    text = torch.randn(count, 32, model.text_dim, generator=random)
-    noise = torch.randn(count, *latents, generator=random)
-    return Examples(*parts, None, text, None, noise, torch.rand(count, generator=random))
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(count, *shape, generator=random)
+
+    return Examples(
+        latents=normal(*latents),
+        reference_latents=normal(*reference),
+        pose_latents=normal(channels + 4, *LATENTS),
+        hand_latents=None,
+        text=normal(32, model.text_dim),
+        image=None,
+        noise=normal(*latents),
+        sigmas=torch.rand(count, generator=random),
+    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import psutil
 import pytest
@@ -16,7 +17,7 @@ from tiny_training import tiny_config, write_tiny_dataset, write_tiny_model
 
 from posegen.checkpoints import load_adapter
 from posegen.transformer import PoseGenTransformer3DModel
-from training.config import ClusterConfig, EngineConfig, TrainConfig
+from training.config import ClusterConfig, TrainConfig
 from training.log import read_log
 from training.train import run, start_ray, trainer
 
@@ -44,11 +45,14 @@ def reference(folder: Path) -> TrainConfig:
     return config
 
 
-def on(config: TrainConfig, output: Path, workers: int, zero_stage: int, **changes: object) -> TrainConfig:
+def on(config: TrainConfig, output: Path, workers: int, zero_stage: Literal[2, 3]) -> TrainConfig:
     """The same training on other workers and with another stage."""
-    engine = EngineConfig(**{**vars(config.engine), "zero_stage": zero_stage})
-    cluster = ClusterConfig(workers=workers, cpus=0.5)
-    return replace(config, output=str(output), engine=engine, cluster=cluster, **changes)
+    return replace(
+        config,
+        output=str(output),
+        engine=replace(config.engine, zero_stage=zero_stage),
+        cluster=ClusterConfig(workers=workers, cpus=0.5),
+    )
 
 
 def curve(output: str | Path, name: str = "loss") -> dict[float, float]:
@@ -107,7 +111,7 @@ def test_two_workers_one_killed_follow_the_curve_of_one(reference: TrainConfig, 
 def test_a_stopped_training_goes_on_with_other_workers_and_another_stage(
     reference: TrainConfig, folder: Path
 ) -> None:
-    first = on(reference, folder / "stopped", workers=2, zero_stage=2, minutes=0.0)
+    first = replace(on(reference, folder / "stopped", workers=2, zero_stage=2), minutes=0.0)
     trainer(first).fit()
     assert list(curve(first.output)) == [1]
     trainer(on(reference, folder / "stopped", workers=1, zero_stage=3)).fit()

@@ -181,8 +181,9 @@ def mini_cpu() -> TrainConfig:
 def wan14b_480p(zero_stage: Literal[2, 3] = 2) -> TrainConfig:
     """Wan2.1-I2V-14B at 832x480, 81 frames.
 
-    ZeRO-2: sized for 8 GPUs of 80 GB with the whole model (33 GB in bf16) on each. ZeRO-3: for 8 GPUs of 48 GB.
-    One more GPU encodes ahead of the step and one makes the samples.
+    ZeRO-2: sized for 8 GPUs of 80 GB, each with the whole model, 49 GB by the estimate (`training.estimate`).
+    ZeRO-3: sized for 8 GPUs of 48 GB, 24 GB on each while at least 4 are there. One more GPU encodes ahead of the step
+    and one makes the samples.
     """
     return _wan14b("Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", ((832, 480), (480, 832)), zero_stage, shift=3.0)
 
@@ -190,8 +191,9 @@ def wan14b_480p(zero_stage: Literal[2, 3] = 2) -> TrainConfig:
 def wan14b_720p(zero_stage: Literal[2, 3] = 2) -> TrainConfig:
     """Wan2.1-I2V-14B at 1280x720, 81 frames.
 
-    ZeRO-2: sized for 8 GPUs of 80 GB with the whole model (33 GB in bf16) on each, checkpointed inputs on the host.
-    ZeRO-3: the same with room for a rank of 256. One more GPU encodes ahead of the step and one makes the samples.
+    ZeRO-2: sized for 8 GPUs of 80 GB, each with the whole model, 67 GB by the estimate (`training.estimate`).
+    ZeRO-3: sized for the same GPUs, 42 GB on each while at least 4 are there. One more GPU encodes ahead of the step
+    and one makes the samples.
     """
     return _wan14b("Wan-AI/Wan2.1-I2V-14B-720P-Diffusers", ((1280, 720), (720, 1280)), zero_stage, shift=5.0)
 

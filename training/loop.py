@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -61,10 +61,10 @@ class Training:
 
     def _start_model(self) -> None:
         transformer = load_model(self.config, self.device)
-        name = self.config.data.adapter
+        adapter = self.config.data.adapter
         self.prediction, self.dtype = transformer.config.prediction, transformer.patch_embedding.weight.dtype
-        self.model_config, self.lora = transformer.config, transformer.peft_config[name]
-        parameters = adapter_parameters(transformer, name)
+        self.model_config, self.lora = transformer.config, transformer.peft_config[adapter]
+        parameters = adapter_parameters(transformer, adapter)
         self.trained = {name: part for name, part in parameters.items() if part.requires_grad}
         self.frozen = {
             name: part.detach().float().cpu().clone()
@@ -136,8 +136,8 @@ class Training:
                 self.engine.step()
             total += loss.detach()
         ends = self.rank == 0 and (self._time_is_over() or (self.output / STOP_FILE).exists())
-        loss, stop = self._summed(total.item(), float(ends))
-        return loss, stop > 0
+        loss_of_all, stop = self._summed(total.item(), float(ends))
+        return loss_of_all, stop > 0
 
     def _time_is_over(self) -> bool:
         return time.monotonic() - self.started > 60 * self.config.minutes
@@ -234,7 +234,7 @@ class Training:
         return row
 
 
-def ahead(items: Iterator[Any]) -> Iterator[Any]:
+def ahead(items: Iterator[Any]) -> Generator[Any, None, None]:
     """The same items, each made by a thread while the one before is used."""
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(next, items)

@@ -34,7 +34,8 @@ class Examples:
     @classmethod
     def of(cls, batch: Batch, noise: torch.Tensor, sigmas: torch.Tensor) -> Examples:
         names = [field.name for field in fields(cls)][:-2]
-        return cls(**{name: getattr(batch, name) for name in names}, noise=noise, sigmas=sigmas)
+        tensors: dict[str, Any] = {name: getattr(batch, name) for name in names}
+        return cls(**tensors, noise=noise, sigmas=sigmas)
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -46,8 +47,11 @@ class Examples:
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Examples:
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Examples(**{name: None if part is None else change(part) for name, part in tensors.items()})
+        tensors: dict[str, Any] = {}
+        for field in fields(self):
+            tensor = getattr(self, field.name)
+            tensors[field.name] = None if tensor is None else change(tensor)
+        return Examples(**tensors)
 
 
 def velocity_losses(network: Any, prediction: str, dtype: torch.dtype, examples: Examples) -> torch.Tensor:

@@ -20,7 +20,7 @@ import logging
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,14 @@ def run(config: TrainConfig) -> Path:
     return export(trainer(config).fit(), config)
 
 
-def trainer(config: TrainConfig) -> TorchTrainer:
-    """Ray Train's trainer; it goes on from the newest checkpoint in the output folder."""
+def trainer(
+    config: TrainConfig, loop: Callable[[dict[str, Any]], None] = train_loop_per_worker, **settings: Any
+) -> TorchTrainer:
+    """Ray Train's trainer; it goes on from the newest checkpoint in the output folder.
+
+    loop: what each worker runs, with `settings` beside the configuration.
+    """
     cluster, output = config.cluster, Path(config.output)
-    workers = (cluster.least_workers, cluster.workers) if cluster.least_workers else cluster.workers
     environment = {
         "OMP_NUM_THREADS": str(max(1, int(cluster.cpus))),
         "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # or each line of progress stands there twice
@@ -70,23 +74,25 @@ def trainer(config: TrainConfig) -> TorchTrainer:
     }
     if not cluster.gpus:
         environment["DS_ACCELERATOR"] = "cpu"
+    scaling: dict[str, Any] = {
+        "num_workers": (cluster.least_workers, cluster.workers) if cluster.least_workers else cluster.workers,
+        "use_gpu": cluster.gpus > 0,
+        "resources_per_worker": {"CPU": cluster.cpus, "GPU": cluster.gpus},
+    }
+    run: dict[str, Any] = {
+        "name": output.name,
+        "storage_path": str(output.parent),
+        "checkpoint_config": CheckpointConfig(num_to_keep=config.record.keep),
+        "failure_config": FailureConfig(max_failures=cluster.failures),
+        "worker_runtime_env": {"env_vars": environment},
+        "logging_config": LoggingConfig(log_level="WARNING"),
+    }
     return TorchTrainer(
-        train_loop_per_worker,
-        train_loop_config={"config": config},
+        loop,
+        train_loop_config={"config": config, **settings},
         torch_config=TorchConfig(backend="nccl" if cluster.gpus else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=workers,
-            use_gpu=cluster.gpus > 0,
-            resources_per_worker={"CPU": cluster.cpus, "GPU": cluster.gpus},
-        ),
-        run_config=RunConfig(
-            name=output.name,
-            storage_path=str(output.parent),
-            checkpoint_config=CheckpointConfig(num_to_keep=config.record.keep),
-            failure_config=FailureConfig(max_failures=cluster.failures),
-            worker_runtime_env={"env_vars": environment},
-            logging_config=LoggingConfig(log_level="WARNING"),
-        ),
+        scaling_config=ScalingConfig(**scaling),
+        run_config=RunConfig(**run),
     )
 
 
@@ -108,17 +114,15 @@ def start_ray() -> None:
 
 def absolute(config: TrainConfig) -> TrainConfig:
     """Local paths made absolute, as workers may run in another directory than the driver."""
-    data = config.data
-    places = {name: _absolute(value) for name in ("dataset", "cache") if (value := getattr(data, name))}
-    if Path(data.model).is_dir():
-        places["model"] = _absolute(data.model)
-    start = config.adapter.start and _absolute(config.adapter.start)
-    return dataclasses.replace(
-        config,
-        data=dataclasses.replace(data, **places),
-        adapter=dataclasses.replace(config.adapter, start=start),
-        output=_absolute(config.output),
+    data, adapter = config.data, config.adapter
+    data = dataclasses.replace(
+        data,
+        dataset=_absolute(data.dataset),
+        cache=data.cache and _absolute(data.cache),
+        model=_absolute(data.model) if Path(data.model).is_dir() else data.model,
     )
+    adapter = dataclasses.replace(adapter, start=adapter.start and _absolute(adapter.start))
+    return dataclasses.replace(config, data=data, adapter=adapter, output=_absolute(config.output))
 
 
 def _absolute(uri: str) -> str:
