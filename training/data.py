@@ -78,7 +78,7 @@ class DataConfig:
     """Ray actors that encode, over all training workers, at least one for each; 0 encodes in the caller's process."""
     encode_cpus: float = 1.0
     encode_gpus: float = 0.0
-    """What each of them takes."""
+    """What each of them takes while there is a training; before it, encoders on GPUs take whole ones."""
     prefetch: int = 4
     """Steps that are encoded ahead."""
     held_out: int = 0

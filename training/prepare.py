@@ -2,14 +2,18 @@
 
 Choices made: this is where it is decided, once for all workers, whether a clip can be trained on; one that cannot gets
 a row that says why, and the training never meets it. The work is cut into files of `media/` and is done by Ray Data,
-or in this process where the settings ask for no encoders. What is already there is not done again.
+or in this process where the settings ask for no encoders. Nothing trains yet, so encoders that compute on a GPU take a
+whole one each, and all that are free. What is already there is not done again.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
+
+import cv2
 
 from posegen.dataset import content_id
 from training.cache import SPANS, Tables
@@ -70,10 +74,11 @@ def _run(
     config: DataConfig, encoder: type, units: list[Unit], what: str, tell: Callable[[str], object]
 ) -> None:
     results = _with_ray(config, encoder, units) if config.encode_workers else _here(config, encoder, units)
-    failed = 0
+    failed, start = 0, time.monotonic()
     for done, counts in enumerate(results, 1):
         failed += counts["failed"]
-        tell(f"encoded {done}/{len(units)} {what}, {failed} clips cannot be used")
+        left = (time.monotonic() - start) / done * (len(units) - done) / 60
+        tell(f"encoded {done:,}/{len(units):,} {what}, {left:.1f} min left, {failed:,} clips cannot be used")
 
 
 def _here(config: DataConfig, encoder: type, units: list[Unit]) -> Iterator[dict[str, int]]:
@@ -84,20 +89,24 @@ def _here(config: DataConfig, encoder: type, units: list[Unit]) -> Iterator[dict
 def _with_ray(config: DataConfig, encoder: type, units: list[Unit]) -> Iterable[dict[str, int]]:
     if not units:
         return []
+    import ray
     import ray.data
 
     # `tell` says how far it is; Ray's own reports would drown it.
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     worker: Any = _Worker
+    gpus = int(ray.cluster_resources().get("GPU", 0)) if config.encode_gpus else 0
     return (
         ray.data.from_items([{"unit": unit} for unit in units], override_num_blocks=len(units))
         .map(
             worker,
             fn_constructor_args=(encoder, config),
-            compute=ray.data.ActorPoolStrategy(size=min(config.encode_workers, len(units))),
+            compute=ray.data.ActorPoolStrategy(
+                min_size=1, max_size=min(gpus or config.encode_workers, len(units))
+            ),
             num_cpus=config.encode_cpus,
-            num_gpus=config.encode_gpus,
+            num_gpus=float(config.encode_gpus > 0),
         )
         .iter_rows()
     )
@@ -105,6 +114,7 @@ def _with_ray(config: DataConfig, encoder: type, units: list[Unit]) -> Iterable[
 
 class _Worker:
     def __init__(self, encoder: type, config: DataConfig) -> None:
+        cv2.setNumThreads(1)  # one process a core: more threads only take turns
         self.encode = encoder(config)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, int]:
