@@ -1,22 +1,112 @@
-"""The server's settings."""
+"""The server's settings: defaults, then a YAML file, then the environment, then arguments; later ones win.
+
+Choices made: one dataclass, read from any mapping, so the arguments of `serve run`, the `args` of `serve deploy` and a
+file of one's own say the same things by the same names. A setting NAME of the first level may be given as the variable
+POSEGEN_NAME, its value as YAML; POSEGEN_CONFIG names the file.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
+import yaml
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import make_url
+
+from serving.api.settings import ApiSettings
 from serving.state.rows import Limits
+
+BUNDLED = str(Path(__file__).parent.parent / "posegen" / "mini" / "model")
+PREFIX = "POSEGEN_"
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be: which and why."""
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """How many copies of a deployment: between `least` and `most` by the length of its queue; and what each is given.
+
+    cpus: of a machine, shares allowed. gpus: likewise.
+    """
+
+    least: int = 1
+    most: int = 1
+    cpus: float = 1
+    gpus: float = 0
 
 
 @dataclass(frozen=True)
 class ServingConfig:
     """How a server is set up.
 
-    database: SQLite file (sqlite:///FILE) or PostgreSQL server (postgresql://USER:PASSWORD@HOST/NAME). artifacts:
-    folder or bucket (s3://.., gs://..) of results, seen by all machines. lease: seconds after which a silent worker's
-    task goes to another. limits: see `serving.state.rows.Limits`.
+    database: SQLite file (sqlite:///FILE) or PostgreSQL server (postgresql+psycopg://USER:PASSWORD@HOST/NAME).
+    artifacts: folder or bucket (s3://.., gs://..) of uploads and results, seen by all machines. model: folder or
+    repository of the Hugging Face hub; the bundled mini model by default. device: of the generators, of torch's names.
+    dtype: what they compute in. lease: seconds after which a silent worker's task goes to another; longer than a
+    denoising step and than encoding a job. poll: seconds between a worker's looks for tasks. drain: seconds that a
+    stopping worker has to hand back its task. prepare_seconds, prepare_bytes: of the process that reads uploads.
+    api: of the endpoint; its model is filled in from the model's folder. The rest: copies of each deployment.
     """
 
     database: str = "sqlite:///serving.db"
     artifacts: str = "serving_artifacts"
+    model: str = BUNDLED
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     lease: float = 60.0
+    poll: float = 0.5
+    drain: float = 60.0
+    prepare_seconds: int = 3600
+    prepare_bytes: int = 8 * 2**30
     limits: Limits = field(default_factory=Limits)
+    api: ApiSettings = field(default_factory=ApiSettings)
+    ingress: Replicas = Replicas(cpus=0.1)
+    generators: Replicas = Replicas()
+    preparers: Replicas = Replicas(cpus=0.5)
+    stitchers: Replicas = Replicas(cpus=0.4)
+
+
+def load_config(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> ServingConfig:
+    """The settings, of arguments by name and environment variables; raises ConfigError in a sentence."""
+    names = [setting.name for setting in dataclasses.fields(ServingConfig)]
+    given: dict[str, Any] = {}
+    if file := environment.get(f"{PREFIX}CONFIG"):
+        given |= _yaml(Path(file).read_text(), file) or {}
+    for name in names:
+        variable = PREFIX + name.upper()
+        if variable in environment:
+            given[name] = _yaml(environment[variable], variable)
+    given |= {
+        name: _yaml(value, name) if isinstance(value, str) else value for name, value in arguments.items()
+    }
+    if unknown := sorted(set(given) - set(names)):
+        raise ConfigError(f"There is no setting {unknown[0]!r}; choose from {', '.join(names)}.")
+    try:
+        return _absolute(TypeAdapter(ServingConfig).validate_python(given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+
+
+def _absolute(config: ServingConfig) -> ServingConfig:
+    """The same with paths that mean the same in every process."""
+    database = make_url(config.database)
+    if database.get_backend_name() == "sqlite" and database.database:
+        database = database.set(database=str(Path(database.database).resolve()))
+    artifacts = config.artifacts if "://" in config.artifacts else str(Path(config.artifacts).resolve())
+    return dataclasses.replace(
+        config, database=database.render_as_string(hide_password=False), artifacts=artifacts
+    )
+
+
+def _yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source} is no YAML: {error}") from error

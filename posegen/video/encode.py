@@ -16,7 +16,9 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.stream import VideoStream
 
 CODEC = {"crf": "18", "preset": "veryfast", "bf": "0", "threads": "1"}  # CRF 18: visually lossless
 CONTAINER = {"movflags": "+faststart", "fflags": "+bitexact"}  # bitexact: no names and times of writing
@@ -58,19 +60,30 @@ def _pictures(target: Path, first: np.ndarray, rest: Iterable[np.ndarray]) -> It
 def _write(pictures: Iterable[np.ndarray], shape: tuple[int, ...], part: Path, rate: Fraction) -> None:
     scaler = VideoReformatter()
     with av.open(str(part), "w", format="mp4", options=CONTAINER) as container:
-        stream = container.add_stream("libx264", rate=rate.limit_denominator(MAX_DENOMINATOR), options=CODEC)
-        stream.height, stream.width = shape[0] // 2 * 2, shape[1] // 2 * 2
-        stream.pix_fmt = "yuv420p"
-        stream.colorspace = stream.color_primaries = stream.color_trc = Colorspace.ITU709
-        stream.color_range = ColorRange.MPEG
+        stream = add_video(container, shape, rate)
         for picture in pictures:
-            frame = scaler.reformat(
-                av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24"),
-                format="yuv420p",
-                dst_colorspace=Colorspace.ITU709,
-                dst_color_range=ColorRange.MPEG,
-                interpolation=Interpolation.AREA | Interpolation.ACCURATE_RND,
-                threads=1,
-            )
-            container.mux(stream.encode(frame))
+            container.mux(stream.encode(video_frame(picture, scaler)))
         container.mux(stream.encode(None))
+
+
+def add_video(container: OutputContainer, shape: tuple[int, ...], rate: float | Fraction) -> VideoStream:
+    """The container's new stream for pictures of `shape`, height before width, at about `rate` frames/s."""
+    exact = Fraction(rate).limit_denominator(MAX_DENOMINATOR)
+    stream = container.add_stream("libx264", rate=exact, options=CODEC)
+    stream.height, stream.width = shape[0] // 2 * 2, shape[1] // 2 * 2
+    stream.pix_fmt = "yuv420p"
+    stream.colorspace = stream.color_primaries = stream.color_trc = Colorspace.ITU709
+    stream.color_range = ColorRange.MPEG
+    return stream
+
+
+def video_frame(picture: np.ndarray, scaler: VideoReformatter) -> av.VideoFrame:
+    """What such a stream encodes of a picture (H, W, 3) uint8 RGB with even sides."""
+    return scaler.reformat(
+        av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24"),
+        format="yuv420p",
+        dst_colorspace=Colorspace.ITU709,
+        dst_color_range=ColorRange.MPEG,
+        interpolation=Interpolation.AREA | Interpolation.ACCURATE_RND,
+        threads=1,
+    )

@@ -1,0 +1,143 @@
+"""Records of anchors in Ray's object store: one store a node, an actor that owns what is in it.
+
+Choices made: objects die with the process that made them, so a replica hands its entries to the store of its node,
+which puts them again under its own name: they outlive the replica. Readers get references and fetch what they name, so
+each node that reads holds one copy, however many replicas read it. Tensors travel as arrays of bytes, which Ray maps
+into the reader without a copy. The store is nobody's child; it ends when nobody has called it for a while.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.exceptions import ObjectLostError, RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from posegen.sharing import Position, SharedEntry
+from serving.work.records import RecordId, RecordLost
+
+NAMESPACE = "posegen"
+IDLE_S = 600.0
+"""Seconds without a call after which a store ends; live servers call it every few seconds."""
+
+# Readers never write into a record; torch warns of every array that it may only read.
+warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+
+
+@dataclass(frozen=True)
+class PackedEntry:
+    """An entry as arrays of bytes, and the names of its tensors' dtypes."""
+
+    arrays: tuple[np.ndarray, ...]
+    dtypes: tuple[str, ...]
+
+
+def pack(entry: SharedEntry) -> PackedEntry:
+    """An entry to travel."""
+    tensors = [tensor.cpu().contiguous() for tensor in (*entry.tensors, entry.foreground)]
+    return PackedEntry(
+        arrays=tuple(tensor.view(torch.uint8).numpy() for tensor in tensors),
+        dtypes=tuple(str(tensor.dtype).removeprefix("torch.") for tensor in tensors),
+    )
+
+
+def unpack(packed: PackedEntry) -> SharedEntry:
+    """The entry that was packed, on the CPU, in the memory of the arrays."""
+    *tensors, foreground = (
+        torch.from_numpy(array).view(getattr(torch, dtype))
+        for array, dtype in zip(packed.arrays, packed.dtypes, strict=True)
+    )
+    return SharedEntry(tuple(tensors), foreground)
+
+
+class AnchorStore:
+    """Owns the entries of records."""
+
+    def __init__(self) -> None:
+        self._records: dict[RecordId, dict[Position, ray.ObjectRef[PackedEntry]]] = {}
+        self._called = time.monotonic()
+        threading.Thread(target=self._end_when_idle, daemon=True).start()
+
+    def put(self, record: RecordId, place: Position, packed: PackedEntry) -> None:
+        """Keeps an entry."""
+        self._called = time.monotonic()
+        self._records.setdefault(record, {})[place] = ray.put(packed)
+
+    def places(self, record: RecordId) -> list[Position]:
+        """What is here of a record, in the order of writing."""
+        self._called = time.monotonic()
+        return list(self._records.get(record, {}))
+
+    def entry(self, record: RecordId, place: Position) -> list[ray.ObjectRef[PackedEntry]]:
+        """The reference of an entry; none if it is not here."""
+        self._called = time.monotonic()
+        found = self._records.get(record, {}).get(place)
+        return [] if found is None else [found]
+
+    def sweep(self, live: set[tuple[str, int]]) -> None:
+        """Lets all records but these go."""
+        self._called = time.monotonic()
+        self._records = {record: entries for record, entries in self._records.items() if record in live}
+
+    def _end_when_idle(self) -> None:
+        while time.monotonic() - self._called < IDLE_S:
+            time.sleep(IDLE_S / 10)
+        os._exit(0)  # nobody has a handle of it
+
+
+_STORE = ray.remote(num_cpus=0)(AnchorStore)
+
+
+class RayRecords:
+    """The stores of a cluster; see `serving.work.records.Records`."""
+
+    def here(self) -> str:
+        return f"posegen-anchor-store-{ray.get_runtime_context().get_node_id()}"
+
+    def put(self, record: RecordId, place: Position, entry: SharedEntry) -> None:
+        node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        store = _STORE.options(
+            name=self.here(),
+            namespace=NAMESPACE,
+            get_if_exists=True,
+            lifetime="detached",
+            scheduling_strategy=node,
+        ).remote()
+        _ask(store.put.remote(record, place, pack(entry)))
+
+    def places(self, store: str, record: RecordId) -> list[Position]:
+        return _ask(_actor(store).places.remote(record))
+
+    def get(self, store: str, record: RecordId, place: Position) -> SharedEntry:
+        found = _ask(_actor(store).entry.remote(record, place))
+        if not found:
+            raise RecordLost(f"{store} has no entry of {record} at {place}")
+        return unpack(_ask(found[0]))
+
+    def sweep(self, live: set[tuple[str, int]]) -> None:
+        try:
+            _ask(_actor(self.here()).sweep.remote(live))
+        except RecordLost:
+            return  # there is no store, hence nothing in it
+
+
+def _actor(store: str) -> Any:
+    try:
+        return ray.get_actor(store, namespace=NAMESPACE)
+    except ValueError as error:
+        raise RecordLost(f"there is no {store}") from error
+
+
+def _ask(reference: Any) -> Any:
+    try:
+        return ray.get(reference)
+    except (RayActorError, ObjectLostError) as error:
+        raise RecordLost(str(error)) from error

@@ -1,0 +1,184 @@
+"""The server on Ray Serve: `serve run serving.app:app`, `serve deploy cluster/serve.yaml`.
+
+Choices made: four deployments that know each other by the database alone, so each may be copied, killed and moved by
+itself; there is no scheduler. Workers are threads of their replicas: a dead thread makes its replica unhealthy, a
+stopped replica hands its task back. Replicas are added and taken away by the length of their role's queue. What a role
+does not need it does not import.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
+
+from serving.api.routes import create_app
+from serving.api.settings import Model
+from serving.artifacts import Artifacts
+from serving.config import Replicas, ServingConfig, load_config
+from serving.model import ServedModel, read_model
+from serving.state.database import Database
+from serving.state.rows import Role
+from serving.work.loop import Work, Worker
+
+HEALTH_S, HEALTH_TIMEOUT_S = 5.0, 60.0
+SWEEP_S = 10.0
+"""Seconds between looks for records that nobody needs any more."""
+ITEMSIZE = {"float32": 4, "bfloat16": 2}  # bytes
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every replica is given."""
+
+    config: ServingConfig
+    model: ServedModel
+
+    def database(self) -> Database:
+        """The database, opened in this process."""
+        return Database(self.config.database, self.config.limits)
+
+    def artifacts(self) -> Artifacts:
+        """The artifacts, opened in this process."""
+        return Artifacts(self.config.artifacts)
+
+
+class RoleReplica:
+    """A replica that works for a role."""
+
+    def __init__(
+        self,
+        role: Role,
+        setting: Setting,
+        work: Work,
+        database: Database,
+        between: Callable[[], object] = lambda: None,
+    ) -> None:
+        config = setting.config
+        self._role, self._database, self._drain = role, database, config.drain
+        self._worker = Worker(role, database, work, config.lease, config.poll, between)
+        self._worker.start()
+
+    def check_health(self) -> None:
+        """Serve replaces the replica when this raises."""
+        if not self._worker.alive:
+            raise RuntimeError(f"{self._worker.name} has ended")
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Serve scales by."""
+        load = self._database.load(self._role)
+        return {"queue": load.ready + load.running}
+
+    def __del__(self) -> None:
+        """Serve calls this before it ends the replica."""
+        if not self._worker.stop(self._drain):
+            logging.getLogger(__name__).warning("%s did not end in time; its lease will", self._worker.name)
+
+
+class Generator(RoleReplica):
+    """Makes segments."""
+
+    def __init__(self, setting: Setting) -> None:
+        import torch
+
+        from posegen.generation import PoseGenPipeline
+        from serving.anchor_store import RayRecords
+        from serving.work.generate import Generate
+
+        config, database, self._records = setting.config, setting.database(), RayRecords()
+        pipeline = PoseGenPipeline.from_pretrained(setting.model.folder, dtype=getattr(torch, config.dtype))
+        work = Generate(pipeline.to(config.device), database, setting.artifacts(), self._records)
+        self._swept = 0.0
+        super().__init__(Role.GENERATE, setting, work, database, self._sweep)
+
+    def _sweep(self) -> None:
+        if time.monotonic() - self._swept > SWEEP_S:
+            self._swept = time.monotonic()
+            self._records.sweep(self._database.live_records(self._records.here()))
+
+
+class Preparer(RoleReplica):
+    """Reads uploads and plans jobs."""
+
+    def __init__(self, setting: Setting) -> None:
+        from serving.api.inspection import Limits
+        from serving.work.prepare import Prepare
+
+        config, api = setting.config, setting.config.api
+        limits = Limits(
+            pixels=api.pixels,
+            seconds=api.seconds,
+            pose_frames=round(api.seconds * api.model.rate),
+            memory=config.prepare_bytes,
+            time=config.prepare_seconds,
+        )
+        super().__init__(
+            Role.PREPARE, setting, Prepare(setting.artifacts(), setting.model, limits), setting.database()
+        )
+
+
+class Stitcher(RoleReplica):
+    """Joins segments into videos."""
+
+    def __init__(self, setting: Setting) -> None:
+        from serving.work.stitch import Stitch
+
+        database = setting.database()
+        work = Stitch(database, setting.artifacts(), setting.model.rate, setting.config.poll)
+        super().__init__(Role.STITCH, setting, work, database)
+
+
+def by_queue(context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
+    """A replica for each task that is ready or runs; see Serve's custom autoscaling policies."""
+    told = (context.aggregated_metrics or {}).get("queue", {})
+    wanted = round(max(told.values(), default=context.target_num_replicas))
+    least, most = context.capacity_adjusted_min_replicas, context.capacity_adjusted_max_replicas
+    return max(least, min(most, wanted)), {}
+
+
+def options(replicas: Replicas, drain: float) -> dict[str, Any]:
+    """A deployment's options."""
+    scaling: dict[str, Any] = {"num_replicas": replicas.least}
+    if replicas.most > replicas.least:
+        policy = AutoscalingPolicy(policy_function=by_queue)
+        scaling = {
+            "autoscaling_config": AutoscalingConfig(
+                min_replicas=replicas.least, max_replicas=replicas.most, policy=policy
+            )
+        }
+    return scaling | {
+        "ray_actor_options": {"num_cpus": replicas.cpus, "num_gpus": replicas.gpus},
+        "health_check_period_s": HEALTH_S,
+        "health_check_timeout_s": HEALTH_TIMEOUT_S,
+        "graceful_shutdown_timeout_s": drain + HEALTH_S,
+    }
+
+
+def app(arguments: dict[str, Any]) -> Application:
+    """The application, set up by arguments and environment; see `serving.config`."""
+    config = load_config(arguments, os.environ)
+    model = read_model(config.model, ITEMSIZE[config.dtype])
+    served = Model(config.api.model.name, model.size, model.unit, model.rate, model.steps)
+    setting = Setting(replace(config, api=replace(config.api, model=served)), model)
+    roles = [
+        serve.deployment(**options(replicas, config.drain))(kind).bind(setting)
+        for kind, replicas in (
+            (Generator, config.generators),
+            (Preparer, config.preparers),
+            (Stitcher, config.stitchers),
+        )
+    ]
+
+    def endpoint() -> FastAPI:
+        return create_app(setting.config.api, setting.database(), setting.artifacts())
+
+    ingress = serve.deployment(name="Ingress", **options(config.ingress, config.drain))
+    return ingress(serve.ingress(endpoint)()).bind(*roles)

@@ -1,0 +1,82 @@
+"""What the server knows of its model without loading it, from its folder's JSON files.
+
+Choices made: a model is told by its files' sizes and contents at a few places, so that a folder of 30 GB is told apart
+from another in a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from posegen.costs import tokens
+from posegen.folder import model_folder
+
+SAMPLE = 1 << 20  # bytes that are read at each place
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model's folder and what plans need of it.
+
+    digest: tells it from others. size: of its videos (width, height) in pixels unless others are asked for, multiples
+    of `unit`. rate: frames/s. steps, guidance_scale: used unless others are asked for. segment_frames, head, tail: see
+    `posegen.segments.plan`. transformer: its config. itemsize: bytes of a number in its attention.
+    """
+
+    folder: str
+    digest: str
+    size: tuple[int, int]
+    unit: int
+    rate: float
+    steps: int
+    guidance_scale: float
+    segment_frames: int
+    head: int
+    tail: int
+    transformer: dict[str, Any]
+    itemsize: int
+
+    def tokens(self, frames: int, size: tuple[int, int]) -> int:
+        """Video and reference tokens of a segment."""
+        return sum(tokens(self.transformer, frames, size[1], size[0]))
+
+
+def read_model(name: str, itemsize: int) -> ServedModel:
+    """The model of a folder or a repository of the Hugging Face hub; raises ValueError for what is neither."""
+    from posegen.estimate import pipeline_settings  # imports torch, which not every process needs
+
+    folder = model_folder(name).resolve()
+    settings = pipeline_settings(folder)
+    transformer = json.loads((folder / "transformer" / "config.json").read_text())
+    vae = json.loads((folder / "vae" / "config.json").read_text())
+    return ServedModel(
+        folder=str(folder),
+        digest=folder_digest(folder),
+        size=(settings["size"][0], settings["size"][1]),
+        unit=vae.get("scale_factor_spatial", 8) * transformer["patch_size"][-1],
+        rate=settings["rate"],
+        steps=settings["steps"],
+        guidance_scale=settings["guidance_scale"],
+        segment_frames=settings["segment_frames"],
+        head=settings["head"],
+        tail=settings["tail"],
+        transformer=transformer,
+        itemsize=itemsize,
+    )
+
+
+def folder_digest(folder: Path) -> str:
+    """Tells models apart: names, sizes, beginnings, middles and ends of a folder's files."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder)} {size}\n".encode())
+        with path.open("rb") as file:
+            for start in sorted({0, max(0, size // 2), max(0, size - SAMPLE)}):
+                file.seek(start)
+                digest.update(file.read(SAMPLE))
+    return digest.hexdigest()

@@ -1,0 +1,143 @@
+"""Segments and records of jobs, made by one loaded pipeline.
+
+Choices made: a job's video and what its segments see alike are kept for the jobs worked on last. The anchor's record is
+published step by step while its segment goes on. A segment whose artifact is there already, left by a worker that died
+before it could commit, is not computed again. Each denoising step asks whether the segment is still wanted.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+
+import numpy as np
+from safetensors.numpy import load
+
+from posegen.generation import PoseGenPipeline
+from posegen.job import EncodedJob, VideoJob
+from posegen.sampling import Step
+from posegen.sharing import SharingError
+from serving.artifacts import Artifacts, prepared_artifact
+from serving.state.database import Database
+from serving.state.rows import Claim, Job, Kind
+from serving.work.loop import Beat, HandedBack, Refused
+from serving.work.records import RecordId, RecordLost, RecordReader, Records, RecordWriter
+
+JOBS_KEPT = 2
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A job ready for its segments."""
+
+    video: VideoJob
+    encoded: EncodedJob
+
+
+class Generate:
+    """The work of the role `generate`."""
+
+    def __init__(
+        self, pipeline: PoseGenPipeline, database: Database, artifacts: Artifacts, records: Records
+    ) -> None:
+        self._pipeline, self._database = pipeline, database
+        self._artifacts, self._records = artifacts, records
+        self._opened: OrderedDict[str, _Opened] = OrderedDict()
+
+    def __call__(self, claim: Claim, beat: Beat) -> None:
+        """Does a claimed task; see `serving.work.loop.Work`."""
+        try:
+            self._perform(claim, beat)
+        except RecordLost as error:
+            self._database.report_record_lost(claim.job.id, claim.job.record_generation)
+            raise HandedBack from error
+        except SharingError as error:
+            raise Refused(f"The background cannot be shared: {error}.") from error
+
+    def _perform(self, claim: Claim, beat: Beat) -> None:
+        made = claim.task.kind is Kind.SEGMENT and self._artifacts.exists(claim.task.artifact)
+        if made and not claim.records:
+            return
+        opened = self._open(claim.job)
+        if made or claim.task.kind is Kind.RECORD:
+            self._record(claim, opened, beat)
+        else:
+            self._generate(claim, opened, beat)
+
+    def _generate(self, claim: Claim, opened: _Opened, beat: Beat) -> None:
+        task, plan = claim.task, opened.video.plan
+        neighbours = {index: self._artifacts.load_frames(name) for index, name in claim.inputs.items()}
+        beat(0, task.steps)
+        video = replace(opened.video, seed=task.seed)
+        if opened.video.sharing is None or task.index % 2 or not plan.bridges:
+            frames = self._segment(video, opened.encoded, claim, neighbours, None, beat)
+        elif task.index == plan.anchor:
+            writer = RecordWriter(self._database, self._records, claim, lambda steps: None)
+            frames = self._segment(video, opened.encoded, claim, {}, writer, beat)
+        else:
+            record = RecordId(claim.job.id, claim.job.record_generation)
+            reader = RecordReader(self._records, claim.job.record_store or "", record)
+            try:
+                frames = self._segment(video, opened.encoded, claim, {}, reader, beat)
+            finally:
+                reader.close()
+        self._artifacts.save_frames(task.artifact, frames)
+
+    def _segment(
+        self,
+        video: VideoJob,
+        encoded: EncodedJob,
+        claim: Claim,
+        neighbours: dict[int, np.ndarray],
+        record: RecordWriter | RecordReader | None,
+        beat: Beat,
+    ) -> np.ndarray:
+        shared = video.sharing.shared.steps if video.sharing else 0
+
+        def tell(_index: int, step: Step) -> None:
+            done = step.index + 1
+            if isinstance(record, RecordWriter) and done <= shared:
+                record.publish(done)
+            beat(done, step.steps)
+
+        return self._pipeline.generate_segment(video, encoded, claim.task.index, neighbours, record, tell)
+
+    def _record(self, claim: Claim, opened: _Opened, beat: Beat) -> None:
+        """Only what the anchor records; its frames are there, or another worker makes them."""
+        video, sharing = opened.video, opened.video.sharing
+        assert sharing is not None  # else there would be no such task
+        anchor = self._database.tasks(claim.job.id, Kind.SEGMENT)[video.plan.anchor]
+        steps = sharing.shared.steps
+        writer = RecordWriter(self._database, self._records, claim, lambda done: beat(done, steps))
+        self._pipeline.record_anchor(replace(video, seed=anchor.seed), opened.encoded, writer)
+        writer.publish(steps)
+
+    def _open(self, job: Job) -> _Opened:
+        if job.id not in self._opened:
+            video = self._video(job)
+            self._opened[job.id] = _Opened(video, self._pipeline.encode(video))
+            if len(self._opened) > JOBS_KEPT:
+                self._opened.popitem(last=False)
+        self._opened.move_to_end(job.id)
+        return self._opened[job.id]
+
+    def _video(self, job: Job) -> VideoJob:
+        """The job as the library sees it, of its request and what its uploads were made into."""
+        prepared, request = load(self._artifacts.read(prepared_artifact(job.id))), job.request
+        height, width = prepared["picture"].shape[:2]
+        video = self._pipeline.job(
+            prepared["picture"],
+            prepared["keypoints"],
+            request["prompt"],
+            request["negative_prompt"],
+            steps=request["steps"],
+            guidance_scale=request["guidance_scale"],
+            size=(width, height),
+            planner=request["planner"],
+            framing=request["framing"],
+            foreground=request["foreground"],
+            keep_person=request["keep_person"],
+        )
+        if job.plan is None or video.plan != job.plan.timeline:
+            raise RuntimeError(f"{job.id} was planned for another model; give all workers the same folder.")
+        return video

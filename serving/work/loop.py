@@ -1,0 +1,148 @@
+"""The loop of every worker: claim a task, do it, publish its result.
+
+Choices made: it knows neither models nor Ray, so any process can work. Each step of the work asks the database whether
+it is still wanted; no answer is waited for as long as the lease holds. Whatever goes wrong in a task becomes part of
+its row. A worker that stops hands its task back at the next step.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from functools import partial
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from serving.state.database import Database
+from serving.state.rows import Claim, Heartbeat, JobPlan, Role
+
+log = logging.getLogger(__name__)
+
+Beat = Callable[[int, int], None]
+"""Told how many of how many steps are done, after each; raises Dropped or HandedBack."""
+
+Work = Callable[[Claim, Beat], JobPlan | None]
+"""Does a task: its artifact is stored when it returns; a preparation returns the job's plan."""
+
+
+class Dropped(Exception):  # noqa: N818 - nothing is wrong
+    """The task is no longer this worker's, or nobody's."""
+
+
+class HandedBack(Exception):  # noqa: N818 - nothing is wrong
+    """The task is to be done later, or by another worker."""
+
+
+class Refused(Exception):  # noqa: N818 - the client's fault
+    """The task can never be done: why, in a sentence for the client."""
+
+    def __init__(self, sentence: str, code: str = "invalid_input") -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+def worker_name(role: Role) -> str:
+    """A name that no other worker has."""
+    return f"{role}-{uuid.uuid4().hex[:12]}"
+
+
+class Worker:
+    """A thread that works for a role until it is stopped."""
+
+    def __init__(
+        self,
+        role: Role,
+        database: Database,
+        work: Work,
+        lease: float,
+        poll: float = 0.5,
+        between: Callable[[], object] = lambda: None,
+    ) -> None:
+        """lease: seconds without a step after which others may take its task. poll: seconds between looks for work.
+
+        between: called after each look.
+        """
+        self.name = worker_name(role)
+        self._role, self._database, self._work = role, database, work
+        self._lease, self._poll, self._between = lease, poll, between
+        self._stopping = threading.Event()
+        self._held_until = 0.0
+        self._thread = threading.Thread(target=self.run, name=self.name, daemon=True)
+
+    def start(self) -> None:
+        """Begins to work."""
+        self._thread.start()
+
+    def stop(self, patience: float) -> bool:
+        """Takes no more tasks, hands back the one in hand at its next step; whether it ended in so many seconds."""
+        self._stopping.set()
+        self._thread.join(patience)
+        return not self._thread.is_alive()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it works."""
+        return self._thread.is_alive()
+
+    def run(self) -> None:
+        """Works until stopped."""
+        while not self._stopping.is_set():
+            worked = False
+            try:
+                worked = self.turn()
+                self._between()
+            except (SQLAlchemyError, OSError) as error:
+                log.warning("%s cannot work now, and will try again: %s", self.name, error)
+            if not worked:
+                self._stopping.wait(self._poll)
+
+    def turn(self) -> bool:
+        """Does one task; False if there was none."""
+        claim = self._database.claim(self._role, self.name, self._lease)
+        if claim is None:
+            return False
+        self._held_until = time.monotonic() + self._lease
+        task = f"{claim.job.id}: {claim.task.kind} {claim.task.index}, attempt {claim.task.attempt}"
+        log.info("%s begins %s", self.name, task)
+        try:
+            self._publish(claim, self._work(claim, partial(self._beat, claim)))
+        except Dropped:
+            log.info("%s drops %s", self.name, task)
+        except HandedBack:
+            log.info("%s hands back %s", self.name, task)
+            self._database.release(claim)
+        except Refused as error:
+            self._database.fail(claim, str(error), retry=False, code=error.code)
+        except SQLAlchemyError:
+            raise  # the database is away: the lease will end
+        except Exception as error:
+            log.exception("%s failed at %s", self.name, task)
+            sentence = f"{claim.task.kind} {claim.task.index} failed with {type(error).__name__}; see the server's log."
+            self._database.fail(claim, sentence[0].upper() + sentence[1:], retry=True)
+        return True
+
+    def _publish(self, claim: Claim, plan: JobPlan | None) -> None:
+        try:
+            committed = (
+                self._database.plan_job(claim, plan) if plan is not None else self._database.commit(claim)
+            )
+        except ValueError as error:  # a plan that this server has no room for
+            raise Refused(str(error)) from error
+        log.info("%s %s %s", self.name, "published" if committed else "was too late for", claim.task.artifact)
+
+    def _beat(self, claim: Claim, step: int, steps: int) -> None:
+        if self._stopping.is_set():
+            raise HandedBack
+        try:
+            answer = self._database.heartbeat(claim, step, steps, self._lease)
+        except SQLAlchemyError:
+            if time.monotonic() > self._held_until:
+                raise
+            log.warning("%s has no answer from the database, and goes on while its lease holds", self.name)
+            return
+        if answer is not Heartbeat.CONTINUE:
+            raise Dropped
+        self._held_until = time.monotonic() + self._lease

@@ -1,0 +1,166 @@
+"""Uploads -> poses and a plan: the work of the role `prepare`.
+
+Choices made: uploads are decoded in a child process (`serving.work.preparation`), which is killed when the job is
+cancelled or takes too long, and whose death is the upload's fault. What cannot be prepared is never tried again: the
+client is told why, in a sentence. The plan is made without loading the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import load
+
+from posegen.framing import framing_of
+from posegen.segments import plan
+from posegen.sharing import SharedRange
+from serving.api.inspection import Limits
+from serving.api.uploads import ENVIRONMENT, upload_artifact
+from serving.artifacts import Artifacts
+from serving.model import ServedModel
+from serving.state.rows import Claim, JobPlan
+from serving.work.loop import Beat, Refused
+from serving.work.preparation import PREPARED, SOUND, Order
+
+CACHES = ("HOME", "POSEGEN_CACHE")  # where the pose estimator's weights lie
+DIED = "The uploads take too much time or memory to read, or are damaged; send a shorter video, or export it again."
+
+log = logging.getLogger(__name__)
+
+
+class Prepare:
+    """The work of the role `prepare`. limits: of the child process."""
+
+    def __init__(self, artifacts: Artifacts, model: ServedModel, limits: Limits, poll: float = 0.5) -> None:
+        self._artifacts, self._model = artifacts, model
+        self._limits, self._poll = limits, poll
+
+    def __call__(self, claim: Claim, beat: Beat) -> JobPlan:
+        """Does a claimed task; see `serving.work.loop.Work`."""
+        name = claim.task.artifact
+        if not self._artifacts.exists(name):  # another worker may have died before it could commit
+            self._prepare(claim, beat)
+        return job_plan(claim.job.request, self._artifacts.read(name), self._model)
+
+    def _prepare(self, claim: Claim, beat: Beat) -> None:
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="posegen-prepare-")))
+            paths = {
+                parameter: str(
+                    stack.enter_context(self._artifacts.local_copy(upload_artifact(claim.job.id, parameter)))
+                )
+                for parameter in claim.job.request["uploads"]
+            }
+            order = _order(claim.job.request, paths, self._model.rate, folder)
+            found = self._run(order, beat)
+            if error := found.get("error"):
+                raise Refused(error)
+            if (folder / SOUND).exists():
+                self._artifacts.save(sound_artifact(claim.job.id), folder / SOUND)
+            self._artifacts.save(claim.task.artifact, folder / PREPARED)
+
+    def _run(self, order: Order, beat: Beat) -> dict[str, Any]:
+        """What the child process says, or that it died."""
+        environment = {name: os.environ[name] for name in (*ENVIRONMENT, *CACHES) if name in os.environ}
+        environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+        given = json.dumps({"limits": asdict(self._limits), "order": asdict(order)})
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "serving.work.preparation"],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=complaints,
+                env=environment,
+            )
+            try:
+                assert child.stdin is not None  # a pipe
+                child.stdin.write(given.encode())
+                child.stdin.close()
+                self._wait(child, beat)
+            finally:
+                child.kill()
+                child.wait()
+            output.seek(0)
+            complaints.seek(0)
+            lines = output.read().splitlines()
+            if child.returncode or not lines:
+                log.warning(
+                    "a preparation ended with %s: %s", child.returncode, complaints.read()[-2000:].decode()
+                )
+                return {"error": DIED}
+            return json.loads(lines[-1])
+
+    def _wait(self, child: subprocess.Popen[bytes], beat: Beat) -> None:
+        deadline = time.monotonic() + self._limits.time
+        while child.poll() is None and time.monotonic() < deadline:
+            beat(0, 0)
+            try:
+                child.wait(self._poll)
+            except subprocess.TimeoutExpired:
+                continue
+
+
+def sound_artifact(job_id: str) -> str:
+    """The name of the sound that goes with a job's video, if there is any."""
+    return f"{job_id}/sound.mp4"
+
+
+def _order(request: dict[str, Any], paths: dict[str, str], rate: float, folder: Path) -> Order:
+    size = _size(request["size"])
+    return Order(
+        picture=paths["input_reference"],
+        driving_video=paths.get("driving_video"),
+        poses=paths.get("poses"),
+        poses_size=_size(request["poses_size"]) if request["poses_size"] else size,
+        size=size,
+        rate=rate,
+        seconds=request["seconds"],
+        fit=request["fit"],
+        align=request["align"],
+        folder=str(folder),
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, height = map(int, text.split("x"))
+    return width, height
+
+
+def job_plan(request: dict[str, Any], prepared: bytes, model: ServedModel) -> JobPlan:
+    """How a job's video is made, of what was asked for and what its uploads were made into."""
+    keypoints, size = load(prepared)["keypoints"], _size(request["size"])
+    timeline = plan(len(keypoints), model.segment_frames, model.head, model.tail, planner=request["planner"])
+    steps, scale = request["steps"], request["guidance_scale"]
+    shared_steps = record_bytes = 0
+    if request["framing"] != "off":
+        framing = framing_of(keypoints, size) if request["framing"] == "auto" else request["framing"]
+        shared = SharedRange.of_framing(framing, steps, model.transformer["num_layers"])
+        shared_steps = shared.steps
+        dim = model.transformer["num_attention_heads"] * model.transformer["attention_head_dim"]
+        branches = 1 if (model.guidance_scale if scale is None else scale) == 1 else 2
+        tokens = model.tokens(timeline.segment_frames, size)
+        record_bytes = shared.nbytes(tokens, dim, model.itemsize, branches=branches)
+    content = json.dumps([model.digest, hashlib.sha256(prepared).hexdigest(), request], sort_keys=True)
+    return JobPlan(
+        frames=timeline.frames,
+        segment_frames=timeline.segment_frames,
+        head=timeline.head,
+        tail=timeline.tail,
+        anchor=timeline.anchor,
+        steps=steps,
+        seed=request["seed"],
+        shared_steps=shared_steps,
+        record_bytes=record_bytes,
+        content_id=hashlib.sha256(content.encode()).hexdigest()[:32],
+    )

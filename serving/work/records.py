@@ -1,0 +1,123 @@
+"""The anchor's record on its way from the replica that makes it to those that read it.
+
+Choices made: where entries lie is behind `Records`. What has been written is announced in the database step by step,
+so readers start as soon as the last shared step is there. A reader fetches the next entry while it computes with this
+one. A record that cannot be read is given up, whatever the reason, and made once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
+from typing import NamedTuple, Protocol
+
+from posegen.sharing import Position, SharedEntry
+from serving.state.database import Database
+from serving.state.rows import Claim
+
+
+class RecordId(NamedTuple):
+    """A job's record; each time it is made anew it is of another generation."""
+
+    job_id: str
+    generation: int
+
+
+class RecordLost(Exception):  # noqa: N818 - it is made once more
+    """A record cannot be read or written any more."""
+
+
+class Records(Protocol):
+    """Stores of records, one of them near."""
+
+    def here(self) -> str:
+        """The name of the store that is written to."""
+        ...
+
+    def put(self, record: RecordId, place: Position, entry: SharedEntry) -> None:
+        """Keeps an entry in the store here; raises RecordLost."""
+        ...
+
+    def places(self, store: str, record: RecordId) -> list[Position]:
+        """What a store has of a record, in the order of writing; raises RecordLost."""
+        ...
+
+    def get(self, store: str, record: RecordId, place: Position) -> SharedEntry:
+        """An entry; raises RecordLost."""
+        ...
+
+    def sweep(self, live: set[tuple[str, int]]) -> None:
+        """Lets all records but these go from the store here."""
+        ...
+
+
+class RecordWriter:
+    """What an anchor's task records, a `posegen.sharing.SharedStore`; it keeps nothing if the task need not record."""
+
+    def __init__(
+        self, database: Database, records: Records, claim: Claim, told: Callable[[int], object]
+    ) -> None:
+        """told: called with the number of shared steps that are published."""
+        self._database, self._records, self._claim, self._told = database, records, claim, told
+        self._record = RecordId(claim.job.id, claim.job.record_generation)
+        self._store, self._published = "", 0
+        self._wanted = claim.records
+        if self._wanted:
+            self._store = records.here()
+            # The name comes first: a store lets go of records that the database knows nothing of.
+            self._wanted = database.publish_record_step(claim, self._store, 0)
+
+    def put(self, position: Position, entry: SharedEntry) -> None:
+        """Keeps an entry; that of a new step tells that the steps before are whole."""
+        self.publish(position.step)
+        if not self._wanted:
+            return
+        try:
+            self._records.put(self._record, position, entry)
+        except RecordLost:
+            self._wanted = False
+            self._database.report_record_lost(*self._record)
+
+    def get(self, position: Position) -> SharedEntry:
+        """Never called: an anchor reads no record."""
+        raise RecordLost(f"{self._record} is being written")
+
+    def publish(self, steps: int) -> None:
+        """Announces that so many shared steps are whole."""
+        if steps <= self._published:
+            return
+        self._published = steps
+        if self._wanted:
+            self._wanted = self._database.publish_record_step(self._claim, self._store, steps)
+        self._told(steps)
+
+
+class RecordReader:
+    """What a base segment reads, a `posegen.sharing.SharedStore`; to be closed."""
+
+    def __init__(self, records: Records, store: str, record: RecordId) -> None:
+        """Raises RecordLost."""
+        self._records, self._store, self._record = records, store, record
+        places = records.places(store, record)
+        self._following = dict(pairwise(places))
+        self._ahead: dict[Position, Future[SharedEntry]] = {}
+        self._pool = ThreadPoolExecutor(1, "record-reader")
+
+    def put(self, position: Position, entry: SharedEntry) -> None:
+        """Never called: a reader records nothing."""
+        raise RecordLost(f"{self._record} is being read")
+
+    def get(self, position: Position) -> SharedEntry:
+        """The entry, fetched since the one before was asked for; raises RecordLost."""
+        entry = (self._ahead.pop(position, None) or self._fetch(position)).result()
+        if (following := self._following.get(position)) is not None:
+            self._ahead[following] = self._fetch(following)
+        return entry
+
+    def close(self) -> None:
+        """Lets go of what was fetched ahead."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _fetch(self, place: Position) -> Future[SharedEntry]:
+        return self._pool.submit(self._records.get, self._store, self._record, place)

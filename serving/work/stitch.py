@@ -1,0 +1,72 @@
+"""A job's segments -> its video, written while they are made.
+
+Choices made: segments are taken in the order of the timeline as soon as they are committed, so one segment and one
+overlap are in memory, however long the video. What is finished can be watched at once (`serving.growing`); the final
+file holds the same pictures and the driving video's sound. Nothing is kept on the way: a stitcher that takes over
+begins with the first stored segment and writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from posegen.segments import Stitcher
+from serving.artifacts import Artifacts
+from serving.growing import GrowingVideo
+from serving.state.database import Database
+from serving.state.rows import Claim, JobPlan, Kind
+from serving.state.transitions import TaskState
+from serving.work.fragments import FragmentWriter, finish
+from serving.work.loop import Beat
+from serving.work.prepare import sound_artifact
+
+
+class Stitch:
+    """The work of the role `stitch`."""
+
+    def __init__(self, database: Database, artifacts: Artifacts, rate: float, poll: float = 0.5) -> None:
+        """rate: of the videos, frames/s. poll: seconds between looks for the next segment."""
+        self._database, self._artifacts = database, artifacts
+        self._rate, self._poll = rate, poll
+
+    def __call__(self, claim: Claim, beat: Beat) -> None:
+        """Does a claimed task; see `serving.work.loop.Work`."""
+        assert claim.job.plan is not None  # it made this task
+        with tempfile.TemporaryDirectory(prefix="posegen-stitch-") as scratch:
+            pictures, target = Path(scratch) / "pictures.mp4", Path(scratch) / "video.mp4"
+            self._write(claim, claim.job.plan, pictures, beat)
+            sound = sound_artifact(claim.job.id)
+            with ExitStack() as stack:
+                there = self._artifacts.exists(sound)
+                path = stack.enter_context(self._artifacts.local_copy(sound)) if there else None
+                finish(pictures, path, target)
+            self._artifacts.save(claim.task.artifact, target)
+
+    def _write(self, claim: Claim, plan: JobPlan, file: Path, beat: Beat) -> None:
+        """Encodes all of the video into a file, and its fragments for those who watch already."""
+        stitcher, growing = Stitcher(plan.timeline), GrowingVideo(self._artifacts, claim.task.artifact)
+        done = 0
+        with closing(FragmentWriter(file, self._rate)) as writer:
+            for segment in plan.timeline.segments:
+                frames = self._wait(claim, segment.index, partial(beat, done, plan.frames))
+                finished = stitcher.add(segment.index, frames)
+                if part := writer.add(finished):
+                    growing.append(part)
+                done += len(finished)
+            growing.append(writer.finish())
+
+    def _wait(self, claim: Claim, index: int, beat: Callable[[], None]) -> np.ndarray:
+        """A segment's frames (F, H, W, 3) uint8, once it is committed."""
+        while True:
+            beat()
+            task = self._database.tasks(claim.job.id, Kind.SEGMENT)[index]
+            if task.state is TaskState.DONE:
+                return self._artifacts.load_frames(task.artifact)
+            time.sleep(self._poll)
