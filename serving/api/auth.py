@@ -1,0 +1,107 @@
+"""Who calls: a bearer token's owner; without tokens, whoever is on this machine, or anyone if the server is open.
+
+Choices made: all tokens are compared, each in constant time. A request is let in before its body is read, so strangers
+cannot fill the disk. "This machine" is told by the peer's address, and browsers on it must not be used by other sites:
+a request that names another host or comes from another site's page is refused, and so is one passed on by a proxy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+
+from serving.api.errors import ApiError
+from serving.api.settings import ApiSettings
+
+EVERYONE = "everyone"
+"""The owner of all jobs where there are no tokens."""
+
+PASSED_ON = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """An owner of jobs; jobs: how many unfinished ones they may have."""
+
+    name: str
+    jobs: int | None = None
+
+
+def authenticate(request: Request, settings: ApiSettings) -> Caller:
+    """Who sends the request; ApiError 401 or 403 for strangers."""
+    if settings.tokens:
+        return _token_owner(request.headers.get("authorization", ""), settings)
+    if not settings.open and not _is_local(request):
+        raise ApiError(
+            403,
+            "Without tokens only this machine is answered; set up tokens, or declare the server open.",
+            "forbidden",
+        )
+    return Caller(EVERYONE)
+
+
+def webhook_secret(settings: ApiSettings, owner: str) -> str | None:
+    """What signs an owner's webhooks, if they may have any."""
+    if owner == EVERYONE:
+        return settings.webhook_secret
+    return next((token.webhook_secret for token in settings.tokens if token.name == owner), None)
+
+
+def _token_owner(authorization: str, settings: ApiSettings) -> Caller:
+    scheme, _, token = authorization.partition(" ")
+    digest = hashlib.sha256(token.strip().encode()).hexdigest()
+    matching = [known for known in settings.tokens if hmac.compare_digest(digest, known.sha256.lower())]
+    if scheme.lower() != "bearer" or not matching:
+        raise ApiError(
+            401,
+            "The bearer token is missing or not known; send the header Authorization: Bearer TOKEN.",
+            "invalid_api_key",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+    return Caller(matching[0].name, matching[0].jobs)
+
+
+def _is_local(request: Request) -> bool:
+    """Whether the request comes from this machine, by its user's will."""
+    headers = request.headers
+    if request.client is None or not _is_loopback(request.client.host):
+        return False
+    if any(name in headers for name in PASSED_ON):
+        return False
+    host, origin = headers.get("host", ""), headers.get("origin")
+    # A browser names the page's origin where the method can change something.
+    return _is_loopback(_name(host)) and origin in (None, f"http://{host}", f"https://{host}")
+
+
+def _name(host: str) -> str:
+    """A host without its port."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def current_caller(request: Request) -> Caller:
+    """The caller, whom the route has let in."""
+    caller: Caller = request.state.caller
+    return caller
+
+
+bearer = HTTPBearer(
+    auto_error=False, description="Not needed on the server's own machine if it has no tokens."
+)
+CurrentCaller = Annotated[Caller, Depends(current_caller)]

@@ -1,0 +1,144 @@
+"""A job's video as bytes: whole or as far as it is made, all of it or a range (RFC 9110, section 14).
+
+Choices made: what is sent is a list of files taken for one, so a video that is still being made is served like one that
+is finished. Its bytes only ever grow, so a player may ask for what follows those that it has. Several ranges at once,
+and units other than bytes, are answered with all of it, as the RFC allows.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from fastapi import Response
+from fastapi.responses import StreamingResponse
+from PIL import Image
+from starlette.datastructures import Headers
+
+from posegen.video import probe, read_frames
+from serving.api.errors import ApiError
+from serving.artifacts import Artifacts
+from serving.growing import GrowingVideo
+from serving.state.rows import Task
+from serving.state.transitions import TaskState
+
+CHUNK = 1 << 18
+SHEET = 4  # pictures across and down a spritesheet
+PREVIEW_SIDE = 320  # pixels of a sheet's picture, the longer side
+
+NOT_READY = ApiError(404, "The video is not ready; ask for it once its status is completed.", "not_ready")
+
+
+@dataclass(frozen=True)
+class Content:
+    """Files, each a name and a size in bytes, that are one after another what is sent; tag: changes when they do."""
+
+    files: Sequence[tuple[str, int]]
+    tag: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(size for _, size in self.files)
+
+
+def finished(artifacts: Artifacts, stitch: Task | None) -> Content:
+    """The whole video of a stitching task; ApiError 404 while it is not there."""
+    if stitch is None or stitch.state is not TaskState.DONE:
+        raise NOT_READY
+    with artifacts.open(stitch.artifact) as file:
+        size = file.size()
+    return Content([(stitch.artifact, size)], f'"{_digest(stitch)}"')
+
+
+def growing(artifacts: Artifacts, stitch: Task | None) -> Content:
+    """What there is of a video as fragmented MP4; ApiError 404 before the first fragment."""
+    video = GrowingVideo(artifacts, stitch.artifact) if stitch else None
+    sizes = video.sizes() if video else []
+    if video is None or stitch is None or not sizes:
+        raise ApiError(404, "Nothing of the video is finished yet; ask again later.", "not_ready")
+    files = [(video.part(number), size) for number, size in enumerate(sizes)]
+    return Content(files, f'"{_digest(stitch)}-{sum(sizes)}"')
+
+
+def respond(artifacts: Artifacts, content: Content, headers: Headers, media_type: str) -> Response:
+    """The answer with the content or the range that the request's headers ask for; ApiError 416 for one beyond it."""
+    span = None
+    if headers.get("if-range") in (None, content.tag):
+        span = asked_range(headers.get("range", ""), content.size)
+    start, stop = span or (0, content.size)
+    answer = {"Accept-Ranges": "bytes", "ETag": content.tag, "Content-Length": str(stop - start)}
+    answer |= {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, no-cache"}
+    if span:
+        answer["Content-Range"] = f"bytes {start}-{stop - 1}/{content.size}"
+    stream = read(artifacts, content.files, start, stop)
+    return StreamingResponse(stream, 206 if span else 200, answer, media_type)
+
+
+def asked_range(header: str, size: int) -> tuple[int, int] | None:
+    """The bytes [start, stop) of `size` that a Range header asks for; None where all are to be sent."""
+    match = re.fullmatch(r"\s*bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*", header, re.IGNORECASE)
+    if match is None or match[0].endswith("=-"):
+        return None
+    first, last = match.groups()
+    if not first and not last:
+        return None
+    start = int(first) if first else max(0, size - int(last))
+    stop = min(int(last) + 1, size) if first and last else size
+    if first and last and int(last) < int(first):
+        return None
+    if start >= size:
+        raise ApiError(
+            416,
+            f"The range begins behind the last of {size} bytes; ask for one within them.",
+            "range_not_satisfiable",
+            headers={"Content-Range": f"bytes */{size}"},
+        )
+    return start, stop
+
+
+def read(artifacts: Artifacts, files: Sequence[tuple[str, int]], start: int, stop: int) -> Iterator[bytes]:
+    """The bytes [start, stop) of files taken for one, a chunk at a time."""
+    for name, size in files:
+        if start < min(size, stop):
+            with artifacts.open(name) as file:
+                file.seek(start)
+                left = min(size, stop) - start
+                while left > 0:
+                    chunk = file.read(min(CHUNK, left))
+                    if not chunk:
+                        raise EOFError(f"{name} is shorter than it was")
+                    left -= len(chunk)
+                    yield chunk
+        start, stop = max(0, start - size), stop - size
+
+
+def preview(artifacts: Artifacts, content: Content, variant: str) -> bytes:
+    """A finished video's first picture as WebP ("thumbnail"), or 4 x 4 pictures spread over it as JPEG."""
+    (name, _), *_ = content.files
+    with artifacts.local_copy(name) as path:
+        info = probe(path)
+        if variant == "thumbnail":
+            (frames,) = read_frames(info, [0])
+            return _encoded(frames[0], "WEBP")
+        count = len(info.frame_times)
+        shown = np.linspace(0, count - 1, SHEET * SHEET).round().astype(int)
+        scale = min(1, PREVIEW_SIDE / max(info.width, info.height))
+        size = max(1, round(info.width * scale)), max(1, round(info.height * scale))
+        frames = np.concatenate(list(read_frames(info, shown, size)))
+    rows = frames.reshape(SHEET, SHEET, size[1], size[0], 3).transpose(0, 2, 1, 3, 4)
+    return _encoded(rows.reshape(SHEET * size[1], SHEET * size[0], 3), "JPEG")
+
+
+def _encoded(picture: np.ndarray, form: str) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, form)
+    return file.getvalue()
+
+
+def _digest(stitch: Task) -> str:
+    """Names the video: the artifact's own digest."""
+    return stitch.artifact.rpartition("-")[2].removesuffix(".mp4")

@@ -1,0 +1,104 @@
+"""Every failure as OpenAI's error envelope: {"error": {"message", "type", "param", "code"}}, one sentence each.
+
+Choices made: a request that does not fit the schema is 400 (as OpenAI's), one whose path names nothing is 404. Nothing
+of the server's inside is told: an unforeseen failure is logged and answered with a fixed sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from serving.state.rows import ConflictError, NotFoundError, QueueFullError, StateError
+
+INVALID, BUSY, SERVER = "invalid_request_error", "rate_limit_error", "server_error"
+RETRY_AFTER = 30  # seconds, when the queue is full: about a short video's time
+
+# What Starlette itself refuses, said so that one can act on it.
+SENTENCES = {
+    HTTPStatus.NOT_FOUND: "There is nothing at this address; see /docs for those that there are.",
+    HTTPStatus.METHOD_NOT_ALLOWED: "This address does not take that method; see /docs for those that it takes.",
+}
+
+
+class ApiError(HTTPException):
+    """A request is refused: an HTTP status, one sentence, and a code that programs can tell it by."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str,
+        param: str | None = None,
+        kind: str = INVALID,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, message, dict(headers or {}))
+        self.code, self.param, self.kind = code, param, kind
+
+
+def state_error(error: StateError) -> ApiError:
+    """What the database refuses."""
+    if isinstance(error, NotFoundError):
+        return ApiError(404, str(error), "not_found", "video_id")
+    if isinstance(error, QueueFullError):
+        wait = {"Retry-After": str(RETRY_AFTER)}
+        return ApiError(429, str(error), "rate_limit_exceeded", kind=BUSY, headers=wait)
+    if isinstance(error, ConflictError):
+        # OpenAI's clients would try again, which changes nothing.
+        return ApiError(409, str(error), "conflict", headers={"X-Should-Retry": "false"})
+    raise error
+
+
+def envelope(error: HTTPException) -> JSONResponse:
+    """The answer to a refused request."""
+    if not isinstance(error, ApiError):
+        message = SENTENCES.get(HTTPStatus(error.status_code), error.detail)
+        kind = SERVER if error.status_code >= 500 else INVALID
+        code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+        error = ApiError(error.status_code, message, code, None, kind, error.headers)
+    body = {"message": error.detail, "type": error.kind, "param": error.param, "code": error.code}
+    return JSONResponse({"error": body}, error.status_code, error.headers)
+
+
+def validation_error(problems: list[Any]) -> ApiError:
+    """The first of pydantic's problems with a request, as a sentence."""
+    problem = problems[0]
+    where, *names = (str(part) for part in problem["loc"])
+    if where == "path":
+        return ApiError(404, "There is nothing at this address; check its ids.", "not_found", names[0])
+    param = names[0] if names else None
+    message = problem["msg"].removeprefix("Value error, ").rstrip(".")
+    place = "" if param is None else f"{param}: "
+    if problem["type"] == "missing":
+        message = "is missing; send it"
+    elif problem["type"] == "extra_forbidden":
+        message = "there is no such parameter; see /docs for those that there are"
+    return ApiError(400, f"{place}{message[:1].lower()}{message[1:]}.", problem["type"], param)
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Answers every failure of the app by the envelope."""
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        return envelope(error)
+
+    @app.exception_handler(StateError)
+    async def impossible(request: Request, error: StateError) -> JSONResponse:
+        return envelope(state_error(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return envelope(validation_error(list(error.errors())))
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> JSONResponse:
+        # Starlette raises it on, so it is logged with its traceback.
+        return envelope(ApiError(500, "The server failed; try again later.", "internal_error", kind=SERVER))

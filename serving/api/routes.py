@@ -1,0 +1,244 @@
+"""The endpoint: OpenAI's Videos, and beyond them cancelling, events, segments, the video as it grows, webhooks.
+
+Choices made: OpenAI's client works unchanged. A job that is another's is not found. Uploads are kept before their job
+is made and dropped if it is not, so a worker never meets a job without its files. Routes that wait for the database are
+plain functions, which FastAPI runs in threads; taking uploads has threads of its own, so it cannot hold up the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import anyio.to_thread
+from fastapi import APIRouter, Depends, FastAPI, Form, Header, Path, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from fastapi.sse import EventSourceResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from serving.api import content, events
+from serving.api.auth import CurrentCaller, bearer
+from serving.api.checks import check
+from serving.api.errors import add_handlers
+from serving.api.guard import GuardedRoute
+from serving.api.health import health
+from serving.api.metrics import CountRequests, Metrics
+from serving.api.schemas import (
+    VIDEO_ID,
+    ErrorEnvelope,
+    Health,
+    Regenerate,
+    Regenerated,
+    SegmentList,
+    Video,
+    VideoCreate,
+    VideoDeleted,
+    VideoList,
+    segments,
+)
+from serving.api.server import CurrentJob, CurrentServer, Server
+from serving.api.settings import ApiSettings
+from serving.api.upkeep import delete, upkeep
+from serving.artifacts import Artifacts
+from serving.state.database import Database, new_job_id
+from serving.state.rows import ConflictError, Job, NewJob
+from serving.state.transitions import TaskState
+
+Responses = dict[int | str, dict[str, Any]]
+
+REFUSED: Responses = {
+    "4XX": {"model": ErrorEnvelope, "description": "The request is refused: why, in a sentence."}
+}
+NOT_FOUND: Responses = {
+    404: {"model": ErrorEnvelope, "description": "There is no such video, or it is another's."}
+}
+CONFLICT: Responses = {409: {"model": ErrorEnvelope, "description": "The video is in no state for this."}}
+BYTES = {"schema": {"type": "string", "format": "binary"}}
+
+videos = APIRouter(prefix="/videos", tags=["videos"], route_class=GuardedRoute)
+
+
+def create_app(settings: ApiSettings, database: Database, artifacts: Artifacts) -> FastAPI:
+    """The endpoint on an open database and open artifacts."""
+    app = FastAPI(
+        title="PoseGen",
+        version="1",
+        summary="Long videos of the person in a picture, who moves as a driving video says.",
+        description=__doc__,
+        lifespan=upkeep,
+        form_limits={"max_files": 3, "max_fields": 64, "max_part_size": settings.field_bytes},
+    )
+    app.state.server = Server(settings, database, artifacts)
+    app.state.metrics = Metrics(database)
+    app.add_middleware(CountRequests, metrics=app.state.metrics)
+    add_handlers(app)
+    guarded = APIRouter(route_class=GuardedRoute, dependencies=[Depends(bearer)], responses=REFUSED)
+    guarded.include_router(videos, prefix="/v1")
+    guarded.add_api_route("/metrics", metrics, tags=["server"], response_class=Response, responses=METRICS)
+    app.include_router(guarded)
+    app.add_api_route("/healthz", healthz, tags=["server"], responses=UNABLE)
+    return app
+
+
+@videos.post("", responses=CONFLICT | {429: {"model": ErrorEnvelope, "description": "The queue is full."}})
+async def create_video(
+    form: Annotated[VideoCreate, Form(media_type="multipart/form-data")],
+    response: Response,
+    server: CurrentServer,
+    caller: CurrentCaller,
+    idempotency_key: Annotated[
+        str | None,
+        Header(min_length=1, max_length=255, description="The same key again makes no second job."),
+    ] = None,
+) -> Video:
+    """Queues a video."""
+    check(form, server.settings, caller)
+    job_id, job = new_job_id(), None
+    try:
+        uploads = await anyio.to_thread.run_sync(
+            server.uploads.keep, job_id, form.uploads(), limiter=server.turns
+        )
+        new = NewJob(
+            id=job_id,
+            owner=caller.name,
+            request=form.request(server.settings, uploads),
+            webhook=form.webhook_url,
+        )
+        job, _ = await run_in_threadpool(server.database.create_job, new, idempotency_key, caller.jobs)
+    finally:
+        if job is None or job.id != job_id:
+            await run_in_threadpool(server.artifacts.delete, job_id)
+    return _polled(server, job, response)
+
+
+@videos.get("")
+def list_videos(
+    server: CurrentServer,
+    caller: CurrentCaller,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    after: Annotated[
+        str | None, Query(pattern=VIDEO_ID, description="The last id of the page before.")
+    ] = None,
+    order: Literal["asc", "desc"] = "desc",
+) -> VideoList:
+    """The caller's videos by the time of their creation."""
+    jobs = server.database.jobs(caller.name, limit + 1, after, order)
+    page = [server.video(job) for job in jobs[:limit]]
+    first, last = (page[0].id, page[-1].id) if page else (None, None)
+    return VideoList(data=page, first_id=first, last_id=last, has_more=len(jobs) > limit)
+
+
+@videos.get("/{video_id}", responses=NOT_FOUND)
+def retrieve_video(job: CurrentJob, server: CurrentServer, response: Response) -> Video:
+    """A video as it is now."""
+    return _polled(server, job, response)
+
+
+@videos.delete("/{video_id}", responses=NOT_FOUND | CONFLICT)
+def delete_video(job: CurrentJob, server: CurrentServer) -> VideoDeleted:
+    """Deletes a completed or failed video and all its files."""
+    if job.status not in events.FINAL:
+        raise ConflictError(f"Video {job.id} is not finished; cancel it first.")
+    delete(server.database, server.artifacts, job.id)
+    return VideoDeleted(id=job.id)
+
+
+@videos.post("/{video_id}/cancel", responses=NOT_FOUND | CONFLICT)
+def cancel_video(job: CurrentJob, server: CurrentServer) -> Video:
+    """Ends a video as failed with the code `cancelled`; its workers stop within a denoising step."""
+    cancelled = server.database.request_cancel(job.id)
+    job = server.database.job(job.id)
+    if not cancelled and job.error_code != "cancelled":
+        raise ConflictError(f"Video {job.id} has ended as {job.status}; there is nothing to cancel.")
+    return server.video(job)
+
+
+CONTENT: Responses = {
+    200: {
+        "content": dict.fromkeys(("video/mp4", "image/webp", "image/jpeg"), BYTES),
+        "description": "All.",
+    },
+    206: {"content": {"video/mp4": BYTES}, "description": "The range that was asked for."},
+    416: {"model": ErrorEnvelope, "description": "The range begins behind the end."},
+}
+
+
+@videos.get("/{video_id}/content", response_class=Response, responses=NOT_FOUND | CONTENT)
+def download_video(
+    job: CurrentJob,
+    server: CurrentServer,
+    request: Request,
+    variant: Literal["video", "thumbnail", "spritesheet"] = "video",
+    partial: Annotated[
+        bool,
+        Query(description="What is finished so far, as fragmented MP4 that only grows, if it is not all."),
+    ] = False,
+) -> Response:
+    """The video (MP4), its first picture (WebP) or 4 x 4 pictures of it (JPEG)."""
+    stitch = server.stitch(job)
+    done = stitch is not None and stitch.state is TaskState.DONE
+    grows = partial and variant == "video" and not done
+    found = (content.growing if grows else content.finished)(server.artifacts, stitch)
+    if variant != "video":
+        picture = content.preview(server.artifacts, found, variant)
+        return Response(picture, media_type="image/webp" if variant == "thumbnail" else "image/jpeg")
+    return content.respond(server.artifacts, found, request.headers, "video/mp4")
+
+
+@videos.get(
+    "/{video_id}/events",
+    response_class=EventSourceResponse,
+    responses=NOT_FOUND
+    | {200: {"model": events.ProgressEvent}, 204: {"description": "All was sent before."}},
+)
+async def follow_video(
+    job: CurrentJob, server: CurrentServer, last_event_id: Annotated[str | None, Header()] = None
+) -> Response:
+    """Server-sent events `progress`, each the whole state, until the video is completed or failed."""
+    wire, _, final = await run_in_threadpool(events.event, server, job.id, last_event_id)
+    if final and wire is None:
+        return Response(status_code=204)
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return EventSourceResponse(events.stream(server, job.id, last_event_id), headers=headers)
+
+
+@videos.get("/{video_id}/segments", responses=NOT_FOUND)
+def list_segments(job: CurrentJob, server: CurrentServer) -> SegmentList:
+    """The segments that the video is made of."""
+    return SegmentList(data=segments(job, server.database.tasks(job.id)))
+
+
+@videos.post("/{video_id}/segments/{index}/regenerate", responses=NOT_FOUND | CONFLICT)
+def regenerate_segment(
+    job: CurrentJob,
+    server: CurrentServer,
+    index: Annotated[int, Path(ge=0, lt=2**31)],
+    body: Regenerate | None = None,
+) -> Regenerated:
+    """Makes a segment anew with another seed, and all that depends on it; the rest of the video is kept."""
+    changed = server.database.regenerate(job.id, index, body.seed if body else None)
+    return Regenerated(segments=changed, video=server.video(server.database.job(job.id)))
+
+
+UNABLE: Responses = {503: {"model": Health, "description": "Work cannot be done."}}
+METRICS: Responses = {
+    200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Metrics."}
+}
+
+
+def healthz(server: CurrentServer) -> JSONResponse:
+    """Whether work can be done."""
+    found = health(server)
+    return JSONResponse(found.model_dump(), 200 if found.ok else 503)
+
+
+def metrics(request: Request) -> Response:
+    """Prometheus metrics."""
+    return Response(generate_latest(request.app.state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _polled(server: Server, job: Job, response: Response) -> Video:
+    """The video, with the advice when to ask again, which OpenAI's client follows."""
+    if job.status not in events.FINAL:
+        response.headers["openai-poll-after-ms"] = str(round(1000 * server.settings.poll))
+    return server.video(job)

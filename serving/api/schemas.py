@@ -1,0 +1,272 @@
+"""What the endpoint takes and gives, as OpenAI's Videos have it, and what is ours beyond them.
+
+Choices made: the form names what it does not know, so a misspelt option is no silent default. A file may also come as
+text in its field: poses as JSON, pictures and videos as data URLs, so that clients which send no second file can use
+the endpoint too. What a job was asked for is stored as plain JSON values, with uploads by their hash and size.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from fastapi import UploadFile
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from posegen.alignment import Fit
+from serving.api.settings import ApiSettings, Model
+from serving.state.rows import Job, Kind, Task
+from serving.state.transitions import JobStatus, TaskState
+
+SIZE = r"^[1-9][0-9]{1,4}x[1-9][0-9]{1,4}$"
+VIDEO_ID = r"^video_[0-9a-f]{24}$"
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("holds a NUL character; leave it out")
+    return text
+
+
+Text = Annotated[str, Field(max_length=4000), AfterValidator(_without_nul)]
+Size = Annotated[str, Field(pattern=SIZE, description="WIDTHxHEIGHT in pixels")]
+Seed = Annotated[int, Field(ge=0, le=2**53 - 1)]  # what JavaScript holds exactly
+Upload = Annotated[UploadFile | str, Field()]
+
+
+class VideoCreate(BaseModel):
+    """A video to be made of the person in a picture, who moves as a driving video or poses say."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: Text = Field("", description="What is to be seen, in a sentence.")
+    input_reference: Upload = Field(
+        description="Picture of the person: JPEG, PNG or WebP; a file, or a data URL."
+    )
+    driving_video: Upload | None = Field(
+        None, description="Video of the movement: MP4, MOV, WebM, Matroska or AVI; a file, or a data URL."
+    )
+    poses: Upload | None = Field(
+        None,
+        description="The movement as poses at the model's rate, instead of a video: JSON [T][133][3] (x and y in "
+        "pixels, confidence 0..1; null for a frame without a person), or a Parquet file of one row with the columns "
+        "keypoints and keypoints_shape.",
+    )
+    poses_size: Size | None = Field(
+        None, description="Size of the pictures that the poses were seen in; by default that of the video."
+    )
+    model: str | None = Field(None, description="The model's name; by default the one that there is.")
+    size: Size | None = Field(
+        None, description="WIDTHxHEIGHT of the video in pixels; by default the model's."
+    )
+    seconds: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="At most so much of the movement; by default all."
+    )
+    seed: Seed = Field(0, description="The same seed gives the same video.")
+    steps: int | None = Field(None, ge=1, description="Denoising steps; by default the model's.")
+    guidance_scale: float | None = Field(
+        None, ge=0, le=100, description="How strongly the prompt is followed; by default the model's."
+    )
+    negative_prompt: Text | None = Field(None, description="What is not to be seen; by default the model's.")
+    fit: Fit = Field("crop", description="How the picture is put into the size.")
+    align: Literal["reference", "none"] = Field(
+        "reference", description="Lay the driving person onto the picture's, or leave them where they are."
+    )
+    framing: Literal["auto", "close-up", "half-body", "full-body", "distant", "off"] = Field(
+        "auto", description="How much of the background the segments share; auto looks at the poses."
+    )
+    foreground: Literal["pose", "subject", "none"] = Field(
+        "pose", description="Where the person is told from: the pose, the prompt's word for them, or nowhere."
+    )
+    keep_person: bool = Field(
+        True, description="Whether shared backgrounds may attend to the first segment's person."
+    )
+    planner: Literal["fitted", "published"] = Field(
+        "fitted", description="Segments as short as the length allows, or always the model's longest."
+    )
+    webhook_url: str | None = Field(
+        None, max_length=2000, description="Is told of the end, signed as by Standard Webhooks."
+    )
+
+    @model_validator(mode="after")
+    def _one_movement(self) -> Self:
+        if (self.driving_video is None) == (self.poses is None):
+            raise ValueError("send the movement as either driving_video or poses")
+        if self.poses_size is not None and self.poses is None:
+            raise ValueError("poses_size goes with poses; leave it out")
+        return self
+
+    def uploads(self) -> dict[str, UploadFile | str]:
+        """The files that were sent, by the parameter that says what they are."""
+        sent = {name: getattr(self, name) for name in ("input_reference", "driving_video", "poses")}
+        return {name: upload for name, upload in sent.items() if upload is not None}
+
+    def request(self, settings: ApiSettings, uploads: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """The job's request: every option with its value, and what is known of each upload."""
+        left_out = {"input_reference", "driving_video", "poses", "webhook_url"}
+        size = self.size or "{}x{}".format(*settings.model.size)
+        given = self.model_dump(exclude=left_out) | {"size": size, "model": settings.model.name}
+        return given | {"steps": self.steps or settings.model.steps, "uploads": uploads}
+
+
+class VideoError(BaseModel):
+    """Why a video failed."""
+
+    code: str
+    message: str
+
+
+class Video(BaseModel):
+    """A job and its video."""
+
+    id: str = Field(pattern=VIDEO_ID)
+    object: Literal["video"] = "video"
+    status: JobStatus
+    progress: int = Field(ge=0, le=100, description="Share of the denoising steps that are done, in percent.")
+    created_at: int = Field(description="Seconds since 1970.")
+    completed_at: int | None = Field(description="When it was completed or failed.")
+    expires_at: int | None = Field(description="When it is deleted.")
+    model: str
+    prompt: str
+    seconds: str = Field(description="Length of the video.")
+    size: Size
+    error: VideoError | None
+    remixed_from_video_id: str | None = None
+    seed: int
+    steps: int
+    segments: int | None = Field(description="How many segments it is made of, once that is known.")
+
+    @classmethod
+    def of(cls, job: Job, model: Model) -> Video:
+        """A job as its client sees it."""
+        request, failed = job.request, job.status is JobStatus.FAILED
+        error = VideoError(code=str(job.error_code), message=str(job.error_message)) if failed else None
+        return cls(
+            id=job.id,
+            status=job.status,
+            progress=job.progress,
+            created_at=int(job.created_at),
+            completed_at=None if job.completed_at is None else int(job.completed_at),
+            expires_at=None if job.expires_at is None else int(job.expires_at),
+            model=request["model"],
+            prompt=request["prompt"],
+            seconds=f"{_seconds(job, model):.3f}".rstrip("0").rstrip("."),
+            size=request["size"],
+            error=error,
+            seed=request["seed"],
+            steps=request["steps"],
+            segments=None if job.plan is None else len(job.plan.timeline.segments),
+        )
+
+
+def _seconds(job: Job, model: Model) -> float:
+    """The length of a job's video: its plan's, before that what the uploads allow and the client asked for."""
+    if job.plan is not None:
+        return job.plan.frames / model.rate
+    uploads = job.request["uploads"]
+    there = (
+        uploads["poses"]["frames"] / model.rate if "poses" in uploads else uploads["driving_video"]["seconds"]
+    )
+    return min(there, job.request["seconds"] or there)
+
+
+class VideoList(BaseModel):
+    """A page of videos; `last_id` is what the next page comes `after`."""
+
+    object: Literal["list"] = "list"
+    data: list[Video]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class VideoDeleted(BaseModel):
+    """A video is deleted, with its files."""
+
+    id: str
+    object: Literal["video.deleted"] = "video.deleted"
+    deleted: Literal[True] = True
+
+
+class Segment(BaseModel):
+    """A segment of a video: which frames of the timeline, and how far it is.
+
+    A base segment is made alone, a bridge between two; of the anchor the other bases take their background.
+    """
+
+    index: int
+    kind: Literal["anchor", "base", "bridge"]
+    start: int = Field(description="Its first frame.")
+    frames: int
+    depends_on: list[int]
+    state: TaskState
+    step: int = Field(description="Denoising steps that are done.")
+    steps: int
+    seed: int
+    attempt: int = Field(description="How often a worker has taken it up.")
+    started_at: float | None
+    finished_at: float | None
+
+
+class SegmentList(BaseModel):
+    """All segments of a video in the order of its timeline; none before the plan is made."""
+
+    object: Literal["list"] = "list"
+    data: list[Segment]
+
+
+def segments(job: Job, tasks: list[Task]) -> list[Segment]:
+    """A job's segments, given its tasks."""
+    if job.plan is None:
+        return []
+    plan, timeline = job.plan, job.plan.timeline
+    found = []
+    for task in (task for task in tasks if task.kind is Kind.SEGMENT):
+        segment = timeline.segments[task.index]
+        known = {name: getattr(task, name) for name in Segment.model_fields if hasattr(task, name)}
+        kind = "anchor" if task.index == plan.anchor and plan.shares else segment.kind
+        depends = list(timeline.dependencies(task.index) if kind == "bridge" or plan.shares else ())
+        found.append(
+            Segment.model_validate(
+                known
+                | {"kind": kind, "start": segment.start, "frames": segment.frames, "depends_on": depends}
+            )
+        )
+    return found
+
+
+class Regenerate(BaseModel):
+    """How a segment is to be made anew."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seed: Seed | None = Field(None, description="Of its noise; by default one more than its last.")
+
+
+class Regenerated(BaseModel):
+    """Which segments are made anew."""
+
+    object: Literal["video.segments.regenerated"] = "video.segments.regenerated"
+    segments: list[int]
+    video: Video
+
+
+class ErrorBody(BaseModel):
+    """What was wrong with a request."""
+
+    message: str = Field(description="One sentence: what, where, what to do.")
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorEnvelope(BaseModel):
+    """The answer to a request that is refused."""
+
+    error: ErrorBody
+
+
+class Health(BaseModel):
+    """Whether work can be done, and what keeps it from being done."""
+
+    ok: bool
+    problems: list[str]

@@ -1,0 +1,61 @@
+"""What every route works with: the settings, the database, the artifacts; and the job that a path names.
+
+Choices made: nothing here remembers a request, so any copy of the endpoint answers for any job.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import anyio
+from fastapi import Depends, Path, Request
+
+from serving.api.auth import CurrentCaller
+from serving.api.schemas import VIDEO_ID, Video
+from serving.api.settings import ApiSettings
+from serving.api.uploads import Uploads
+from serving.artifacts import Artifacts
+from serving.state.database import Database
+from serving.state.rows import Job, Kind, Task
+
+
+@dataclass
+class Server:
+    """One copy of the endpoint. turns: lets so many uploads be inspected at once."""
+
+    settings: ApiSettings
+    database: Database
+    artifacts: Artifacts
+    uploads: Uploads = field(init=False)
+    turns: anyio.CapacityLimiter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.uploads = Uploads(self.settings, self.artifacts)
+        self.turns = anyio.CapacityLimiter(self.settings.inspections)
+
+    def video(self, job: Job) -> Video:
+        """A job as its client sees it."""
+        return Video.of(job, self.settings.model)
+
+    def stitch(self, job: Job) -> Task | None:
+        """The task that makes the job's video, once the job is planned."""
+        return next(iter(self.database.tasks(job.id, Kind.STITCH)), None)
+
+
+def current_server(request: Request) -> Server:
+    """The copy that answers."""
+    server: Server = request.app.state.server
+    return server
+
+
+CurrentServer = Annotated[Server, Depends(current_server)]
+VideoId = Annotated[str, Path(pattern=VIDEO_ID, description="Id of the video.")]
+
+
+def current_job(video_id: VideoId, server: CurrentServer, caller: CurrentCaller) -> Job:
+    """The job that the path names, if it is the caller's; another's is not found."""
+    return server.database.job(video_id, caller.name)
+
+
+CurrentJob = Annotated[Job, Depends(current_job)]

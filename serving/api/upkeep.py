@@ -1,0 +1,89 @@
+"""What a copy of the endpoint does beside answering: makes webhook calls, deletes what has expired.
+
+Choices made: it lives and dies with the app, and any number of copies may do it at once. Files whose job is not in the
+database are left by a copy that died while it took an upload, or while it deleted; they go once they have been seen
+twice, an hour apart, because an upload's files are there before its job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
+from sqlalchemy.exc import SQLAlchemyError
+
+from serving.api.server import Server
+from serving.api.webhooks import deliver
+from serving.artifacts import Artifacts
+from serving.state.database import Database
+from serving.state.rows import NotFoundError
+
+DELIVER_EVERY, EXPIRE_EVERY, SWEEP_EVERY = 2.0, 60.0, 3600.0  # seconds
+
+log = logging.getLogger(__name__)
+
+
+def delete(database: Database, artifacts: Artifacts, job_id: str) -> None:
+    """Deletes a job, then its files."""
+    database.delete_job(job_id)
+    artifacts.delete(job_id)
+
+
+def expire(database: Database, artifacts: Artifacts) -> None:
+    """Deletes the jobs whose time is over."""
+    for job_id in database.expired_jobs():
+        delete(database, artifacts, job_id)
+
+
+class Sweep:
+    """Deletes files without a job that were there at the last call already."""
+
+    def __init__(self, database: Database, artifacts: Artifacts) -> None:
+        self._database, self._artifacts = database, artifacts
+        self._seen: set[str] = set()
+
+    def __call__(self) -> None:
+        orphans = {name for name in self._artifacts.folders() if not self._has_job(name)}
+        for name in orphans & self._seen:
+            self._artifacts.delete(name)
+        self._seen = orphans
+
+    def _has_job(self, name: str) -> bool:
+        try:
+            self._database.job(name)
+        except NotFoundError:
+            return False
+        return True
+
+
+async def repeat(action: Callable[[], Awaitable[object]], every: float) -> None:
+    """Does it again and again, `every` seconds after its end, until cancelled; a failure is logged."""
+    while True:
+        try:
+            await action()
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("upkeep will be tried again in %g s: %s", every, error)
+        await asyncio.sleep(every)
+
+
+@asynccontextmanager
+async def upkeep(app: FastAPI) -> AsyncIterator[None]:
+    """Runs beside the app as its lifespan."""
+    server: Server = app.state.server
+    database, artifacts = server.database, server.artifacts
+    sweep = Sweep(database, artifacts)
+    chores = [
+        asyncio.create_task(repeat(lambda: deliver(database, server.settings), DELIVER_EVERY)),
+        asyncio.create_task(repeat(lambda: run_in_threadpool(expire, database, artifacts), EXPIRE_EVERY)),
+        asyncio.create_task(repeat(lambda: run_in_threadpool(sweep), SWEEP_EVERY)),
+    ]
+    try:
+        yield
+    finally:
+        for chore in chores:
+            chore.cancel()
+        await asyncio.gather(*chores, return_exceptions=True)
