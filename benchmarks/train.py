@@ -88,7 +88,7 @@ def configuration(
         ),
         output=str(scratch / "output"),
         engine=replace(mini.engine, zero_stage=zero_stage),
-        cluster=ClusterConfig(),
+        cluster=ClusterConfig(failures=0),
         record=replace(mini.record, measure=0),
     )
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -13,10 +14,12 @@ from typing import Literal
 import psutil
 import pytest
 import ray
-from tiny_training import tiny_config, write_tiny_dataset, write_tiny_model
+from tiny_training import SIZE, tiny_config, write_tiny_dataset, write_tiny_model
 
 from posegen.checkpoints import load_adapter
 from posegen.transformer import PoseGenTransformer3DModel
+from posegen.video import probe
+from training.checkpoint import read_position
 from training.config import ClusterConfig, TrainConfig
 from training.log import read_log
 from training.train import run, start_ray, trainer
@@ -41,6 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def reference(folder: Path) -> TrainConfig:
     """One worker, ZeRO-2, never disturbed; trained through the whole command."""
     config = tiny_config(folder, folder / "reference", steps=STEPS)
+    config = replace(config, record=replace(config.record, sample=8, samples=1, sample_steps=2))
     assert run(config) == folder / "reference" / "adapters" / "base"
     return config
 
@@ -84,21 +88,28 @@ def test_checkpoints_are_pruned_and_loaded_by_the_library(reference: TrainConfig
         load_adapter(transformer, adapter, "base")
 
 
-def kill_a_worker(output: Path, step: int) -> None:
-    """Sends SIGKILL to one of the training's workers as soon as it has logged that step."""
+def test_samples_are_made_while_training_goes_on(reference: TrainConfig) -> None:
+    (video,) = (Path(reference.output) / "samples").glob("step-00000008-*.mp4")
+    info = probe(video)
+    assert (info.width, info.height) == (3 * SIZE[0], SIZE[1])
+
+
+def when_logged(output: Path, step: int, act: Callable[[], object]) -> None:
+    """Does something as soon as a training has logged a step."""
     while max(curve(output), default=0) < step:
         time.sleep(0.02)
-    workers = [
-        process
-        for process in psutil.Process(os.getpid()).children(recursive=True)
-        if "RayTrainWorker" in " ".join(process.cmdline())
-    ]
-    workers[-1].kill()
+    act()
+
+
+def kill_a_worker() -> None:
+    """SIGKILL for one of the training's workers."""
+    processes = psutil.Process(os.getpid()).children(recursive=True)
+    [process for process in processes if "RayTrainWorker" in " ".join(process.cmdline())][-1].kill()
 
 
 def test_two_workers_one_killed_follow_the_curve_of_one(reference: TrainConfig, folder: Path) -> None:
     config = on(reference, folder / "killed", workers=2, zero_stage=3)
-    killer = threading.Thread(target=kill_a_worker, args=(folder / "killed", 6))
+    killer = threading.Thread(target=when_logged, args=(folder / "killed", 6, kill_a_worker))
     killer.start()
     result = trainer(config).fit()
     killer.join()
@@ -116,3 +127,16 @@ def test_a_stopped_training_goes_on_with_other_workers_and_another_stage(
     assert list(curve(first.output)) == [1]
     trainer(on(reference, folder / "stopped", workers=1, zero_stage=3)).fit()
     assert curve(first.output) == pytest.approx(curve(reference.output), abs=TOLERANCE)
+
+
+def test_a_signal_to_the_command_ends_it_with_a_checkpoint(reference: TrainConfig, folder: Path) -> None:
+    config = replace(on(reference, folder / "ended", workers=1, zero_stage=2), steps=10_000)
+    watcher = threading.Thread(
+        target=when_logged, args=(folder / "ended", 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    )
+    watcher.start()
+    run(config)
+    watcher.join()
+    last = max(curve(config.output))
+    assert 3 <= last < config.steps
+    assert read_position(folder / "ended" / f"checkpoint-{last:08.0f}").step == last

@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
 import ray.train.torch
 import torch
@@ -55,6 +57,10 @@ class Training:
         self.passes = math.ceil(share / config.engine.micro_batch)
         self.step = 0
         self._start_model()
+        self.started = self.last = time.monotonic()
+        self.first_step = self.logged_step = self.saved_step = self.step
+        self.sampling: list[ray.ObjectRef] = []
+        self.losses: list[float] = []  # since the last row of the log
         self.watch = Stopwatch(self.device)
         self.log = Log(self.output, self.step) if self.rank == 0 else None
         self.held_out = self.stream.held_out() if config.record.measure else []
@@ -91,9 +97,6 @@ class Training:
     def run(self) -> None:
         """Trains to the last step, to the time limit or until it is told to stop."""
         config, record = self.config, self.config.record
-        self.started = self.last = time.monotonic()
-        self.first_step = self.logged_step = self.saved_step = self.step
-        self.losses: list[float] = []  # since the last row of the log
         batches = ahead(map(self._examples, self.stream.batches(self.step, self.rank, self.workers)))
         stop = noticed = False
         while self.step < config.steps and not stop:
@@ -107,15 +110,16 @@ class Training:
                 self._log(batch)
                 # Ray tells all workers alike of a machine that is about to be taken away.
                 notice = ray.train.get_preemption_info() is not None
-                if notice and not noticed:
+                if notice and not noticed and self.step > self.saved_step:
                     self._save()
                 noticed = notice
             if record.measure and self.step % record.measure == 0:
                 self._measure()
-            if self.step % record.checkpoint == 0:
+            if self.step % record.checkpoint == 0 and self.step < config.steps and not stop:
                 self._save()
         batches.close()
-        self._save()
+        if self.step > self.saved_step:
+            self._save(last=True)
 
     def _examples(self, batch: Batch) -> tuple[Batch, Examples]:
         seed = self.config.data.seed
@@ -181,23 +185,22 @@ class Training:
         )
         return self._summed(total if len(own) else 0.0, float(len(own)))[0], float(len(every))
 
-    def _save(self) -> None:
+    def _save(self, last: bool = False) -> None:
         """Gathers the state, which all workers do together; the first one writes it while training goes on."""
-        if self.step == self.saved_step:
-            return
         self.saved_step = self.step
         with self.watch.timed("checkpoint"):
             state = gather_state(self.trained, keep=self.rank == 0)
             position = Position(self.step, fingerprint(self.config, self.stream))
             saved = Saved(position, state, self.lora, self.frozen) if self.rank == 0 else None
-            report(saved, self.step, self._sampler())
+            report(saved, self.step, partial(self._sample, self.step, last))
 
-    def _sampler(self) -> Callable[[str], object]:
-        sample = self.config.record.sample
-        if not sample or self.step % sample or not self.held_out:
-            return lambda path: None
-        config, batch, step = self.config, self.held_out[0], self.step
-        return lambda path: sample_later(config, batch, Path(path), step)
+    def _sample(self, step: int, last: bool, checkpoint: str) -> None:
+        """Starts sample videos of a finished checkpoint where they are due; the tasks would end with this worker."""
+        every = self.config.record.sample
+        if every and step % every == 0 and self.held_out:
+            self.sampling.append(sample_later(self.config, self.held_out[0], Path(checkpoint), step))
+        if last and self.sampling:
+            ray.wait(self.sampling, num_returns=len(self.sampling))
 
     def _log(self, batch: Batch) -> None:
         now, steps = time.monotonic(), self.step - self.logged_step
