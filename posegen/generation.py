@@ -11,18 +11,17 @@ from __future__ import annotations
 import importlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.utils import BaseOutput
+from diffusers.pipelines.wan.pipeline_output import WanPipelineOutput
 from PIL.Image import Image
 
 from posegen.alignment import Fit, fit_picture
-from posegen.checkpoints.lora import load_adapter, model_weights, save_adapter, set_adapter
+from posegen.checkpoints import load_adapter, model_weights, save_adapter, set_adapter
 from posegen.conditions import (
     Conditions,
     decode,
@@ -35,7 +34,15 @@ from posegen.conditions import (
 from posegen.driving import Align, Driving, place
 from posegen.folder import model_folder
 from posegen.framing import framing_of
-from posegen.job import BackgroundSharing, ForegroundSource, Frames, SegmentStore, VideoJob, model_id
+from posegen.job import (
+    BackgroundSharing,
+    EncodedJob,
+    ForegroundSource,
+    Frames,
+    SegmentStore,
+    VideoJob,
+    model_id,
+)
 from posegen.poses import PoseEstimator
 from posegen.sampling import Guidance, Step, denoise, flow_shift, initial_noise, schedule
 from posegen.segments import Segment, Stitcher, plan
@@ -43,6 +50,7 @@ from posegen.sharing import (
     AnchorReader,
     AnchorRecorder,
     Foreground,
+    Form,
     GivenForeground,
     SharedRange,
     SharedRecord,
@@ -56,24 +64,6 @@ ADAPTERS = ("base", "cond")  # for base segments and for bridges
 
 Callback = Callable[[int, Step], object]
 """Told the segment's index and the step after each; may raise `posegen.sampling.Cancelled`."""
-
-
-@dataclass
-class PoseGenPipelineOutput(BaseOutput):
-    """frames: the video, (T, H, W, 3) uint8 RGB."""
-
-    frames: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedJob:
-    """What is the same for all segments of a job, each of batch 1 as in `Conditions`; hands are those of no hands."""
-
-    reference: torch.Tensor
-    text: torch.Tensor
-    negative_text: torch.Tensor
-    image: torch.Tensor | None
-    hands: torch.Tensor | None
 
 
 class PoseGenPipeline(DiffusionPipeline):
@@ -188,6 +178,7 @@ class PoseGenPipeline(DiffusionPipeline):
         framing: str = "auto",
         foreground: ForegroundSource = "pose",
         keep_person: bool = True,
+        form: Form = "key_value",
         hands: Frames | None = None,
         mask: Frames | None = None,
     ) -> VideoJob:
@@ -204,11 +195,12 @@ class PoseGenPipeline(DiffusionPipeline):
                 the poses show, "off" for no sharing.
             foreground: where the person is told from: the pose, the subject word of the prompt, `mask`, or nowhere.
             keep_person: whether backgrounds may attend to the anchor's person.
+            form: what is kept of the anchor: "input" takes half of the memory, and a little time.
             hands: the hands' surface normals on black, T frames of `size`. mask: T frames, white where the person is.
         """
         config = self.config
         size = tuple(size or config.size)
-        self._check_size(size)
+        self.check_size(size)
         image = np.asarray(image.convert("RGB") if isinstance(image, Image) else image)
         if not isinstance(driving, np.ndarray):
             driving = place(driving, image, size, config.rate, estimator, align, fit)
@@ -217,11 +209,11 @@ class PoseGenPipeline(DiffusionPipeline):
         if framing != "off":
             name = framing_of(driving, size) if framing == "auto" else framing
             shared = SharedRange.of_framing(name, steps, len(self.transformer.blocks))
-            sharing = BackgroundSharing(shared, foreground, keep_person)
+            sharing = BackgroundSharing(shared, foreground, keep_person, form)
         scale = config.guidance_scale if guidance_scale is None else guidance_scale
         return VideoJob(
             picture=fit_picture(image, size, fit),
-            keypoints=driving.astype(np.float32),
+            keypoints=np.asarray(driving, np.float32),
             plan=plan(len(driving), config.segment_frames, config.head, config.tail, anchor, planner),
             prompt=prompt,
             negative_prompt=config.negative_prompt if negative_prompt is None else negative_prompt,
@@ -233,7 +225,8 @@ class PoseGenPipeline(DiffusionPipeline):
             mask=mask,
         )
 
-    def _check_size(self, size: tuple[int, int]) -> None:
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Raises ValueError for a (width, height) that does not divide into the transformer's patches."""
         unit = self.vae.config.scale_factor_spatial * self.transformer.config.patch_size[-1]
         if min(size) < unit or size[0] % unit or size[1] % unit:
             raise ValueError(
@@ -271,7 +264,7 @@ class PoseGenPipeline(DiffusionPipeline):
         segment = job.plan.segments[index]
         conditions = self._conditions(job, encoded, segment, neighbours)
         sharing = self._sharing(job, segment, record)
-        latents = self._denoise(job, segment, conditions, self._sigmas(job), sharing, callback)
+        latents = self._denoise(job, segment, conditions, sharing, callback)
         return decode(self.vae, latents)[0].numpy()
 
     @torch.no_grad()
@@ -279,8 +272,8 @@ class PoseGenPipeline(DiffusionPipeline):
         """Only the anchor's shared steps, for when its frames are there and its record is not."""
         segment = job.plan.segments[job.plan.anchor]
         if sharing := self._sharing(job, segment, record):
-            sigmas = self._sigmas(job)[: sharing.shared.steps + 1]
-            self._denoise(job, segment, self._conditions(job, encoded, segment, {}), sigmas, sharing, None)
+            conditions = self._conditions(job, encoded, segment, {})
+            self._denoise(job, segment, conditions, sharing, steps=sharing.shared.steps)
 
     def generate(
         self, job: VideoJob, store: str | Path | None = None, callback: Callback | None = None
@@ -308,7 +301,7 @@ class PoseGenPipeline(DiffusionPipeline):
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Each segment's index and frames in the plan's order, taken from the store or made."""
         encoded, record = self.encode(job), SharedRecord()
-        bridges = [segment.index for segment in job.plan.segments if segment.kind == "bridge"]
+        bridges = range(1, len(job.plan.segments), 2)
         waiting = Counter(base for bridge in bridges for base in job.plan.dependencies(bridge))
         bases: dict[int, np.ndarray] = {}  # those that a bridge still waits for
         for index in job.plan.order():
@@ -341,28 +334,27 @@ class PoseGenPipeline(DiffusionPipeline):
         store: str | Path | None = None,
         callback: Callback | None = None,
         **options: Any,
-    ) -> PoseGenPipelineOutput:
-        """The whole video at once; see `job` for the options, `generate` for the rest and for less memory."""
+    ) -> WanPipelineOutput:
+        """The whole video at once, `.frames` (T, H, W, 3) uint8; see `job` for options, `generate` for less memory."""
         job = self.job(image, driving, prompt, **options)
-        return PoseGenPipelineOutput(frames=np.concatenate(list(self.generate(job, store, callback))))
-
-    def _sigmas(self, job: VideoJob) -> list[float]:
-        return schedule(job.steps, flow_shift(self.scheduler.config))
+        return WanPipelineOutput(frames=np.concatenate(list(self.generate(job, store, callback))))
 
     def _denoise(
         self,
         job: VideoJob,
         segment: Segment,
         conditions: Conditions,
-        sigmas: list[float],
         sharing: AnchorRecorder | AnchorReader | None,
-        callback: Callback | None,
+        callback: Callback | None = None,
+        steps: int | None = None,
     ) -> torch.Tensor:
+        """The segment's latents after all steps of the job, or after the first few."""
         if getattr(self.transformer, "peft_config", {}):
             set_adapter(self.transformer, ADAPTERS[segment.kind == "bridge"])
-        shape = (1, self.vae.config.z_dim, *conditions.pose.shape[2:])
-        noise = initial_noise(job.seed, shape)
+        noise = initial_noise(job.seed, (1, self.vae.config.z_dim, *conditions.pose.shape[2:]))
         tell = None if callback is None else lambda step: callback(segment.index, step)
+        sigmas = schedule(job.steps, flow_shift(self.scheduler.config))
+        sigmas = sigmas if steps is None else sigmas[: steps + 1]
         return denoise(self.transformer, conditions, noise, sigmas, job.guidance, sharing, tell)
 
     def _conditions(
@@ -390,15 +382,15 @@ class PoseGenPipeline(DiffusionPipeline):
             raise ValueError(
                 f"Base segment {segment.index} shares the background; give it the anchor's record."
             )
-        foreground, shared = self._foreground(job, segment, job.sharing.foreground), job.sharing.shared
+        sharing, foreground = job.sharing, self._foreground(job, segment)
         if segment.index == job.plan.anchor:
-            return AnchorRecorder(shared, foreground, record, job.sharing.form)
-        return AnchorReader(shared, foreground, record, job.sharing.keep_person)
+            return AnchorRecorder(sharing.shared, foreground, record, sharing.form)
+        return AnchorReader(sharing.shared, foreground, record, sharing.keep_person)
 
-    def _foreground(self, job: VideoJob, segment: Segment, source: ForegroundSource) -> Foreground:
+    def _foreground(self, job: VideoJob, segment: Segment) -> Foreground:
         patch = tuple(self.transformer.config.patch_size)
-        if source != "subject":
-            return GivenForeground(foreground_tokens(job.person(segment.index, source), patch))
+        if job.sharing is None or job.sharing.foreground != "subject":
+            return GivenForeground(foreground_tokens(job.person(segment.index), patch))
         stride = self.vae.config.scale_factor_spatial
         rows, columns = (side // stride // patch[1] for side in job.picture.shape[:2])
         grid = ((segment.frames - 1) // 4 + 1, rows, columns)

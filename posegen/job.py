@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import torch
 from safetensors.numpy import load_file, save_file
 
 from posegen.conditions import draw_poses
@@ -108,9 +109,10 @@ class VideoJob:
             given[: segment.head] = given[-segment.tail :] = True
         return pictures, given
 
-    def person(self, index: int, source: ForegroundSource) -> np.ndarray:
-        """Where the person of a segment is by the pose, the mask or nowhere, (F, H, W) bool."""
+    def person(self, index: int) -> np.ndarray:
+        """Where the person of a segment is, (F, H, W) bool, by the foreground that is shared by; nowhere for "none"."""
         driving = self.plan.driving_frames(index)
+        source = self.sharing.foreground if self.sharing else "none"
         if source == "pose":
             return np.stack([foreground_mask(pose, self.size) for pose in self.keypoints[driving]])
         if source == "mask" and self.mask is not None:
@@ -124,13 +126,24 @@ class VideoJob:
             digest.update(hashlib.sha256(part).digest())
         return digest.hexdigest()[:32]
 
-    def _parts(self) -> Iterator[bytes]:
+    def _parts(self) -> Iterator[bytes | memoryview]:
         settings = (self.plan, self.seed, self.steps, self.guidance, self.sharing, self.size)
         yield repr((settings, self.prompt, self.negative_prompt)).encode()
         for array in (self.picture, self.keypoints):
-            yield array.tobytes()
+            yield np.ascontiguousarray(array).data
         for frames in (self.hands, self.mask):
             yield b"" if frames is None else frames.tobytes()
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedJob:
+    """What is the same for all segments of a job, each of batch 1 as in `Conditions`; hands are those of no hands."""
+
+    reference: torch.Tensor
+    text: torch.Tensor
+    negative_text: torch.Tensor
+    image: torch.Tensor | None
+    hands: torch.Tensor | None
 
 
 def model_id(transformer: Any, settings: dict[str, Any]) -> str:

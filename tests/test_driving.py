@@ -195,7 +195,7 @@ def test_a_puppets_video_lands_on_its_picture(tmp_path: Path) -> None:
     puppet, scene = Puppet.sample(3), Scene.sample(3)
     poses = walking(6, (400, 400))
     poses[..., :2] = poses[..., :2] * 0.75 + [180, 60]
-    encode(render(puppet, scene, _whole(poses), (640, 400)).frames, tmp_path / "video.mp4", 15)
+    encode(render(puppet, scene, whole(poses), (640, 400)).frames, tmp_path / "video.mp4", 15)
     image = reference(puppet, scene, 0, (256, 384))
     estimator = load_estimator("blazepose")
     placed = place(tmp_path / "video.mp4", image, SIZE, 15, estimator)
@@ -206,7 +206,7 @@ def test_a_puppets_video_lands_on_its_picture(tmp_path: Path) -> None:
     np.testing.assert_allclose(*middles, atol=0.03 * SIZE[1])
 
 
-def _whole(poses: np.ndarray) -> np.ndarray:
+def whole(poses: np.ndarray) -> np.ndarray:
     """Poses with the points that `walking` leaves out at the nearest joint, for drawing."""
     poses = poses.copy()
     poses[:, 1:5, :2] = poses[:, :1, :2] + np.array([[4, -5], [-4, -5], [9, -3], [-9, -3]])

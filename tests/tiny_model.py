@@ -19,7 +19,7 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from posegen.checkpoints.lora import EMBEDDINGS
+from posegen.checkpoints import EMBEDDINGS
 from posegen.generation import ADAPTERS, PoseGenPipeline
 from posegen.skeleton import KEYPOINT_INDEX
 from posegen.transformer import PoseGenTransformer3DModel
@@ -33,7 +33,13 @@ WORDS = ["<pad>", "</s>", "<unk>", "a", "the", "woman", "man", "dances", "dancin
 def tiny_pipeline(**settings: Any) -> PoseGenPipeline:
     """A pipeline of random weights with all inputs: hands, CLIP, text, and both adapters."""
     torch.manual_seed(0)
-    small: dict[str, Any] = {"segment_frames": SEGMENT_FRAMES, "head": HEAD, "tail": TAIL, "size": SIZE, "steps": STEPS}
+    small: dict[str, Any] = {
+        "segment_frames": SEGMENT_FRAMES,
+        "head": HEAD,
+        "tail": TAIL,
+        "size": SIZE,
+        "steps": STEPS,
+    }
     settings = small | settings
     tokenizer = tiny_tokenizer()
     transformer = tiny_transformer()

@@ -1,0 +1,280 @@
+"""The command line: posegen generate --image PERSON.jpg --video DANCE.mp4 --output out.mp4
+
+Choices made: options stand in one dataclass whose comments are the help; what is not given is the model folder's own
+setting. Errors are one sentence and exit code 2. Progress goes to stderr as plain lines, so that a log shows it too.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import tyro
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from posegen.weights import WeightsError
+
+if TYPE_CHECKING:
+    from posegen.generation import PoseGenPipeline
+    from posegen.job import VideoJob
+    from posegen.sampling import Step
+    from posegen.segments import Plan
+
+BUNDLED = Path(__file__).parent / "mini" / "model"
+SAY_EVERY_S = 5.0
+
+Framing = Literal["auto", "close-up", "half-body", "full-body", "distant", "off"]
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Make a video of the person in a picture, who moves as the person in a driving video does, of any length."""
+
+    image: Path
+    """Picture of the person."""
+    video: Path
+    """Driving video, of any size and rate."""
+    output: Path = Path("out.mp4")
+    """The video to write."""
+    model: str = str(BUNDLED)
+    """Folder of a model, or a repository of the Hugging Face hub; by default the bundled mini model."""
+    prompt: str = ""
+    """What is to be seen, in a sentence."""
+    negative_prompt: str | None = None
+    """What is not to be seen; by default the model's."""
+    seed: int = 0
+    """The same seed gives the same video."""
+    steps: int | None = None
+    """Denoising steps; by default the model's."""
+    guidance_scale: float | None = None
+    """How strongly the prompt is followed, 1 for half of the work; by default the model's."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Lowest and highest noise level, 0..1, at which it is; elsewhere a step is half of the work."""
+    size: tuple[int, int] | None = None
+    """Width and height of the video in pixels; by default the model's."""
+    planner: Literal["fitted", "published"] = "fitted"
+    """Segments as short as the video's length allows, or always the model's longest."""
+    align: Literal["reference", "none"] = "reference"
+    """Lay the driving person onto the picture's, in scale and position, or leave them where they are."""
+    fit: Literal["crop", "pad"] = "crop"
+    """How the picture is put into the size."""
+    framing: Framing = "auto"
+    """How much of the background the segments share, by what is seen of the person; auto looks at the poses."""
+    foreground: Literal["pose", "subject", "mask", "none"] = "pose"
+    """Where the person is told from: the pose, the prompt's word for them, --mask, or nowhere."""
+    keep_person: bool = True
+    """Whether shared backgrounds may also attend to the first segment's person, as in the publication."""
+    mask: Path | None = None
+    """Video of the person in white, in step with the driving video."""
+    hands: Path | None = None
+    """Video of the hands' surface normals on black, in step with the driving video."""
+    poses: Literal["blazepose", "dwpose", "sapiens"] = "blazepose"
+    """Pose estimator."""
+    pose_weights: str | None = None
+    """File, folder, URI or hub name of the estimator's weights (dwpose, sapiens)."""
+    store: Path | None = None
+    """Folder that keeps finished segments: the same command goes on where it was interrupted."""
+    device: str | None = None
+    """Device of torch; by default cuda where there is one."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """What the transformer computes in; by default bfloat16 on a GPU, float32 on a CPU."""
+    offload: bool = False
+    """Keep on the GPU only the part of the model that computes."""
+    tiling: bool = False
+    """Encode and decode pictures in tiles: less memory, slower."""
+    dry_run: bool = False
+    """Print the segments, the memory and the work, and make nothing."""
+
+
+def generate(options: Generate) -> None:
+    """Runs the command; raises ValueError or WeightsError, each a sentence, where it cannot be done."""
+    # Imported here, so that --help is there at once.
+    from posegen.folder import model_folder
+    from posegen.video import encode
+
+    check(options)
+    folder = model_folder(options.model, weights=not options.dry_run)
+    if options.dry_run:
+        print(dry_run(folder, options))
+        return
+    image = read_picture(options.image)
+    pipeline = load_pipeline(folder, options)
+    job = make_job(pipeline, image, options)
+    encode(pipeline.generate(job, options.store, Progress(job.plan)), options.output, pipeline.config.rate)
+    print(f"{options.output}: {job.plan.frames} frames of {job.size[0]}x{job.size[1]}")
+
+
+def check(options: Generate) -> None:
+    """Raises ValueError for options that do not go together, before anything is loaded."""
+    if options.model == str(BUNDLED) and not BUNDLED.is_dir():
+        raise ValueError(
+            "This installation has no bundled model; give a folder or a hub repository with --model."
+        )
+    if options.foreground == "mask" and options.mask is None:
+        raise ValueError("--foreground mask needs the video of --mask; give it, or take the pose.")
+    if options.poses == "blazepose" and options.pose_weights is not None:
+        raise ValueError(
+            "blazepose brings its own weights; leave --pose-weights out or choose other --poses."
+        )
+    if options.steps is not None and options.steps < 1:
+        raise ValueError(f"--steps {options.steps} are too few; ask for 1 or more.")
+
+
+def dry_run(folder: Path, options: Generate) -> str:
+    """What the command would do; nothing is loaded."""
+    from posegen.driving import frame_indices
+    from posegen.estimate import describe, pipeline_settings
+    from posegen.sampling import Guidance
+    from posegen.segments import plan
+    from posegen.video import probe
+
+    settings = pipeline_settings(folder)
+    scale = settings["guidance_scale"] if options.guidance_scale is None else options.guidance_scale
+    return describe(
+        folder,
+        plan(
+            len(frame_indices(probe(options.video), settings["rate"])),
+            settings["segment_frames"],
+            settings["head"],
+            settings["tail"],
+            planner=options.planner,
+        ),
+        options.size or tuple(settings["size"]),
+        options.steps or settings["steps"],
+        Guidance(scale, options.guidance_interval),
+        options.framing,
+        itemsize=2 if placement(options)[1] == "bfloat16" else 4,
+    )
+
+
+def placement(options: Generate) -> tuple[str, str]:
+    """Device and dtype, torch's names."""
+    import torch
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return device, options.dtype or ("float32" if device == "cpu" else "bfloat16")
+
+
+def load_pipeline(folder: Path, options: Generate) -> PoseGenPipeline:
+    """The folder's pipeline on the device, set up as asked."""
+    import diffusers
+    import torch
+    import transformers
+
+    from posegen.generation import PoseGenPipeline
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    device, dtype = placement(options)
+    # Wan's autoencoder loses detail in half precision.
+    pipeline = PoseGenPipeline.from_pretrained(
+        folder, dtype={"default": getattr(torch, dtype), "vae": torch.float32}
+    )
+    if options.tiling:
+        pipeline.vae.enable_tiling()
+    if options.offload:
+        pipeline.enable_model_cpu_offload(device=device)
+    else:
+        pipeline.to(device)
+    return pipeline
+
+
+def make_job(pipeline: PoseGenPipeline, image: np.ndarray, options: Generate) -> VideoJob:
+    """Reads the videos, and says what was made of the driving video."""
+    from posegen.driving import VideoFrames, read_driving
+    from posegen.poses import load_estimator
+
+    rate, size = pipeline.config.rate, options.size or tuple(pipeline.config.size)
+    pipeline.check_size(size)  # before the long work on the poses
+    settings: dict[str, Any] = {}
+    if options.poses != "blazepose":
+        settings = {"weights": options.pose_weights, "cuda": placement(options)[0].startswith("cuda")}
+    estimator = load_estimator(options.poses, **settings)
+    driving = read_driving(options.video, rate, estimator)
+    say(f"poses: {len(driving.keypoints)} frames at {rate:g} frames/s")
+    if driving.gaps:
+        spans = ", ".join(f"{start / rate:.1f} to {stop / rate:.1f} s" for start, stop in driving.gaps)
+        say(f"nobody was seen at {spans}; poses there are filled in from those before and after")
+    return pipeline.job(
+        image,
+        driving,
+        options.prompt,
+        options.negative_prompt,
+        seed=options.seed,
+        steps=options.steps,
+        guidance_scale=options.guidance_scale,
+        guidance_interval=options.guidance_interval,
+        size=size,
+        fit=options.fit,
+        align=options.align,
+        estimator=estimator,
+        planner=options.planner,
+        framing=options.framing,
+        foreground=options.foreground,
+        keep_person=options.keep_person,
+        hands=None if options.hands is None else VideoFrames(options.hands, rate, size),
+        mask=None if options.mask is None else VideoFrames(options.mask, rate, size),
+    )
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """A picture file as (H, W, 3) uint8 RGB, upright; ValueError where it cannot be read."""
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; check the path.") from None
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as a picture ({error}); give a JPEG or PNG.") from error
+
+
+class Progress:
+    """Says every few seconds how far a video is, and how long still; called after each denoising step."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._place = {index: place for place, index in enumerate(plan.order())}
+        self._began: tuple[float, float] | None = None  # when, and how many segments were there by then
+        self._said = 0.0
+
+    def __call__(self, index: int, step: Step) -> None:
+        now, done = time.monotonic(), self._place[index] + (step.index + 1) / step.steps
+        if self._began is None:
+            self._began = now, self._place[index]
+            return  # the first step also warms up, and tells no rate yet
+        last = done >= len(self._place)
+        if now - self._said < SAY_EVERY_S and not last:
+            return
+        self._said = now
+        rate = (now - self._began[0]) / (done - self._began[1] - 1 / step.steps)  # seconds a segment
+        left = timedelta(seconds=round(rate * (len(self._place) - done)))
+        say(
+            f"segment {self._place[index] + 1}/{len(self._place)}, step {step.index + 1}/{step.steps}, "
+            f"{rate / step.steps:.2g} s a step, {left} to go"
+        )
+
+
+def say(line: str) -> None:
+    """Prints a line of progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; `arguments` are those of the process unless given."""
+    app = tyro.extras.SubcommandApp()
+    app.command(name="generate")(Generate)
+    options = app.cli(prog="posegen", description=__doc__, args=arguments)
+    try:
+        generate(options)
+    except (ValueError, WeightsError) as error:
+        say(f"posegen: {error}")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
