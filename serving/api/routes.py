@@ -23,6 +23,7 @@ from serving.api.errors import add_handlers
 from serving.api.guard import GuardedRoute
 from serving.api.health import health
 from serving.api.metrics import CountRequests, Metrics
+from serving.api.page import add_page
 from serving.api.schemas import (
     VIDEO_ID,
     ErrorEnvelope,
@@ -77,6 +78,7 @@ def create_app(settings: ApiSettings, database: Database, artifacts: Artifacts) 
     guarded.add_api_route("/metrics", metrics, tags=["server"], response_class=Response, responses=METRICS)
     app.include_router(guarded)
     app.add_api_route("/healthz", healthz, tags=["server"], responses=UNABLE)
+    add_page(app)
     return app
 
 

@@ -1,0 +1,48 @@
+"""The web page: plain files beside the endpoint, which they call as any client does.
+
+Choices made: a browser is told to load nothing but these files and to run no script but theirs. The page is public, as
+a token is typed into it; what it shows is not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+FOLDER = Path(__file__).parent.parent / "page"
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob:; "
+    "media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",  # asks each time, so a new server's page is not mixed with an old one's
+}
+
+
+class PageFiles(StaticFiles):
+    """The page's files, with what a browser may do with them."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """A file or a refusal."""
+        response = await super().get_response(path, scope)
+        response.headers.update(HEADERS)
+        return response
+
+
+def add_page(app: FastAPI) -> None:
+    """Shows the page at /page/, and sends there whoever opens the server's address."""
+
+    @app.get("/", include_in_schema=False)
+    def front() -> RedirectResponse:
+        return RedirectResponse("page/", headers=HEADERS)
+
+    app.mount("/page", PageFiles(directory=FOLDER, html=True), name="page")
