@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from moto.server import ThreadedMotoServer
+from postgres import empty_database, postgres_server
 from tiny_qwen import save_tiny_qwen
 
 
@@ -39,3 +40,18 @@ def bucket(s3_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny Qwen2.5-VL."""
     return save_tiny_qwen(tmp_path_factory.mktemp("qwen"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The folder of the socket of a PostgreSQL server of the tests' own."""
+    with postgres_server() as folder:
+        yield folder
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, of each kind in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'state.db'}"
+    return empty_database(request.getfixturevalue("postgres"))

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from serving.state import schedule
 from serving.state.queries import UNFINISHED, change_job, drop_record, job_tasks, lock_job
-from serving.state.rows import KINDS, Claim, Heartbeat, Job, Kind, Limits, Role, Task
+from serving.state.rows import KINDS, Claim, Heartbeat, Job, Kind, Limits, Role, StateError, Task
 from serving.state.tables import ADMISSION, Storage, deliveries, jobs, tasks, workers
 from serving.state.transitions import JobStatus, TaskState, check, sources
 
@@ -63,12 +63,14 @@ class Claims(Storage):
     def commit(self, claim: Claim) -> bool:
         """Publishes the task's artifact, which must be stored by now; False if the claim was lost: drop the result.
 
-        The video's commit completes the job. `plan_job` commits a preparation.
+        The video's commit completes the job. `plan_job` commits a preparation. Raises StateError for a video some of
+        whose segments are not done, and for a record that was not published.
         """
         with self.writing() as connection:
             job = lock_job(connection, claim.task.job_id)
             if job is None or not self._finish(connection, claim):
                 return False
+            _check_whole(connection, job, claim.task)
             if claim.task.kind is Kind.STITCH:
                 self._end(connection, job, JobStatus.COMPLETED)
             else:
@@ -305,3 +307,12 @@ class Claims(Storage):
             connection.execute(
                 deliveries.insert().values(job_id=job.id, event=f"video.{status.value}", due_at=now)
             )
+
+
+def _check_whole(connection: sa.Connection, job: Job, task: Task) -> None:
+    """Raises StateError for a result that lacks something: its worker is at fault, and trying again will not help."""
+    if task.kind is Kind.RECORD and task.id == job.recorder and not job.recorded:
+        raise StateError(f"the record of {job.id} was handed in before all its steps were published")
+    undone = (tasks.c.kind == Kind.SEGMENT) & (tasks.c.state != TaskState.DONE)
+    if task.kind is Kind.STITCH and job_tasks(connection, job.id, undone):
+        raise StateError(f"the video of {job.id} was handed in before all its segments were done")

@@ -167,8 +167,8 @@ def _parsed(url: str) -> sa.URL:
     in_memory = address.get_backend_name() == "sqlite" and address.database in (None, "", ":memory:")
     if in_memory or address.get_backend_name() not in ("sqlite", "postgresql"):
         raise StateError(
-            f"{address.get_backend_name()} is no database that several processes can share; give sqlite:///FILE or "
-            "postgresql://USER:PASSWORD@HOST/NAME"
+            f"The database's address ({address.get_backend_name()}) names none that several processes can share; give "
+            "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME."
         ) from None
     return address
 
