@@ -5,23 +5,37 @@ BIN := .venv/bin
 # One thread a process: several torch or OpenCV processes that each take all cores slow one another down.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help setup demo test lint bench-curate bench-kill bench-decode clean
+BENCHMARKS := curate kill decode sharing memory train resume adapters stream mini schedule stitch kill-serving
+.PHONY: help setup demo serve test lint clean $(BENCHMARKS:%=bench-%)
 
 help:
-	@echo "make demo          curate sample videos and say where the report is"
+	@echo "make demo          curate sample videos, finetune the mini model on them, make a long video"
+	@echo "make serve         the server and its page on http://127.0.0.1:8000, with the mini model"
 	@echo "make test          linter, formatter, type checker, tests"
-	@echo "make bench-curate  speed and accuracy of curation, beside a plain loop and beside MediaPipe;"
-	@echo "                   with WHOLEBODY=DIR (COCO-WholeBody pictures and annotations) the keypoints' too"
-	@echo "make bench-kill    kill the job at ten random moments and compare what it ends with"
-	@echo "make bench-decode  speed and correctness of video decoders"
 	@echo "make setup         .venv with pinned packages (the others call it)"
 	@echo "make clean         delete .venv and what the demo made"
+	@echo
+	@echo "Benchmarks print a table, and their figures as JSON in the last line:"
+	@echo "make bench-curate        speed and accuracy of curation, beside a plain loop and beside MediaPipe;"
+	@echo "                         with WHOLEBODY=DIR (COCO-WholeBody pictures, annotations) the keypoints' too"
+	@echo "make bench-kill          kill curation at ten random moments and compare what it ends with"
+	@echo "make bench-decode        speed and correctness of video decoders"
+	@echo "make bench-sharing       what sharing the background costs, beside the authors' formula"
+	@echo "make bench-memory        peak memory of a ten-minute video beside a one-minute one"
+	@echo "make bench-train         a training step beside a plain PyTorch loop"
+	@echo "make bench-resume        loss curves of trainings that were killed or given other workers"
+	@echo "make bench-adapters      exported adapters in diffusers and PEFT: difference and size"
+	@echo "make bench-stream        how fast training data is made; DATASET=DIR MODEL=DIR"
+	@echo "make bench-mini          the mini model on people and motions it never saw, beside two baselines"
+	@echo "make bench-schedule      makespan of long videos on 1 to 64 replicas, beside its lower bound"
+	@echo "make bench-stitch        memory of joining a ten-minute 720p video"
+	@echo "make bench-kill-serving  kill every part of the server in turn and compare the videos"
 
 setup: .venv/installed
 
 # The list of packages is complete and pinned, so nothing is resolved; see its first lines for what it leaves out.
 .venv/installed: requirements.txt pyproject.toml
-	@echo "Setting up .venv (about 2 minutes, 3 GB)"
+	@echo "Setting up .venv (about 3 minutes, 4 GB)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -36,7 +50,7 @@ demo: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy posegen pipeline tests benchmarks
+	$(BIN)/mypy posegen pipeline training serving tests benchmarks
 
 test: lint
 	$(BIN)/pytest
@@ -44,12 +58,18 @@ test: lint
 bench-curate: setup
 	$(BIN)/python benchmarks/curate.py $(if $(WHOLEBODY),--wholebody $(WHOLEBODY))
 
-bench-kill: setup
-	$(BIN)/python benchmarks/kill.py
-
 bench-decode: setup
 	$(BIN)/python pipeline/samples.py --output demo/videos
 	$(BIN)/python benchmarks/decode.py demo/videos
 
+bench-stream: setup
+	$(BIN)/python benchmarks/stream.py --dataset $(DATASET) --model $(MODEL)
+
+bench-kill bench-sharing bench-memory bench-train bench-resume bench-adapters bench-mini bench-schedule bench-stitch: bench-%: setup
+	$(BIN)/python benchmarks/$*.py
+
+bench-kill-serving: setup
+	$(BIN)/python benchmarks/kill_serving.py
+
 clean:
-	rm -rf .venv demo
+	rm -rf .venv build demo
