@@ -93,7 +93,7 @@ class AnchorStore:
         os._exit(0)  # nobody has a handle of it
 
 
-_STORE = ray.remote(num_cpus=0)(AnchorStore)
+_STORE: Any = ray.remote(num_cpus=0)(AnchorStore)
 
 
 class RayRecords:

@@ -8,6 +8,8 @@ its row. A worker that stops hands its task back at the next step.
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import threading
 import time
 import uuid
@@ -45,8 +47,8 @@ class Refused(Exception):  # noqa: N818 - the client's fault
 
 
 def worker_name(role: Role) -> str:
-    """A name that no other worker has."""
-    return f"{role}-{uuid.uuid4().hex[:12]}"
+    """A name that no other worker has, which tells where it is."""
+    return f"{role}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 class Worker:

@@ -1,0 +1,48 @@
+"""The server on Ray Serve, killed here and there: jobs go on and end in the same video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from serving_cluster import VICTIMS, Cluster, done, torment
+from tiny_model import save_tiny_model
+
+FRAMES = 29  # three segments: the anchor, a bridge, a base
+STEPS = "6"
+KILLED = ("anchor worker after publishing", "anchor store", "proxy", "controller")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    model = save_tiny_model(tmp_path_factory.mktemp("model"))
+    server = Cluster(tmp_path_factory.mktemp("server"), model, generators=1)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster: Cluster) -> bytes:
+    """The video that is made when nothing happens."""
+    job_id = cluster.post(FRAMES, "undisturbed", steps=STEPS)
+    assert cluster.finished(job_id)["status"] == "completed"
+    assert set(done(cluster.database, job_id).values()) == {1}
+    return cluster.video(job_id)
+
+
+def test_a_video_is_made_over_http(cluster: Cluster, undisturbed: bytes) -> None:
+    job_id = cluster.post(FRAMES, "undisturbed", steps=STEPS)  # the same key: the same job
+    assert cluster.get(f"/v1/videos/{job_id}/content").content == undisturbed
+    assert cluster.get("/healthz").json()["ok"]
+
+
+@pytest.mark.parametrize("name", KILLED)
+def test_a_job_outlives_what_is_killed(cluster: Cluster, undisturbed: bytes, name: str) -> None:
+    (victim,) = (victim for victim in VICTIMS if victim.name == name)
+    job_id = cluster.post(FRAMES, name, steps=STEPS)
+    before = torment(cluster, job_id, victim)
+    assert cluster.finished(job_id)["status"] == "completed"
+    assert cluster.video(job_id) == undisturbed
+    after = done(cluster.database, job_id)
+    assert {task: after[task] for task in before} == before, "no committed task is done twice"
