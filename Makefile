@@ -72,4 +72,4 @@ bench-kill-serving: setup
 	$(BIN)/python benchmarks/kill_serving.py
 
 clean:
-	rm -rf .venv build demo
+	rm -rf .venv demo
