@@ -1,14 +1,16 @@
-"""What uploaded files hold, found out in a process of its own that may die: `python -m serving.api.inspection`.
+"""What uploaded files hold, found out in a process that may die: `python -m serving.api.inspection`.
 
-Choices made: the process takes its limits and the files' paths as JSON on stdin, limits its own memory, time and
-files, and prints what it found as JSON. Sizes are checked by the header before a picture is decoded. Poses leave it in
+Choices made: the program is started once and forks for every request, so that one costs milliseconds; the fork limits
+its own memory, time and files for good. Sizes are checked by the header before a picture is decoded. Poses leave it in
 one form, safetensors, so that nothing else reads what was sent. Whatever kills it is the file's fault.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +30,6 @@ from posegen.video.container import open_video
 PICTURES = ("JPEG", "PNG", "WEBP")
 MP4_BOXES, MATROSKA = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"), b"\x1aE\xdf\xa3"
 LEAST_SIDE, MOST_OBLONG = 16, 4  # pixels; the longer side over the shorter
-READY = "ready"  # the first line that the process prints
 MAX_RATE = 240  # frames/s of a driving video
 MAX_COORDINATE = 1e5  # pixels
 CUT_SHORT = 0.9  # of the length that the file states
@@ -164,23 +165,29 @@ def confine(limits: Limits) -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(kind, (most, most))
+    signal.alarm(limits.time)
 
 
-def main() -> None:
-    """Reads {"limits": {...}, "files": {parameter: path}}; prints READY, then a line of JSON for each file in turn.
-
-    A line holds what was found, or {"error": sentence}.
-    """
-    order = json.load(sys.stdin)
-    limits = Limits(**order["limits"])
-    confine(limits)
-    print(READY, flush=True)
-    for name, path in order["files"].items():
+def inspect(limits: Limits, files: dict[str, str]) -> None:
+    """Prints a line of JSON for each file in turn: what was found, or {"error": sentence}."""
+    for name, path in files.items():
         try:
             found = INSPECTORS[name](Path(path), limits)
         except (ValueError, MemoryError) as error:
             found = {"error": str(error) or "it takes too much memory to read; send a smaller one."}
         print(json.dumps(found), flush=True)
+
+
+def main() -> None:
+    """Answers each line {"limits": {...}, "files": {parameter: path}} by the lines of `inspect` and {"ended": status}."""
+    for line in sys.stdin:
+        order = json.loads(line)
+        if not (fork := os.fork()):
+            limits = Limits(**order["limits"])
+            confine(limits)
+            inspect(limits, order["files"])
+            os._exit(0)
+        print(json.dumps({"ended": os.waitpid(fork, 0)[1]}), flush=True)
 
 
 if __name__ == "__main__":

@@ -41,8 +41,9 @@ class ApiSettings:
     callers without a token. webhook_hosts: hosts (HOST or HOST:PORT) that may be called by http and at private
     addresses; all others need https and a public address. upload_bytes: of one request. field_bytes: of one of its
     fields that is no file. pixels: of a picture sent or asked for. seconds: of a video. steps: most that may be asked
-    for. inspections: how many uploads are inspected at once. disks: folders on the disks that must have free_bytes, or no work can be done. poll:
-    seconds between polls, advised to clients. refresh: seconds between looks into the database for a stream of events.
+    for. inspections: how many uploads are inspected at once. disks: folders on the disks that must have free_bytes, or
+    no work can be done. poll: seconds between polls, advised to clients. refresh: seconds between looks into the
+    database for a stream of events.
     """
 
     model: Model = Model()

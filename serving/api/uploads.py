@@ -2,7 +2,7 @@
 
 Choices made: a request's bytes are counted as they are read, whatever its Content-Length says. Files lie in a folder of
 their own until they are known to be sound; names that clients give are never used. Whatever is decoded is decoded in
-the process of `serving.api.inspection`, which sees neither secrets nor other uploads.
+processes of `serving.api.inspection`, as many as were needed at once, without the server's secrets.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import queue
 import shutil
 import subprocess
 import sys
@@ -26,11 +27,12 @@ from fastapi import UploadFile
 from starlette.types import Message, Receive
 
 from serving.api.errors import ApiError
-from serving.api.inspection import READY, Limits
+from serving.api.inspection import Limits
 from serving.api.settings import ApiSettings
 from serving.artifacts import Artifacts
 
-ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG")  # all that the inspecting process gets to know
+ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG")  # all of it that inspecting processes get to know
+DIED = "it takes too much time or memory to read, or is damaged; export it again."
 STORED = {
     "input_reference": "input_reference",
     "driving_video": "driving_video",
@@ -39,6 +41,8 @@ STORED = {
 """The file in the job's folder that each upload becomes; poses are "keypoints" (T, 133, 3) float32 there."""
 
 log = logging.getLogger(__name__)
+_idle: queue.SimpleQueue[subprocess.Popen[str]] = queue.SimpleQueue()
+"""Inspecting processes that are waiting; they end with this one, by the end of their input."""
 
 
 def upload_artifact(job_id: str, parameter: str) -> str:
@@ -111,33 +115,41 @@ def _from_text(text: str, name: str) -> bytes:
 
 def inspect(paths: Mapping[str, Path], limits: Limits) -> dict[str, dict[str, Any]]:
     """What each file holds, by parameter; ApiError 400 for the first that is not what it should be."""
-    order = json.dumps({"limits": asdict(limits), "files": {name: str(path) for name, path in paths.items()}})
+    found = dict(zip(paths, _ask(paths, limits), strict=False))
+    for name in paths:
+        if error := found.get(name, {"error": DIED}).get("error"):
+            raise ApiError(400, f"{name}: {error}", "invalid_file", name)
+    return found
+
+
+def _ask(paths: Mapping[str, Path], limits: Limits) -> list[dict[str, Any]]:
+    """What was found of the files in turn, up to one that was too much."""
+    try:
+        process = _idle.get_nowait()
+    except queue.Empty:
+        process = _start()
+    assert process.stdin and process.stdout  # pipes
+    order = {"limits": asdict(limits), "files": {name: str(path) for name, path in paths.items()}}
+    print(json.dumps(order), file=process.stdin, flush=True)
+    answers: list[dict[str, Any]] = []
+    for line in process.stdout:
+        answer = json.loads(line)
+        if "ended" in answer:
+            _idle.put(process)
+            if answer["ended"]:
+                log.warning("the inspection of %s ended with status %d", list(paths), answer["ended"])
+            return answers
+        answers.append(answer)
+    raise RuntimeError(f"the inspection of uploads has stopped with {process.wait()}")
+
+
+def _start() -> subprocess.Popen[str]:
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-m", "serving.api.inspection"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         env=environment,
+        text=True,
     )
-    try:
-        output, complaints = process.communicate(order.encode(), limits.time)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        output, complaints = process.communicate()
-    ready, *lines = output.decode().splitlines() or [""]
-    if ready != READY:
-        raise RuntimeError(f"the inspection of uploads did not start: {complaints.decode()[-2000:]}")
-    found = dict(zip(paths, map(json.loads, lines), strict=False))
-    for name in paths:
-        if name not in found:
-            log.warning(
-                "the inspection of %s ended with %s: %s", name, process.returncode, complaints[-2000:]
-            )
-            found[name] = {
-                "error": "it takes too much time or memory to read, or is damaged; export it again."
-            }
-        if error := found[name].get("error"):
-            raise ApiError(400, f"{name}: {error}", "invalid_file", name)
-    return found
