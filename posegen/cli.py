@@ -84,8 +84,10 @@ class Generate:
     """Device of torch; by default cuda where there is one."""
     dtype: Literal["float32", "bfloat16"] | None = None
     """What the transformer computes in; by default bfloat16 on a GPU, float32 on a CPU."""
+    form: Literal["key_value", "input"] = "key_value"
+    """What is kept of the first segment for the others' backgrounds; input takes half of the memory, and some time."""
     offload: bool = False
-    """Keep on the GPU only the part of the model that computes."""
+    """Keep on the GPU only the part of the model that computes, and nothing of the first segment."""
     tiling: bool = False
     """Encode and decode pictures in tiles: less memory, slower."""
     dry_run: bool = False
@@ -95,7 +97,10 @@ class Generate:
 def generate(options: Generate) -> None:
     """Runs the command; raises ValueError or WeightsError, each a sentence, where it cannot be done."""
     # Imported here, so that --help is there at once.
+    import torch
+
     from posegen.folder import model_folder
+    from posegen.sharing import SharedRecord
     from posegen.video import encode
 
     check(options)
@@ -106,7 +111,9 @@ def generate(options: Generate) -> None:
     image = read_picture(options.image)
     pipeline = load_pipeline(folder, options)
     job = make_job(pipeline, image, options)
-    encode(pipeline.generate(job, options.store, Progress(job.plan)), options.output, pipeline.config.rate)
+    record = SharedRecord(device=torch.device("cpu") if options.offload else None)
+    frames = pipeline.generate(job, options.store, Progress(job.plan), record)
+    encode(frames, options.output, pipeline.config.rate)
     print(f"{options.output}: {job.plan.frames} frames of {job.size[0]}x{job.size[1]}")
 
 
@@ -129,14 +136,14 @@ def check(options: Generate) -> None:
 def dry_run(folder: Path, options: Generate) -> str:
     """What the command would do; nothing is loaded."""
     from posegen.driving import frame_indices
-    from posegen.estimate import describe, pipeline_settings
+    from posegen.estimate import Estimate, pipeline_settings
     from posegen.sampling import Guidance
     from posegen.segments import plan
     from posegen.video import probe
 
     settings = pipeline_settings(folder)
     scale = settings["guidance_scale"] if options.guidance_scale is None else options.guidance_scale
-    return describe(
+    estimate = Estimate(
         folder,
         plan(
             len(frame_indices(probe(options.video), settings["rate"])),
@@ -150,7 +157,10 @@ def dry_run(folder: Path, options: Generate) -> str:
         Guidance(scale, options.guidance_interval),
         options.framing,
         itemsize=2 if placement(options)[1] == "bfloat16" else 4,
+        form=options.form,
+        offload=options.offload,
     )
+    return str(estimate)
 
 
 def placement(options: Generate) -> tuple[str, str]:
@@ -218,6 +228,7 @@ def make_job(pipeline: PoseGenPipeline, image: np.ndarray, options: Generate) ->
         framing=options.framing,
         foreground=options.foreground,
         keep_person=options.keep_person,
+        form=options.form,
         hands=None if options.hands is None else VideoFrames(options.hands, rate, size),
         mask=None if options.mask is None else VideoFrames(options.mask, rate, size),
     )

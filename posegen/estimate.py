@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from posegen.folder import INDEX_FILE
 from posegen.generation import PoseGenPipeline
 from posegen.sampling import Guidance, flow_shift, schedule
 from posegen.segments import Plan
-from posegen.sharing import FRAMINGS, SharedRange
+from posegen.sharing import FRAMINGS, Form, SharedRange
 
 Config = dict[str, Any]
 
@@ -25,49 +27,96 @@ def pipeline_settings(folder: Path) -> Config:
     return defaults | {name: value for name, value in _json(folder / INDEX_FILE).items() if name in defaults}
 
 
-def describe(
-    folder: Path,
-    plan: Plan,
-    size: tuple[int, int],
-    steps: int,
-    guidance: Guidance,
-    framing: str,
-    itemsize: int,
-) -> str:
-    """A table of the segments, then lines with the work and the memory of generating them.
+@dataclass(frozen=True)
+class Estimate:
+    """The cost of one video; as text, a table of its segments, then lines with the work and the memory.
 
     framing: a key of `posegen.sharing.FRAMINGS`, "off", or "auto", for which the largest record is counted. itemsize:
-    bytes of a number of the transformer.
+    bytes of a number of the transformer. form: of the anchor's record. offload: whether that record, and what does not
+    compute, is on the host.
     """
-    config = _json(folder / "transformer" / "config.json")
-    segment = (plan.segments[0].frames, size[1], size[0])
-    sigmas = schedule(steps, flow_shift(_json(folder / "scheduler" / "scheduler_config.json")))[:-1]
-    guided = sum(guidance.applies(sigma) for sigma in sigmas)
-    context = _text_tokens(folder), _image_tokens(folder)
-    passes = len(plan.segments) * (steps + guided)
-    work = passes * flops_per_forward(config, *segment, *context)
-    record = _record(config, plan, framing, steps, sum(tokens(config, *segment)), itemsize, bool(guided))
-    memory = generation_memory(
-        config,
-        *segment,
-        _json(folder / "vae" / "config.json"),
-        *context,
-        itemsize=itemsize,
-        other_weights=_other_weights(folder),
-        record=record,
-    )
-    parts = ", ".join(f"{name} {_gigabytes(amount)}" for name, amount in memory.items() if name != "peak")
-    return "\n".join(
-        [
-            segment_table(plan),
+
+    folder: Path
+    plan: Plan
+    size: tuple[int, int]
+    steps: int
+    guidance: Guidance
+    framing: str
+    itemsize: int
+    form: Form = "key_value"
+    offload: bool = False
+
+    @cached_property
+    def config(self) -> Config:
+        """The transformer's."""
+        return _json(self.folder / "transformer" / "config.json")
+
+    @property
+    def segment(self) -> tuple[int, int, int]:
+        """Frames, height and width of a segment."""
+        return self.plan.segments[0].frames, self.size[1], self.size[0]
+
+    @property
+    def guided_steps(self) -> int:
+        """Steps of a segment that have an unguided pass as well."""
+        shift = flow_shift(_json(self.folder / "scheduler" / "scheduler_config.json"))
+        return sum(self.guidance.applies(sigma) for sigma in schedule(self.steps, shift)[:-1])
+
+    @property
+    def passes(self) -> int:
+        """Passes through the transformer for the whole video."""
+        return len(self.plan.segments) * (self.steps + self.guided_steps)
+
+    @property
+    def flops(self) -> int:
+        """Operations of those passes."""
+        return self.passes * flops_per_forward(self.config, *self.segment, *self._context())
+
+    @property
+    def record(self) -> int:
+        """Bytes of the anchor's record; none where nobody reads it."""
+        if self.framing == "off" or not self.plan.bridges:
+            return 0
+        config, count = self.config, sum(tokens(self.config, *self.segment))
+        dim, branches = (
+            config["num_attention_heads"] * config["attention_head_dim"],
+            1 + bool(self.guided_steps),
+        )
+        names = FRAMINGS if self.framing == "auto" else [self.framing]
+        ranges = (SharedRange.of_framing(name, self.steps, config["num_layers"]) for name in names)
+        return max(shared.nbytes(count, dim, self.itemsize, self.form, branches) for shared in ranges)
+
+    def memory(self) -> dict[str, int]:
+        """Bytes on the device by what they hold, and their peak."""
+        return generation_memory(
+            self.config,
+            *self.segment,
+            _json(self.folder / "vae" / "config.json"),
+            *self._context(),
+            itemsize=self.itemsize,
+            other_weights=0 if self.offload else _other_weights(self.folder),
+            record=0 if self.offload else self.record,
+        )
+
+    def __str__(self) -> str:
+        memory, generated = self.memory(), len(self.plan.segments) * self.segment[0]
+        parts = ", ".join(f"{name} {_gigabytes(amount)}" for name, amount in memory.items() if name != "peak")
+        lines = [
+            segment_table(self.plan),
             "",
-            f"video   {plan.frames} frames of {size[0]}x{size[1]}, "
-            f"{len(plan.segments) * segment[0]} generated",
-            f"steps   {steps} a segment, {guided} of them with guidance: {passes} passes",
-            f"work    {work:.3g} floating-point operations in the transformer",
+            f"video   {self.plan.frames} frames of {self.size[0]}x{self.size[1]}, {generated} generated",
+            f"steps   {self.steps} a segment, {self.guided_steps} of them with guidance: {self.passes} passes",
+            f"work    {self.flops:.3g} floating-point operations in the transformer",
             f"memory  {_gigabytes(memory['peak'])} at most: {parts}",
         ]
-    )
+        if self.offload:
+            lines.append(
+                f"host    {_gigabytes(self.record)} of the first segment's record, beside the weights"
+            )
+        return "\n".join(lines)
+
+    def _context(self) -> tuple[int, int]:
+        return _text_tokens(self.folder), _image_tokens(self.folder)
 
 
 def segment_table(plan: Plan) -> str:
@@ -79,17 +128,6 @@ def segment_table(plan: Plan) -> str:
         needs = ", ".join(map(str, plan.dependencies(index))) or "-"
         lines.append(f"{index:7}  {segment.kind:6}  {segment.start:6} ..{last:6}  {needs}")
     return "\n".join(lines)
-
-
-def _record(
-    config: Config, plan: Plan, framing: str, steps: int, count: int, itemsize: int, guided: bool
-) -> int:
-    """Bytes of the anchor's record; none where nobody reads it."""
-    if framing == "off" or not plan.bridges:
-        return 0
-    dim, blocks = config["num_attention_heads"] * config["attention_head_dim"], config["num_layers"]
-    ranges = (SharedRange.of_framing(name, steps, blocks) for name in FRAMINGS if framing in (name, "auto"))
-    return max(shared.nbytes(count, dim, itemsize, branches=1 + guided) for shared in ranges)
 
 
 def _text_tokens(folder: Path) -> int:

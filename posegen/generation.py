@@ -63,7 +63,7 @@ from posegen.transformer import PoseGenTransformer3DModel
 ADAPTERS = ("base", "cond")  # for base segments and for bridges
 
 Callback = Callable[[int, Step], object]
-"""Told the segment's index and the step after each; may raise `posegen.sampling.Cancelled`."""
+"""Told the segment's index and the step, after each step; may raise `posegen.sampling.Cancelled`."""
 
 
 class PoseGenPipeline(DiffusionPipeline):
@@ -191,8 +191,7 @@ class PoseGenPipeline(DiffusionPipeline):
             negative_prompt, steps, guidance_scale, size: None for the pipeline's own.
             guidance_interval: lowest and highest noise level, 0..1, at which guidance is on.
             planner, anchor: see `posegen.segments.plan`.
-            framing: which steps and blocks share the background: a key of `posegen.sharing.FRAMINGS`, "auto" for what
-                the poses show, "off" for no sharing.
+            framing: how much of the background is shared: a key of `posegen.sharing.FRAMINGS`, "auto" or "off".
             foreground: where the person is told from: the pose, the subject word of the prompt, `mask`, or nowhere.
             keep_person: whether backgrounds may attend to the anchor's person.
             form: what is kept of the anchor: "input" takes half of the memory, and a little time.
@@ -276,12 +275,16 @@ class PoseGenPipeline(DiffusionPipeline):
             self._denoise(job, segment, conditions, sharing, steps=sharing.shared.steps)
 
     def generate(
-        self, job: VideoJob, store: str | Path | None = None, callback: Callback | None = None
+        self,
+        job: VideoJob,
+        store: str | Path | None = None,
+        callback: Callback | None = None,
+        record: SharedRecord | None = None,
     ) -> Iterator[np.ndarray]:
         """The video's frames as they become final, in order, (n, H, W, 3) uint8 at a time.
 
         store: a folder that keeps finished segments; those already there are taken from it, so an interrupted video
-        goes on where it stopped. callback: told each step; may raise `posegen.sampling.Cancelled`.
+        goes on where it stopped. callback: told each step. record: an empty one to use, by default on the device.
         """
         stored = (
             SegmentStore(store, job.content_id(model_id(self.transformer, dict(self.config))))
@@ -290,17 +293,17 @@ class PoseGenPipeline(DiffusionPipeline):
         )
         stitcher = Stitcher(job.plan)
         try:
-            for index, frames in self._segments(job, stored, callback):
+            for index, frames in self._segments(job, stored, callback, record or SharedRecord()):
                 if finished := stitcher.add(index, frames):
                     yield np.stack(finished)
         finally:
             self.maybe_free_model_hooks()
 
     def _segments(
-        self, job: VideoJob, stored: SegmentStore | None, callback: Callback | None
+        self, job: VideoJob, stored: SegmentStore | None, callback: Callback | None, record: SharedRecord
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Each segment's index and frames in the plan's order, taken from the store or made."""
-        encoded, record = self.encode(job), SharedRecord()
+        encoded = self.encode(job)
         bridges = range(1, len(job.plan.segments), 2)
         waiting = Counter(base for bridge in bridges for base in job.plan.dependencies(bridge))
         bases: dict[int, np.ndarray] = {}  # those that a bridge still waits for

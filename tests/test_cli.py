@@ -12,9 +12,9 @@ from test_driving import whole
 from tiny_model import SIZE, save_tiny_model, walking
 
 from posegen import cli
-from posegen.estimate import segment_table
+from posegen.estimate import Estimate, segment_table
 from posegen.puppets import Puppet, Scene, reference, render
-from posegen.sampling import Step
+from posegen.sampling import Guidance, Step
 from posegen.segments import plan
 from posegen.video import encode, probe, read_frames
 
@@ -86,6 +86,20 @@ def test_a_dry_run_tells_segments_work_and_memory(
     # Of the noise levels 1, 0.94, 0.83 and 0.63 two lie in the interval.
     assert "steps   4 a segment, 2 of them with guidance: 18 passes" in told
     assert "floating-point operations" in told and "GB at most: weights" in told
+
+
+def test_the_record_is_counted_where_it_is_kept(model: Path) -> None:
+    settings = (model, plan(30, 13, 5, 4), SIZE, 25, Guidance(5.0))
+    here, host = (Estimate(*settings, "distant", 4, offload=offload) for offload in (False, True))
+    record = (
+        4 * 1 * 2 * 2 * (4 * 6 + 6) * 24 * 4
+    )  # steps, blocks, branches, key and value, tokens, dim, bytes
+    assert here.record == host.record == record
+    assert Estimate(*settings, "distant", 4, "input").record == record // 2
+    assert here.memory()["record"] == record and not host.memory()["record"]
+    assert "of the first segment's record" in str(host)
+    assert Estimate(*settings, "off", 4).record == 0
+    assert Estimate(*settings, "auto", 4).record == record  # the largest
 
 
 def test_the_table_of_segments() -> None:

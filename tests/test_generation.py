@@ -193,7 +193,9 @@ def test_progress_goes_through_all_segments_and_steps(pipeline: PoseGenPipeline,
         assert step.steps == STEPS and step.preview.shape == (1, 16, 4, SIZE[1] // 8, SIZE[0] // 8)
         told.append((index, step.index))
 
-    list(pipeline.generate(job, callback=callback))
+    record = SharedRecord(device=torch.device("cpu"))
+    list(pipeline.generate(job, callback=callback, record=record))
+    assert record.nbytes
     assert told == [(index, step) for index in (0, 2, 1) for step in range(STEPS)]
 
 
