@@ -12,8 +12,7 @@ from typing import Annotated, Any, Literal
 import anyio.to_thread
 from fastapi import APIRouter, Depends, FastAPI, Form, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse
-from fastapi.sse import EventSourceResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from serving.api import content, events
@@ -187,9 +186,15 @@ def download_video(
     return content.respond(server.artifacts, found, request.headers, "video/mp4")
 
 
+class EventStream(StreamingResponse):
+    """Server-sent events; FastAPI's own class takes nothing but generators."""
+
+    media_type = "text/event-stream"
+
+
 @videos.get(
     "/{video_id}/events",
-    response_class=EventSourceResponse,
+    response_class=EventStream,
     responses=NOT_FOUND
     | {200: {"model": events.ProgressEvent}, 204: {"description": "All was sent before."}},
 )
@@ -201,7 +206,7 @@ async def follow_video(
     if final and wire is None:
         return Response(status_code=204)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return EventSourceResponse(events.stream(server, job.id, last_event_id), headers=headers)
+    return EventStream(events.stream(server, job.id, last_event_id), headers=headers)
 
 
 @videos.get("/{video_id}/segments", responses=NOT_FOUND)
