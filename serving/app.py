@@ -9,10 +9,12 @@ does not need it does not import.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -30,9 +32,13 @@ from serving.state.rows import Role
 from serving.work.loop import Work, Worker
 
 HEALTH_S, HEALTH_TIMEOUT_S = 5.0, 60.0
+REQUESTS = 1000
+"""Requests at once of an ingress, most of which wait: polls, streams of events, downloads."""
 SWEEP_S = 10.0
 """Seconds between looks for records that nobody needs any more."""
 ITEMSIZE = {"float32": 4, "bfloat16": 2}  # bytes
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,26 +67,35 @@ class RoleReplica:
         work: Work,
         database: Database,
         between: Callable[[], object] = lambda: None,
+        threads: int = 1,
     ) -> None:
         config = setting.config
         self._role, self._database, self._drain = role, database, config.drain
-        self._worker = Worker(role, database, work, config.lease, config.poll, between)
-        self._worker.start()
+        self._workers = [
+            Worker(role, database, work, config.lease, config.poll, between) for _ in range(threads)
+        ]
+        for worker in self._workers:
+            worker.start()
 
     def check_health(self) -> None:
         """Serve replaces the replica when this raises."""
-        if not self._worker.alive:
-            raise RuntimeError(f"{self._worker.name} has ended")
+        for worker in self._workers:
+            if not worker.alive:
+                raise RuntimeError(f"{worker.name} has ended")
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """What Serve scales by."""
+        """What Serve scales by: how many replicas the queue would keep busy."""
         load = self._database.load(self._role)
-        return {"queue": load.ready + load.running}
+        return {"wanted": (load.ready + load.running) / len(self._workers)}
 
     def __del__(self) -> None:
         """Serve calls this before it ends the replica."""
-        if not self._worker.stop(self._drain):
-            logging.getLogger(__name__).warning("%s did not end in time; its lease will", self._worker.name)
+        ends = time.monotonic() + self._drain
+        for worker in self._workers:
+            worker.ask_to_stop()
+        for worker in self._workers:
+            if not worker.join(ends - time.monotonic()):
+                log.warning("%s did not end in time; its lease will", worker.name)
 
 
 class Generator(RoleReplica):
@@ -133,13 +148,13 @@ class Stitcher(RoleReplica):
 
         database = setting.database()
         work = Stitch(database, setting.artifacts(), setting.model.rate, setting.config.poll)
-        super().__init__(Role.STITCH, setting, work, database)
+        super().__init__(Role.STITCH, setting, work, database, threads=setting.config.stitches)
 
 
 def by_queue(context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
-    """A replica for each task that is ready or runs; see Serve's custom autoscaling policies."""
-    told = (context.aggregated_metrics or {}).get("queue", {})
-    wanted = round(max(told.values(), default=context.target_num_replicas))
+    """As many replicas as the role's queue keeps busy; see Serve's custom autoscaling policies."""
+    told = (context.aggregated_metrics or {}).get("wanted", {})
+    wanted = math.ceil(max(told.values(), default=context.target_num_replicas))
     least, most = context.capacity_adjusted_min_replicas, context.capacity_adjusted_max_replicas
     return max(least, min(most, wanted)), {}
 
@@ -164,10 +179,8 @@ def options(replicas: Replicas, drain: float) -> dict[str, Any]:
 
 def app(arguments: dict[str, Any]) -> Application:
     """The application, set up by arguments and environment; see `serving.config`."""
-    config = load_config(arguments, os.environ)
-    model = read_model(config.model, ITEMSIZE[config.dtype])
-    served = Model(config.api.model.name, model.size, model.unit, model.rate, model.steps)
-    setting = Setting(replace(config, api=replace(config.api, model=served)), model)
+    setting = _setting(load_config(arguments, os.environ))
+    config = setting.config
     roles = [
         serve.deployment(**options(replicas, config.drain))(kind).bind(setting)
         for kind, replicas in (
@@ -180,5 +193,18 @@ def app(arguments: dict[str, Any]) -> Application:
     def endpoint() -> FastAPI:
         return create_app(setting.config.api, setting.database(), setting.artifacts())
 
-    ingress = serve.deployment(name="Ingress", **options(config.ingress, config.drain))
+    ingress = serve.deployment(
+        name="Ingress", max_ongoing_requests=REQUESTS, **options(config.ingress, config.drain)
+    )
     return ingress(serve.ingress(endpoint)()).bind(*roles)
+
+
+def _setting(config: ServingConfig) -> Setting:
+    """The settings completed by what the model's folder says and by where the artifacts are."""
+    model = read_model(config.model, ITEMSIZE[config.dtype])
+    served = Model(config.api.model.name, model.size, model.unit, model.rate, model.steps)
+    disks = config.api.disks
+    if "://" not in config.artifacts:
+        Path(config.artifacts).mkdir(parents=True, exist_ok=True)
+        disks = (*disks, config.artifacts)
+    return Setting(replace(config, api=replace(config.api, model=served, disks=disks)), model)

@@ -50,7 +50,8 @@ class ServingConfig:
     repository of the Hugging Face hub; the bundled mini model by default. device: of the generators, of torch's names.
     dtype: what they compute in. lease: seconds after which a silent worker's task goes to another; longer than a
     denoising step and than encoding a job. poll: seconds between a worker's looks for tasks. drain: seconds that a
-    stopping worker has to hand back its task. prepare_seconds, prepare_bytes: of the process that reads uploads.
+    stopping worker has to hand back its task. stitches: videos that a stitcher joins at once, mostly waiting for
+    segments. prepare_seconds, prepare_bytes: of the process that reads uploads.
     api: of the endpoint; its model is filled in from the model's folder. The rest: copies of each deployment.
     """
 
@@ -62,6 +63,7 @@ class ServingConfig:
     lease: float = 60.0
     poll: float = 0.5
     drain: float = 60.0
+    stitches: int = 8
     prepare_seconds: int = 3600
     prepare_bytes: int = 8 * 2**30
     limits: Limits = field(default_factory=Limits)

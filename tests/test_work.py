@@ -209,7 +209,8 @@ def test_a_stopped_worker_hands_its_task_back(empty: Place, tmp_path: Path) -> N
     worker.start()
     while job().status is JobStatus.QUEUED:
         assert worker.alive
-    assert worker.stop(patience=60)
+    worker.ask_to_stop()
+    assert worker.join(patience=60)
     (task,) = place.database.tasks(job().id)
     assert (task.state, task.failures, task.expiries) == (TaskState.READY, 0, 0)
 

@@ -23,7 +23,7 @@ from posegen.video.encode import CONTAINER, add_video, video_frame
 
 FRAGMENT_US = 1_000_000  # microseconds of video in a fragment, about
 OPTIONS = {
-    "movflags": "+empty_moov+default_base_moof",
+    "movflags": "+empty_moov+default_base_moof+skip_trailer",
     "frag_duration": str(FRAGMENT_US),
     "fflags": "+bitexact",
 }

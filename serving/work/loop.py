@@ -78,10 +78,13 @@ class Worker:
         """Begins to work."""
         self._thread.start()
 
-    def stop(self, patience: float) -> bool:
-        """Takes no more tasks, hands back the one in hand at its next step; whether it ended in so many seconds."""
+    def ask_to_stop(self) -> None:
+        """Takes no more tasks and hands back the one in hand at its next step."""
         self._stopping.set()
-        self._thread.join(patience)
+
+    def join(self, patience: float) -> bool:
+        """Waits for its end; whether it came in so many seconds."""
+        self._thread.join(max(0.0, patience))
         return not self._thread.is_alive()
 
     @property
