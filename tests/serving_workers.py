@@ -158,10 +158,10 @@ class Place:
         assert process.exitcode is not None, "a worker hangs"
         return process.exitcode
 
-    def expire(self) -> None:
-        """Ends all leases: an hour later, somebody looks for work and finds the tasks of the dead."""
+    def expire(self, role: Role = Role.PREPARE) -> None:
+        """Ends all leases: hours later somebody looks for work of a role that has none, and finds the dead."""
         late = Database(f"sqlite:///{self.folder}/serving.db", clock=lambda: time.time() + 2 * LEASE)
-        late.claim(Role.PREPARE, "late", LEASE)
+        assert late.claim(role, "late", LEASE) is None
 
 
 def _work_off(place: Place, role: Role, around: Callable[[Work], Work]) -> None:

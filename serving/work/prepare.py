@@ -32,6 +32,7 @@ from serving.model import ServedModel
 from serving.state.rows import Claim, JobPlan
 from serving.work.loop import Beat, Refused
 from serving.work.preparation import PREPARED, SOUND, Order
+from serving.work.sound import sound_artifact
 
 CACHES = ("HOME", "POSEGEN_CACHE")  # where the pose estimator's weights lie
 DIED = "The uploads take too much time or memory to read, or are damaged; send a shorter video, or export it again."
@@ -109,11 +110,6 @@ class Prepare:
                 child.wait(self._poll)
             except subprocess.TimeoutExpired:
                 continue
-
-
-def sound_artifact(job_id: str) -> str:
-    """The name of the sound that goes with a job's video, if there is any."""
-    return f"{job_id}/sound.mp4"
 
 
 def _order(request: dict[str, Any], paths: dict[str, str], rate: float, folder: Path) -> Order:

@@ -23,6 +23,11 @@ BLOCK = RATE  # samples of silence written at once
 BITS = 128_000  # bits/s
 
 
+def sound_artifact(job_id: str) -> str:
+    """The name of the sound that goes with a job's video, if there is any."""
+    return f"{job_id}/sound.mp4"
+
+
 def extract_sound(video: Path, seconds: float, target: Path) -> bool:
     """Writes the first `seconds` of a video's sound as AAC in MP4; False if it has none."""
     with open_video(str(video)) as (container, pictures):

@@ -25,7 +25,7 @@ from serving.state.rows import Claim, JobPlan, Kind
 from serving.state.transitions import TaskState
 from serving.work.fragments import FragmentWriter, finish
 from serving.work.loop import Beat
-from serving.work.prepare import sound_artifact
+from serving.work.sound import sound_artifact
 
 
 class Stitch:
