@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from posegen.alignment import Fit, align, fit
+from posegen.alignment import Fit, align, fit, fit_picture
 from posegen.poses import Person, PoseEstimator, load_estimator
 from posegen.poses.regions import overlap
 from posegen.video import VideoError, VideoInfo, probe, read_frames, sample_indices
@@ -23,6 +23,8 @@ PATIENCE_S = 1.0
 """Seconds for which a person who is out of sight is waited for before another one is followed."""
 SAME_BOX = 0.3
 """Least overlap (IoU) of the boxes of one person in two frames."""
+REDUCED = (1, 2, 4)
+"""How many times smaller a picture is looked at, one after the other, until somebody is found."""
 
 Align = Literal["reference", "none"]
 
@@ -89,15 +91,20 @@ def read_driving(path: str | Path, rate: float, estimator: PoseEstimator) -> Dri
 
 
 def picture_pose(picture: np.ndarray, estimator: PoseEstimator) -> np.ndarray:
-    """The pose (133, 3) of the main person in a picture (H, W, 3) uint8; ValueError where nobody is seen."""
-    estimator.reset()
-    people = estimator(picture[None])[0]
-    if not people:
-        raise ValueError(
-            'No person is found in the picture: choose a clearer one, or align="none" if the driving video already '
-            "shows its person where the picture does."
-        )
-    return people[0].keypoints
+    """The pose (133, 3) of the main person in a picture (H, W, 3) uint8; ValueError where nobody is seen.
+
+    An estimator may miss at one size whom it sees at another, so a picture of nobody is looked at smaller, too.
+    """
+    size = picture.shape[1], picture.shape[0]
+    for reduced in REDUCED:
+        smaller = max(1, size[0] // reduced), max(1, size[1] // reduced)
+        estimator.reset()
+        if people := estimator(fit_picture(picture, smaller)[None])[0]:
+            return fit(smaller, size).keypoints(people[0].keypoints)
+    raise ValueError(
+        'No person is found in the picture: choose a clearer one, or align="none" if the driving video already '
+        "shows its person where the picture does."
+    )
 
 
 def place(

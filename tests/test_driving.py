@@ -190,6 +190,15 @@ def test_left_as_it_is_the_driving_frame_is_fitted_like_the_picture() -> None:
     np.testing.assert_allclose(placed, fit((320, 320), SIZE).keypoints(driving.keypoints))
 
 
+def test_who_is_missed_in_a_large_picture_is_found_in_a_smaller_one() -> None:
+    """BlazePose sees this puppet at a quarter of the size only."""
+    puppet, scene = Puppet.sample(3_000_000), Scene.sample(3_000_000)
+    large, small = (reference(puppet, scene, 3_000_000, size) for size in ((256, 384), (64, 96)))
+    estimator = load_estimator("blazepose")
+    pose = fit((256, 384), (64, 96)).keypoints(picture_pose(large, estimator))
+    np.testing.assert_allclose(pose[BODY, :2], picture_pose(small, estimator)[BODY, :2], atol=3)
+
+
 def test_a_puppets_video_lands_on_its_picture(tmp_path: Path) -> None:
     """The whole way with the real estimator: a wide video of a small person, a tall picture of a large one."""
     puppet, scene = Puppet.sample(3), Scene.sample(3)
