@@ -9,11 +9,13 @@ stored as they are, without loss.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -97,21 +99,33 @@ class Artifacts:
             self._filesystem.delete_dir(self._path(job_id))
 
     @contextmanager
-    def _sink(self, name: str) -> Iterator[pa.NativeFile]:
-        """A stream whose file appears when the block ends; a bucket shows no object before that anyway."""
+    def _sink(self, name: str) -> Iterator[IO[bytes]]:
+        """A stream whose file appears when the block ends, and not if it ends in an error."""
         path = self._path(name)
         if not self._local:
-            with self._filesystem.open_output_stream(path) as stream:
+            with self._bucket_sink(path) as stream:
                 yield stream
             return
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=Path(path).parent, suffix=".part", delete=False) as part:
             try:
-                with pa.PythonFile(part, mode="w") as stream:
-                    yield stream
+                yield part
+                part.flush()
+                os.fsync(part.fileno())  # else a power cut could leave a committed result empty
                 Path(part.name).replace(path)
             finally:
                 Path(part.name).unlink(missing_ok=True)
+
+    @contextmanager
+    def _bucket_sink(self, path: str) -> Iterator[IO[bytes]]:
+        whole = False
+        try:
+            with self._filesystem.open_output_stream(path) as stream:
+                yield stream
+                whole = True
+        finally:
+            if not whole:  # closing, which cannot be avoided, made an object of what was written
+                self._filesystem.delete_file(path)
 
     def _path(self, name: str) -> str:
         if not name or name.startswith("/") or ".." in name.split("/"):
