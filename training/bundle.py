@@ -45,6 +45,9 @@ drawn people (`posegen.puppets`), not photographs. {size:.1f} MB, Apache-2.0.
 
     posegen generate --image puppet.png --video dance.mp4 --output out.mp4
 
+It is trained too little to be good: it repeats the picture's colours, hardly follows the pose, and is worse than the
+picture repeated. `python benchmarks/mini.py` prints by how much.
+
 ## Training
 
 Data: {data}, of `training/pretrain.py data` for the codec and the image-to-video base, and the clips of

@@ -2,7 +2,7 @@
 # Makes the mini model from nothing, on two CPU cores that do nothing else in about two hours.
 set -e
 python training/pretrain.py data --clips 8000
-python training/pretrain.py codec --steps 260
+python training/pretrain.py codec --steps 1  # the principal components alone: 100 steps of the refiner gained nothing
 python training/pretrain.py base --steps 4000 --minutes 40
 python training/puppets.py --output build/mini/puppets --clips 2560 --frames 33 --motions demo/dataset --real 0.15
 train() {
