@@ -87,7 +87,7 @@ at("token-form").addEventListener("submit", (event) => {
 
 addEventListener("hashchange", () => {
   show();
-  if (stage.id) at("stage-title").focus();
+  if (stage.id) at("stage").focus();
 });
 past.refresh();
 show();

@@ -204,8 +204,8 @@ function told({ video, queue_place, prepare, segments, stitch, eta_seconds }) {
   if (video.status === "failed") return both(video.error.message);
   if (video.status === "completed") return both("The video is finished.");
   if (queue_place > 0) return both(queue_place === 1 ? "Next in the queue." : `Number ${queue_place} in the queue.`);
-  if (prepare.state !== "done") return both("The movement is read.");
-  if (done === segments.length) return both(stitch?.state === "running" ? "The segments are joined." : "All segments are made.");
+  if (prepare.state !== "done") return both("Reading the movement.");
+  if (done === segments.length) return both(stitch?.state === "running" ? "Joining the segments." : "All segments are made.");
   const short = `${done} of ${segments.length} segments are made.`;
   return { short, text: eta_seconds === null ? short : `${short} About ${left(eta_seconds)} to go.` };
 }
@@ -242,6 +242,8 @@ function stages({ prepare, segments, stitch }) {
 function showStage(name, { state, share, text }, status) {
   const item = at("stages").querySelector(`[data-stage=${name}]`);
   item.dataset.state = status === "failed" && state !== "done" ? "failed" : state;
-  item.querySelector("progress").value = share;
+  const bar = item.querySelector("progress");
+  if (item.dataset.state === "running" && share === 0) bar.removeAttribute("value");
+  else bar.value = share;
   item.querySelector("small").textContent = text;
 }
