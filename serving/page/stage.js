@@ -23,7 +23,7 @@ export class Stage {
     this.ending.abort();
     this.growing?.close();
     this.ending = new AbortController();
-    Object.assign(this, { id, files, told: "", final: "", growing: null, frames: 0, progress: null });
+    Object.assign(this, { id, files, told: "", final: "", growing: null, frames: 0, joined: 0, progress: null });
     at("empty").hidden = Boolean(id);
     at("job").hidden = true;
     this.timeline.plan([]);
@@ -48,6 +48,7 @@ export class Stage {
     at("job").hidden = false;
     at("stage-title").textContent = title(video);
     at("facts").textContent = facts(video);
+    if (video.status !== this.progress?.video.status) this.changed();
     this.progress = progress;
     this.frames = stitch?.steps ?? 0;
     this.status(progress);
@@ -58,7 +59,6 @@ export class Stage {
     const ended = ["completed", "failed"].includes(video.status);
     at("cancel").hidden = ended;
     at("delete").hidden = !ended;
-    if (ended) this.changed();
   }
 
   status(progress) {
@@ -98,7 +98,8 @@ export class Stage {
       at("download").hidden = false;
       return;
     }
-    if (video.status === "in_progress" && stitch?.state === "running" && stitch.step > 0) {
+    if (video.status === "in_progress" && stitch?.state === "running" && stitch.step > this.joined) {
+      this.joined = stitch.step;
       this.growing ??= new GrowingVideo(player(), this.id, Number(video.seconds), () => this.reveal());
       await this.growing.refresh();
     }
