@@ -26,7 +26,7 @@ from posegen.video import probe, read_frames
 from serving.api.page import FOLDER
 from serving.api.settings import Model, Token
 from serving.state.rows import Claim, JobPlan, Role
-from serving.work.loop import Beat, Worker
+from serving.work.loop import Beat, Work, Worker
 from serving.work.stitch import Stitch
 
 SCREENS = Path(__file__).parent.parent / "build" / "screens"
@@ -63,7 +63,11 @@ class Studio(Site):
         info = probe(FOLDER / "samples" / "dance.mp4")
         self._frames = np.concatenate(list(read_frames(info, range(TIMELINE.frames))))[..., ::-1]
         stitch = Stitch(self.database, self.artifacts, RATE, POLL)
-        works = {Role.PREPARE: self._prepare, Role.GENERATE: self._generate, Role.STITCH: stitch}
+        works: dict[Role, Work] = {
+            Role.PREPARE: self._prepare,
+            Role.GENERATE: self._generate,
+            Role.STITCH: stitch,
+        }
         self._workers = [Worker(role, self.database, work, 60.0, POLL) for role, work in works.items()]
 
     def __enter__(self) -> Studio:
