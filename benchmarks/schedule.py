@@ -4,9 +4,10 @@
 
 Videos of 10 s to 10 min at 30 frames/s, the authors' plan of 81 frames with 21 and 20 given ones, 25 steps, 1 or 4 of
 them shared, 1 to 64 replicas; every step takes one unit of time on each. The last line is a JSON object:
-`makespan_over_bound` is the largest of all cases, `authors_over_ours` the largest time of the authors' order (the
-anchor to its end, then all bases, then all bridges) over ours, `overhead_ms` what claiming, one heartbeat a step and
-committing of a segment takes on SQLite. Exits with 1 where a makespan is over 1.05 times the bound.
+`makespan_over_bound` is the largest of all cases; `authors_over_ours` the largest, `.._mean` the mean time of the
+authors' order (the anchor to its end, then all bases, then all bridges) over ours; `overhead_ms` what claiming, one
+heartbeat a step and committing of a segment takes on SQLite. Exits with 1 where a makespan is over 1.05 times the
+bound.
 
 The bound holds for every schedule in which a replica makes one segment at a time, of S steps, without a break. Nothing
 but the anchor can start before its k shared steps are there, that is before time k, so a replica that does not make
@@ -40,7 +41,7 @@ ALLOWED = 1.05
 
 def main() -> None:
     """Simulates all cases, measures the database, prints both."""
-    worst, gain = 0.0, 0.0
+    worst, gains = 0.0, []
     print("makespan in steps: bound / ours / authors' order, first 10 s of video (4 shared steps)")
     for seconds in SECONDS:
         for shared_steps in SHARED_STEPS:
@@ -48,7 +49,8 @@ def main() -> None:
             for replicas in REPLICAS:
                 ours, beginning = simulate(job, replicas)
                 bound, authors = least_makespan(job, replicas), authors_makespan(job, replicas)
-                worst, gain = max(worst, ours / bound), max(gain, authors / ours)
+                worst = max(worst, ours / bound)
+                gains.append(authors / ours)
                 if shared_steps == SHARED_STEPS[-1] and replicas in SHOWN:
                     print(
                         f"{seconds:4d} s, {len(job.timeline.segments):3d} segments, {replicas:2d} replicas: "
@@ -57,7 +59,12 @@ def main() -> None:
     costs = database_costs(job_plan(SECONDS[-1], SHARED_STEPS[-1]))
     print(f"database, a job of {SECONDS[-1]} s: {', '.join(f'{k} {v:.2f} ms' for k, v in costs.items())}")
     overhead = costs["claim"] + STEPS * costs["heartbeat"] + costs["commit"]
-    found = {"makespan_over_bound": worst, "authors_over_ours": gain, "overhead_ms": overhead}
+    found = {
+        "makespan_over_bound": worst,
+        "authors_over_ours": max(gains),
+        "authors_over_ours_mean": sum(gains) / len(gains),
+        "overhead_ms": overhead,
+    }
     print(json.dumps({name: round(value, 4) for name, value in found.items()}))
     sys.exit(worst > ALLOWED)
 

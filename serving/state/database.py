@@ -161,19 +161,15 @@ class Database(Claims):
     def request_cancel(self, job_id: str) -> bool:
         """Ends an unfinished job with the code `cancelled`; its workers learn so at their next heartbeat.
 
-        False if it had ended before.
+        False if it had ended before. Raises NotFoundError.
         """
-        return self.fail_job(job_id, "cancelled", "The video was cancelled.")
-
-    def fail_job(self, job_id: str, code: str, message: str) -> bool:
-        """Ends an unfinished job with an error; False if it had ended before. Raises NotFoundError."""
         with self.writing() as connection:
             job = lock_job(connection, job_id)
             if job is None:
                 raise NotFoundError(f"There is no video {job_id}.")
             if job.status not in UNFINISHED:
                 return False
-            self._end(connection, job, JobStatus.FAILED, code, message)
+            self._end(connection, job, JobStatus.FAILED, "cancelled", "The video was cancelled.")
             return True
 
     def delete_job(self, job_id: str) -> None:
