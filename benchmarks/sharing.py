@@ -1,6 +1,6 @@
 """What sharing the background costs: a pass of one denoising step without it, with it, and by the authors' formula.
 
-    python benchmarks/sharing.py [--tokens 1536 3072 6144] [--rounds 9]
+    python benchmarks/sharing.py [--tokens 1536 3072 6144] [--rounds 8]
 
 The network has the proportions of the 14B model at 720p, in small: of five blocks the last one shares, as of its 40
 blocks 8 do (full-body framing), and attention takes most of the time. All variants see the same inputs, record and
@@ -20,6 +20,7 @@ import json
 import multiprocessing
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -156,13 +157,15 @@ def gpu_seconds(run: Callable[[], torch.Tensor]) -> float:
 def measure(
     variants: Variants, rounds: int, seconds: Callable[[Callable[[], torch.Tensor]], float]
 ) -> dict[str, list[float]]:
-    """Seconds of each round by variant; the variants take turns."""
+    """Seconds of each round by variant; the variants take turns, each round in another order."""
     for run in variants.values():
         run()
     times: dict[str, list[float]] = {name: [] for name in variants}
+    order = deque(variants)
     for _ in range(rounds):
-        for name, run in variants.items():
-            times[name].append(seconds(run))
+        for name in order:
+            times[name].append(seconds(variants[name]))
+        order.rotate()
     return times
 
 
@@ -248,18 +251,19 @@ def gpu_report(rounds: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokens", type=int, nargs="+", default=[1536, 3072, 6144], help="about so many")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=8, help="for the most tokens; more for fewer")
     options = parser.parse_args()
     torch.set_num_threads(
         1
     )  # more would slow one another down, and a pool of threads does not survive a fork
     ratios: dict[str, list[float]] = {"shared": [], "authors": [], "all blocks shared": []}
     print(f"{'tokens':>6} {'variant':18} {'seconds':>8} {'over plain':>10} {'memory, MiB':>11}")
-    for count in options.tokens:
-        variants, count = small_step(count)
+    for wanted in options.tokens:
+        variants, count = small_step(wanted)
         memory = {name: added_bytes(run) for name, run in variants.items()}
         torch.testing.assert_close(variants["shared"](), variants["authors"](), rtol=1e-4, atol=1e-4)
-        times = measure(variants, options.rounds, cpu_seconds)
+        rounds = options.rounds * max(options.tokens) // wanted
+        times = measure(variants, rounds, cpu_seconds)
         for name, values in times.items():
             ratio = over_plain(times, name)
             if name in ratios:
