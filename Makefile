@@ -6,7 +6,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 
 BENCHMARKS := curate kill decode sharing memory train resume adapters stream mini schedule stitch kill-serving
-.PHONY: help setup demo serve test lint clean $(BENCHMARKS:%=bench-%)
+.PHONY: help setup demo serve test test-programs lint clean $(BENCHMARKS:%=bench-%)
 
 help:
 	@echo "make demo          curate sample videos, finetune the mini model on them, make a long video"
@@ -46,14 +46,31 @@ demo: setup
 	$(BIN)/python pipeline/samples.py --output demo/videos
 	@echo "Curating them"
 	$(BIN)/python pipeline/curate.py --input demo/videos --output demo/dataset --thresholds pipeline/thresholds_demo.yaml
+	@echo "Finetuning the mini model on them for a few steps"
+	$(BIN)/python training/train.py --config mini_cpu --set data.dataset=demo/dataset --set data.model=posegen/mini/model \
+		--set adapter.start=posegen/mini/model/adapters/base --set data.batch_size=2 --set data.held_out=0 \
+		--set steps=10 --set record.measure=0 --set optimizer.learning_rate=1e-5 --set output=demo/training
+	@echo "Making a long video: the puppet moves as the man who walks"
+	$(BIN)/posegen generate --image serving/page/samples/person.jpg --video demo/videos/walk.mp4 --output demo/long.mp4
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy posegen pipeline training serving tests benchmarks
 
-test: lint
+test: lint test-programs
 	$(BIN)/pytest
+
+# The tests of the server use a real browser and a real PostgreSQL, which are no Python packages.
+test-programs:
+	@if ! command -v chromium || ! command -v psql || ! ls /usr/lib/postgresql/*/bin/initdb; then \
+		echo "Installing Debian's chromium and postgresql"; \
+		SUDO=$$(test $$(id -u) = 0 || echo sudo); \
+		$$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends chromium postgresql; \
+	fi > /dev/null
+
+serve: setup
+	$(BIN)/serve run serving.app:app
 
 bench-curate: setup
 	$(BIN)/python benchmarks/curate.py $(if $(WHOLEBODY),--wholebody $(WHOLEBODY))
