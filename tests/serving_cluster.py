@@ -157,10 +157,13 @@ class Cluster:
         """The first true value of a condition."""
         deadline = time.monotonic() + PATIENCE_S
         while not (value := condition()):
-            assert time.monotonic() < deadline, f"waited in vain; see {self.folder}/server.log"
-            assert self._process is None or self._process.poll() is None, f"see {self.folder}/server.log"
+            assert time.monotonic() < deadline, f"waited in vain; the server says:\n{self._log()}"
+            assert self._process is None or self._process.poll() is None, f"it ended:\n{self._log()}"
             time.sleep(pause)
         return value
+
+    def _log(self) -> str:
+        return (self.folder / "server.log").read_text()[-4000:]
 
     def frames(self, job_id: str) -> dict[int, np.ndarray]:
         """The committed segments' frames by index."""

@@ -6,13 +6,15 @@ of the server's inside is told: an unforeseen failure is logged and answered wit
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from serving.state.rows import ConflictError, NotFoundError, QueueFullError, StateError
@@ -25,6 +27,8 @@ SENTENCES = {
     HTTPStatus.NOT_FOUND: "There is nothing at this address; see /docs for those that there are.",
     HTTPStatus.METHOD_NOT_ALLOWED: "This address does not take that method; see /docs for those that it takes.",
 }
+
+log = logging.getLogger(__name__)
 
 
 class ApiError(HTTPException):
@@ -41,6 +45,10 @@ class ApiError(HTTPException):
     ) -> None:
         super().__init__(status, message, dict(headers or {}))
         self.code, self.param, self.kind = code, param, kind
+
+
+class AllSent(Exception):  # noqa: N818 - nothing is wrong
+    """The client has all events of a stream: it is told not to ask again."""
 
 
 def state_error(error: StateError) -> ApiError:
@@ -90,9 +98,20 @@ def add_handlers(app: FastAPI) -> None:
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
         return envelope(error)
 
+    @app.exception_handler(AllSent)
+    async def all_sent(request: Request, error: AllSent) -> Response:
+        return Response(status_code=204)
+
     @app.exception_handler(StateError)
     async def impossible(request: Request, error: StateError) -> JSONResponse:
         return envelope(state_error(error))
+
+    @app.exception_handler(OperationalError)
+    async def unreachable(request: Request, error: OperationalError) -> JSONResponse:
+        log.error("the database does not answer: %s", error)
+        return envelope(
+            ApiError(503, "The database does not answer; try again later.", "unavailable", kind=SERVER)
+        )
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

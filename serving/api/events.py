@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections.abc import AsyncIterator
+from typing import Annotated
 
+from fastapi import Header
 from fastapi.concurrency import run_in_threadpool
-from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from fastapi.sse import ServerSentEvent
 from pydantic import BaseModel, Field
 
+from serving.api.errors import AllSent
 from serving.api.schemas import Video
-from serving.api.server import Server
+from serving.api.server import CurrentJob, CurrentServer, Server
 from serving.state.estimate import seconds_left
 from serving.state.rows import Job, Kind, NotFoundError, Role, Task
 from serving.state.transitions import JobStatus, TaskState
 
 FINAL = (JobStatus.COMPLETED, JobStatus.FAILED)
-KEEPALIVE = 15.0  # seconds without an event after which proxies are told that the stream lives
+RECONNECT = 2000  # milliseconds after which a client that has lost the stream asks again
 
 
 class Stage(BaseModel):
@@ -74,33 +76,37 @@ def progress(server: Server, job: Job, tasks: list[Task]) -> Progress:
     )
 
 
-def event(server: Server, job_id: str, last_id: str | None) -> tuple[bytes | None, str, bool]:
-    """The next event, unless it is the one with the id `last_id`; its id; whether it is the job's last."""
+def event(server: Server, job_id: str, last_id: str | None) -> tuple[ServerSentEvent | None, bool]:
+    """The next event, unless it is the one with the id `last_id`, and whether it is the job's last."""
     job, tasks = server.database.job(job_id), server.database.tasks(job_id)
-    state = progress(server, job, tasks)
+    state, final = progress(server, job, tasks), job.status in FINAL
     if state.id == last_id:
-        return None, state.id, job.status in FINAL
+        return None, final
     replicas = server.database.load(Role.GENERATE).workers
-    left = seconds_left(job, tasks, replicas, server.database.clock()) if job.status not in FINAL else 0.0
-    data = state.model_dump(mode="json") | {"eta_seconds": left}
-    wire = format_sse_event(data_str=json.dumps(data), event="progress", id=state.id, retry=2000)
-    return wire, state.id, job.status in FINAL
+    left = 0.0 if final else seconds_left(job, tasks, replicas, server.database.clock())
+    data = ProgressEvent(**dict(state), eta_seconds=left)
+    return ServerSentEvent(event="progress", id=state.id, data=data, retry=RECONNECT), final
 
 
-async def stream(server: Server, job_id: str, last_id: str | None) -> AsyncIterator[bytes]:
+async def stream(server: Server, job_id: str, last_id: str | None) -> AsyncIterator[ServerSentEvent]:
     """A job's events up to its end, or to its deletion."""
-    final, quiet = False, 0.0
+    final = False
     while not final:
         try:
-            wire, last_id, final = await run_in_threadpool(event, server, job_id, last_id)
+            found, final = await run_in_threadpool(event, server, job_id, last_id)
         except NotFoundError:
             return
-        if wire is not None:
-            quiet = 0.0
-            yield wire
-        elif quiet >= KEEPALIVE:
-            quiet = 0.0
-            yield KEEPALIVE_COMMENT
+        if found is not None:
+            last_id = found.id
+            yield found
         if not final:
-            quiet += server.settings.refresh
             await asyncio.sleep(server.settings.refresh)
+
+
+def unsent(
+    job: CurrentJob, server: CurrentServer, last_event_id: Annotated[str | None, Header()] = None
+) -> str | None:
+    """The id of the last event that the client has; raises AllSent where it is the job's last."""
+    if event(server, job.id, last_event_id) == (None, True):
+        raise AllSent
+    return last_event_id

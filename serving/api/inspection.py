@@ -179,7 +179,7 @@ def inspect(limits: Limits, files: dict[str, str]) -> None:
 
 
 def main() -> None:
-    """Answers each line {"limits": {...}, "files": {parameter: path}} by the lines of `inspect` and {"ended": status}."""
+    """Answers each line {"limits": {..}, "files": {name: path}} by the lines of `inspect` and {"ended": status}."""
     for line in sys.stdin:
         order = json.loads(line)
         if not (fork := os.fork()):

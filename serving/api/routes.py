@@ -7,12 +7,14 @@ plain functions, which FastAPI runs in threads; taking uploads has threads of it
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable
 from typing import Annotated, Any, Literal
 
 import anyio.to_thread
 from fastapi import APIRouter, Depends, FastAPI, Form, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
+from fastapi.sse import EventSourceResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from serving.api import content, events
@@ -46,16 +48,22 @@ from serving.state.transitions import TaskState
 
 Responses = dict[int | str, dict[str, Any]]
 
-REFUSED: Responses = {
-    "4XX": {"model": ErrorEnvelope, "description": "The request is refused: why, in a sentence."}
+
+def refused(description: str) -> dict[str, Any]:
+    """Documents an answer by the envelope, which is JSON whatever a route answers else."""
+    schema = {"$ref": f"#/components/schemas/{ErrorEnvelope.__name__}"}
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+REFUSED: Responses = {"4XX": refused("The request is refused: why, in a sentence.")}
+NOT_FOUND: Responses = {404: refused("There is no such video, or it is another's.")}
+CONFLICT: Responses = {409: refused("The video is in no state for this.")}
+QUEUE_FULL: Responses = {
+    429: {"model": ErrorEnvelope, "description": "The queue is full, or the caller's quota."}
 }
-NOT_FOUND: Responses = {
-    404: {"model": ErrorEnvelope, "description": "There is no such video, or it is another's."}
-}
-CONFLICT: Responses = {409: {"model": ErrorEnvelope, "description": "The video is in no state for this."}}
 BYTES = {"schema": {"type": "string", "format": "binary"}}
 
-videos = APIRouter(prefix="/videos", tags=["videos"], route_class=GuardedRoute)
+videos = APIRouter(prefix="/v1/videos", tags=["videos"], route_class=GuardedRoute)
 
 
 def create_app(settings: ApiSettings, database: Database, artifacts: Artifacts) -> FastAPI:
@@ -73,7 +81,7 @@ def create_app(settings: ApiSettings, database: Database, artifacts: Artifacts) 
     app.add_middleware(CountRequests, metrics=app.state.metrics)
     add_handlers(app)
     guarded = APIRouter(route_class=GuardedRoute, dependencies=[Depends(bearer)], responses=REFUSED)
-    guarded.include_router(videos, prefix="/v1")
+    guarded.include_router(videos)
     guarded.add_api_route("/metrics", metrics, tags=["server"], response_class=Response, responses=METRICS)
     app.include_router(guarded)
     app.add_api_route("/healthz", healthz, tags=["server"], responses=UNABLE)
@@ -81,7 +89,7 @@ def create_app(settings: ApiSettings, database: Database, artifacts: Artifacts) 
     return app
 
 
-@videos.post("", responses=CONFLICT | {429: {"model": ErrorEnvelope, "description": "The queue is full."}})
+@videos.post("", responses=CONFLICT | QUEUE_FULL)
 async def create_video(
     form: Annotated[VideoCreate, Form(media_type="multipart/form-data")],
     response: Response,
@@ -160,7 +168,7 @@ CONTENT: Responses = {
         "description": "All.",
     },
     206: {"content": {"video/mp4": BYTES}, "description": "The range that was asked for."},
-    416: {"model": ErrorEnvelope, "description": "The range begins behind the end."},
+    416: refused("The range begins behind the end."),
 }
 
 
@@ -186,27 +194,17 @@ def download_video(
     return content.respond(server.artifacts, found, request.headers, "video/mp4")
 
 
-class EventStream(StreamingResponse):
-    """Server-sent events; FastAPI's own class takes nothing but generators."""
-
-    media_type = "text/event-stream"
-
-
 @videos.get(
     "/{video_id}/events",
-    response_class=EventStream,
-    responses=NOT_FOUND
-    | {200: {"model": events.ProgressEvent}, 204: {"description": "All was sent before."}},
+    response_class=EventSourceResponse,
+    responses=NOT_FOUND | {204: {"description": "All was sent before."}},
 )
 async def follow_video(
-    job: CurrentJob, server: CurrentServer, last_event_id: Annotated[str | None, Header()] = None
-) -> Response:
+    job: CurrentJob, server: CurrentServer, last_id: Annotated[str | None, Depends(events.unsent)]
+) -> AsyncIterable[events.ProgressEvent]:
     """Server-sent events `progress`, each the whole state, until the video is completed or failed."""
-    wire, _, final = await run_in_threadpool(events.event, server, job.id, last_event_id)
-    if final and wire is None:
-        return Response(status_code=204)
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return EventStream(events.stream(server, job.id, last_event_id), headers=headers)
+    async for event in events.stream(server, job.id, last_id):
+        yield event  # type: ignore[misc] # FastAPI takes the annotation for the type of an event's data
 
 
 @videos.get("/{video_id}/segments", responses=NOT_FOUND)
