@@ -206,7 +206,8 @@ def run(options: Options) -> dict[str, Any]:
         for seed in range(first, first + count):
             yield Case.of(seed, frames, settings.rate, tuple(settings.size))
 
-    rows, shown = [], []
+    rows: list[Any] = []
+    shown: list[Any] = []
     for case in watched(cases(SHORT_SEEDS, options.clips, length), options.clips, "short clip"):
         row, video = short(models, case)
         rows.append(row)

@@ -71,7 +71,8 @@ def person_colours(picture: np.ndarray, background: np.ndarray) -> np.ndarray:
         raise ValueError("The picture shows its background alone; give one with the person in it.")
     cv2.setRNGSeed(0)
     stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 20, 0.1)
-    return cv2.kmeans(person, min(PERSON_COLOURS, len(person)), None, stop, 2, cv2.KMEANS_PP_CENTERS)[2]
+    count, labels = min(PERSON_COLOURS, len(person)), np.empty(0, np.int32)
+    return cv2.kmeans(person, count, labels, stop, 2, cv2.KMEANS_PP_CENTERS)[2]
 
 
 def find_person(video: np.ndarray, background: np.ndarray, colours: np.ndarray) -> np.ndarray:

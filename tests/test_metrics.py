@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,7 +27,7 @@ SIZE = (64, 96)
 FRAMES = 9
 
 
-def walk(seed: int, **looks: object) -> tuple[PuppetClip, np.ndarray]:
+def walk(seed: int, **looks: Any) -> tuple[PuppetClip, np.ndarray]:
     """A puppet's clip before a still camera, and its reference picture."""
     puppet, scene = replace(Puppet.sample(seed), **looks), replace(Scene.sample(seed), still=True)
     keypoints = motion_of("walk", seed, FRAMES, size=SIZE, framing=1.0)
@@ -43,7 +44,7 @@ def test_psnr_is_that_of_the_formula() -> None:
 def test_lab_is_that_of_the_standard() -> None:
     """Red, green and white of sRGB under D65 (CIE 15)."""
     colours = np.array([[255, 0, 0], [0, 255, 0], [255, 255, 255]], np.uint8)
-    expected = [[53.24, 80.09, 67.20], [87.73, -86.18, 83.18], [100, 0, 0]]
+    expected = np.array([[53.24, 80.09, 67.20], [87.73, -86.18, 83.18], [100, 0, 0]])
     np.testing.assert_allclose(lab(colours), expected, atol=0.3)
 
 
@@ -117,7 +118,7 @@ def test_drift_counts_the_background_alone() -> None:
     video[1, :, :4] = 0  # the person moves
     video[2] += 20  # and then the light changes
     lighter = np.linalg.norm(np.subtract(*lab(np.array([[120] * 3, [140] * 3], np.uint8))))
-    np.testing.assert_allclose(background_drift(video, person), [0, 0, lighter], atol=1e-3)
+    np.testing.assert_allclose(background_drift(video, person), np.array([0, 0, lighter]), atol=1e-3)
     assert np.isnan(background_drift(video, np.ones_like(person))).all()
 
 
