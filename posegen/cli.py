@@ -279,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; `arguments` are those of the process unless given."""
     app = tyro.extras.SubcommandApp()
     app.command(name="generate")(Generate)
-    options = app.cli(prog="posegen", description=__doc__, args=arguments)
+    options = app.cli(prog="posegen", description="Long videos of a person from one picture.", args=arguments)
     try:
         generate(options)
     except (ValueError, WeightsError) as error:
