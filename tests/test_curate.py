@@ -274,16 +274,15 @@ def job_server(tmp_path: Path) -> Iterator[str]:
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     address = f"http://127.0.0.1:{dashboard}"
-    until(
-        lambda: (
-            subprocess.run([RAY, "job", "list", "--address", address], capture_output=True).returncode == 0
-        )
-    )
-    yield address
-    for process in [*psutil.Process(head.pid).children(recursive=True), head]:
-        process.kill()
-    head.wait()
-    shutil.rmtree(f"/tmp/ray-{port}", ignore_errors=True)
+    listed = [RAY, "job", "list", "--address", address]
+    try:
+        until(lambda: subprocess.run(listed, capture_output=True).returncode == 0)
+        yield address
+    finally:
+        for process in [*psutil.Process(head.pid).children(recursive=True), head]:
+            process.kill()
+        head.wait()
+        shutil.rmtree(f"/tmp/ray-{port}", ignore_errors=True)
 
 
 def free_port() -> int:
