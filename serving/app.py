@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -71,8 +72,9 @@ class RoleReplica:
     ) -> None:
         config = setting.config
         self._role, self._database, self._drain = role, database, config.drain
+        looking = threading.Lock()
         self._workers = [
-            Worker(role, database, work, config.lease, config.poll, between) for _ in range(threads)
+            Worker(role, database, work, config.lease, config.poll, between, looking) for _ in range(threads)
         ]
         for worker in self._workers:
             worker.start()

@@ -62,14 +62,16 @@ class Worker:
         lease: float,
         poll: float = 0.5,
         between: Callable[[], object] = lambda: None,
+        looking: threading.Lock | None = None,
     ) -> None:
         """lease: seconds without a step after which others may take its task. poll: seconds between looks for work.
 
-        between: called after each look.
+        between: called before each look. looking: shared by workers of which only one at a time shall look for work.
         """
         self.name = worker_name(role)
         self._role, self._database, self._work = role, database, work
         self._lease, self._poll, self._between = lease, poll, between
+        self._looking = looking or threading.Lock()
         self._stopping = threading.Event()
         self._held_until = 0.0
         self._thread = threading.Thread(target=self.run, name=self.name, daemon=True)
@@ -95,20 +97,29 @@ class Worker:
     def run(self) -> None:
         """Works until stopped."""
         while not self._stopping.is_set():
-            worked = False
             try:
-                worked = self.turn()
-                self._between()
+                with self._looking:
+                    claim = self._look()
+                    if claim is None:
+                        self._stopping.wait(self._poll)
+                if claim is not None:
+                    self._do(claim)
             except (SQLAlchemyError, OSError) as error:
                 log.warning("%s cannot work now, and will try again: %s", self.name, error)
-            if not worked:
                 self._stopping.wait(self._poll)
 
     def turn(self) -> bool:
         """Does one task; False if there was none."""
-        claim = self._database.claim(self._role, self.name, self._lease)
-        if claim is None:
-            return False
+        claim = self._look()
+        if claim is not None:
+            self._do(claim)
+        return claim is not None
+
+    def _look(self) -> Claim | None:
+        self._between()
+        return self._database.claim(self._role, self.name, self._lease)
+
+    def _do(self, claim: Claim) -> None:
         self._held_until = time.monotonic() + self._lease
         task = f"{claim.job.id}: {claim.task.kind} {claim.task.index}, attempt {claim.task.attempt}"
         log.info("%s begins %s", self.name, task)
@@ -127,7 +138,6 @@ class Worker:
             log.exception("%s failed at %s", self.name, task)
             sentence = f"{claim.task.kind} {claim.task.index} failed with {type(error).__name__}; see the server's log."
             self._database.fail(claim, sentence[0].upper() + sentence[1:], retry=True)
-        return True
 
     def _publish(self, claim: Claim, plan: JobPlan | None) -> None:
         try:
