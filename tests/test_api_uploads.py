@@ -200,19 +200,24 @@ def test_what_cannot_be_made_is_refused(client: TestClient, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "body"),
+    ("kind", "body", "status"),
     [
-        ("application/json", b'{"prompt": "a dancer"}'),
-        ("multipart/form-data", b"no boundary"),
-        ("multipart/form-data; boundary=a", b"--a\r\nno part"),
-        ("multipart/form-data; boundary=a", b"--a\r\n\r\n\r\n--a--"),
-        ("multipart/form-data; boundary=" + "a" * 1000, b"x"),
-        ("application/x-www-form-urlencoded", b"prompt=%zz"),
-        ("text/plain", b"\xff\xfe"),
+        ("multipart/form-data", b"no boundary", 400),
+        ("multipart/form-data; boundary=a", b"--a\r\nno part", 400),
+        ("multipart/form-data; boundary=a", b"--a\r\n\r\n\r\n--a--", 400),
+        ("multipart/form-data; boundary=" + "a" * 1000, b"x", 400),
+        ("application/json", b'{"prompt": "a dancer"}', 415),
+        ("application/x-www-form-urlencoded", b"prompt=%zz", 415),
+        ("text/plain", b"\xff\xfe", 415),
     ],
 )
-def test_bodies_that_are_no_form_are_refused(client: TestClient, kind: str, body: bytes) -> None:
-    refusal(client.post("/v1/videos", content=body, headers={"Content-Type": kind}), 400)
+def test_bodies_that_are_no_form_are_refused(client: TestClient, kind: str, body: bytes, status: int) -> None:
+    refusal(client.post("/v1/videos", content=body, headers={"Content-Type": kind}), status)
+
+
+def test_only_forms_may_be_large(site: Site, client: TestClient) -> None:
+    url = f"/v1/videos/{site.job()}/segments/0/regenerate"
+    assert "more than 65536 bytes" in refusal(client.post(url, content=b" " * 65537), 413)
 
 
 def test_a_request_is_read_up_to_its_limit_whatever_it_says(client: TestClient) -> None:

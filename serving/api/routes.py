@@ -41,6 +41,7 @@ from serving.api.schemas import (
 from serving.api.server import CurrentJob, CurrentServer, Server
 from serving.api.settings import ApiSettings
 from serving.api.upkeep import delete, upkeep
+from serving.api.uploads import multipart_only
 from serving.artifacts import Artifacts
 from serving.state.database import Database, new_job_id
 from serving.state.rows import ConflictError, Job, NewJob
@@ -89,7 +90,7 @@ def create_app(settings: ApiSettings, database: Database, artifacts: Artifacts) 
     return app
 
 
-@videos.post("", responses=CONFLICT | QUEUE_FULL)
+@videos.post("", responses=CONFLICT | QUEUE_FULL, dependencies=[Depends(multipart_only)])
 async def create_video(
     form: Annotated[VideoCreate, Form(media_type="multipart/form-data")],
     response: Response,

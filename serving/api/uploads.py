@@ -23,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fastapi import UploadFile
+from fastapi import Request, UploadFile
 from starlette.types import Message, Receive
 
 from serving.api.errors import ApiError
@@ -63,6 +63,14 @@ def bounded(receive: Receive, limit: int) -> Receive:
         return message
 
     return receive_bounded
+
+
+def multipart_only(request: Request) -> None:
+    """Refuses a form that cannot hold files with 415."""
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise ApiError(
+            415, "A video is asked for by a form; send multipart/form-data.", "unsupported_media_type"
+        )
 
 
 class Uploads:
