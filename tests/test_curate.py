@@ -274,7 +274,7 @@ def job_server(tmp_path: Path) -> Iterator[str]:
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     address = f"http://127.0.0.1:{dashboard}"
-    listed = [RAY, "job", "list", "--address", address]
+    listed = [str(RAY), "job", "list", "--address", address]
     try:
         until(lambda: subprocess.run(listed, capture_output=True).returncode == 0)
         yield address
