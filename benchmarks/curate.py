@@ -48,11 +48,11 @@ from pipeline.curate import pool_size, start_ray, work
 from pipeline.feeds import planned_clips, unplanned_videos, unscored_clips
 from pipeline.listing import list_videos, listed_parts, read_part
 from pipeline.plan import make_planner
-from pipeline.progress import Progress
 from pipeline.samples import fetch_samples
 from pipeline.score import make_scorer
 from pipeline.workers import PlanWorker, ScoreWorker, plan_journal, score_journal, video_key
 from posegen.profiling import collect, timed
+from posegen.progress import Progress
 from posegen.video import probe, sample_indices
 
 SAMPLES = ("walk.mp4", "talk.mp4", "rabbit.mp4", "bicycles.mp4")

@@ -25,7 +25,7 @@ import tyro
 from training.config import CONFIGS, ClusterConfig, TrainConfig
 from training.log import read_log
 from training.stream import prepare
-from training.train import absolute, start_ray, trainer
+from training.train import start_ray, trainer, with_absolute_paths
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from tiny_training import tiny_config, write_tiny_dataset, write_tiny_model
@@ -70,7 +70,7 @@ def configuration(scratch: Path, steps: int, model: str | None, dataset: str | N
         return replace(tiny, record=record)
     mini = CONFIGS["mini_cpu"]()
     data = replace(mini.data, model=model, dataset=dataset, held_out=4)
-    return absolute(replace(mini, data=data, steps=steps, record=record))
+    return with_absolute_paths(replace(mini, data=data, steps=steps, record=record))
 
 
 Part = tuple[int, Stage, int | None]

@@ -30,7 +30,7 @@ from training.loop import Training
 from training.model import load_model
 from training.objective import Examples, velocity_losses
 from training.stream import prepare
-from training.train import absolute, start_ray, trainer
+from training.train import start_ray, trainer, with_absolute_paths
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from tiny_training import CHANNELS, FRAMES, SIZE, write_tiny_dataset, write_tiny_model
@@ -52,7 +52,7 @@ def main(
     """
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        config = absolute(configuration(scratch, batch_size, zero_stage, model))
+        config = with_absolute_paths(configuration(scratch, batch_size, zero_stage, model))
         start_ray()
         prepare(config.data)
         trainer(config, measure, steps=steps).fit()

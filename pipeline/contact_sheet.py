@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline.storage import Folder
 from posegen.dataset import unpack_keypoints
 from posegen.drawing import draw_over
+from posegen.storage import Folder
 
 PICTURES = 48
 """Clips on one sheet."""
@@ -79,7 +79,7 @@ def cells(output: Folder, rows: np.ndarray) -> list[Cell]:
 def _read(output: Folder, rows: np.ndarray) -> Iterator[dict[str, Any]]:
     first = 0
     for name in output.names("clips"):
-        with output.filesystem.open_input_file(output.path(f"clips/{name}")) as stream:
+        with output.open(f"clips/{name}") as stream:
             part = pq.ParquetFile(stream)
             for group in range(part.num_row_groups):
                 count = part.metadata.row_group(group).num_rows

@@ -14,7 +14,6 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -28,9 +27,7 @@ from pipeline.config import COMPOSED, CurateConfig
 from pipeline.feeds import Feed, unplanned_videos, unscored_clips
 from pipeline.listing import list_videos, listed_parts
 from pipeline.model_captions import make_captioner
-from pipeline.progress import Progress, Stage
 from pipeline.report import write_report
-from pipeline.storage import Folder, StorageError
 from pipeline.tables import (
     caption_batches,
     clips_parts,
@@ -45,6 +42,8 @@ from pipeline.tables import (
 from pipeline.verdict import ThresholdsError, load_thresholds
 from pipeline.workers import CaptionWorker, PlanWorker, ScoreWorker, SetupError, load_models
 from posegen.dataset import FAILED, KEPT, REJECTED
+from posegen.progress import Progress, Stage
+from posegen.storage import Folder, StorageError, absolute
 
 # A measuring process computes on one core all the time. It asks Ray for a little less, so that the light tasks that
 # feed it, which ask for the rest, always find a place, also where there are as many processes as cores.
@@ -223,11 +222,6 @@ def start_ray() -> None:
         1  # bytes: each row that a feed yields is a block, and so a task, of its own
     )
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-
-
-def absolute(uri: str) -> str:
-    """A local path made absolute; a URI as it is."""
-    return uri if "://" in uri else str(Path(uri).resolve())
 
 
 def main() -> None:

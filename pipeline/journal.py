@@ -1,14 +1,14 @@
 """What is already done: one small Parquet file for each finished key, in sixteen folders.
 
-A record is written whole or not at all (see storage.py) under a name that follows from its key alone, so whoever is
-killed at any moment leaves only finished records, and doing one twice leaves one. That is all a rerun needs to know.
+A record is written whole or not at all, under a name that follows from its key alone, so whoever is killed at any
+moment leaves only finished records, and doing one twice leaves one. That is all a rerun needs to know.
 """
 
 from __future__ import annotations
 
 import pyarrow as pa
 
-from pipeline.storage import Folder
+from posegen.storage import Folder
 
 
 class Journal:

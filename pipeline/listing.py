@@ -5,6 +5,7 @@ The written listing is also what the finished tables cover: a file that is no lo
 
 from __future__ import annotations
 
+import mimetypes
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -14,12 +15,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.config import CurateConfig
-from pipeline.progress import Progress, Stage
-from pipeline.storage import Folder, StorageError, may_be_video
+from posegen.progress import Progress, Stage
+from posegen.storage import Folder, StorageError
 
 LISTED = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("changed", pa.int64())])
 PART = 5_000
 """Files in a part of the listing; the driver holds one part at a time."""
+# Python's own table alone: the machine's mime.types would make the same folder list differently elsewhere.
+_TYPES = mimetypes.MimeTypes()
 
 
 def list_videos(config: CurateConfig) -> Stage:
@@ -71,6 +74,18 @@ def _candidates(source: Folder, skipped: Counter[str]) -> Iterator[tuple[str, in
             yield name, size, changed
         else:
             skipped[Path(name).suffix.lower()] += 1
+
+
+def may_be_video(name: str) -> bool:
+    """Whether a file is worth opening as video: not hidden, and not text, picture or document by its name.
+
+    A name that is no UTF-8, which tables cannot hold, counts as none.
+    """
+    hidden = any(part.startswith(".") for part in name.split("/"))
+    if hidden or name.encode(errors="ignore").decode() != name:
+        return False
+    kind = _TYPES.guess_type(name)[0]
+    return kind is None or kind.startswith(("video/", "audio/"))
 
 
 def listed_parts(config: CurateConfig) -> list[str]:

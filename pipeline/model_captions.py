@@ -6,6 +6,7 @@ Records carry their clip_id from the first to the last step. A clip whose video 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from pipeline.captions import subject_word
 from pipeline.config import CurateConfig
 from pipeline.plan import failure, said_of
 from pipeline.qwen import QwenCaptioner
-from pipeline.storage import Folder
 from posegen.dataset import CLIPS, table
+from posegen.storage import Folder
 from posegen.video import VideoError, probe, read_frames, sample_indices
 
 FRAMES = 4
@@ -45,7 +46,7 @@ def make_captioner(config: CurateConfig) -> Callable[[Sequence[Mapping[str, Any]
         frames: dict[str, np.ndarray] = {}
         failed: dict[str, pa.Table] = {}
         for clip in clips:
-            path = clip["path"]
+            path: str | Path = clip["path"]
             try:
                 with folder.local_copy(clip["path"]) as path:
                     frames[clip["clip_id"]] = _frames(path, clip)
@@ -67,7 +68,7 @@ def _record(clip: Mapping[str, Any], text: str, config: CurateConfig) -> pa.Tabl
     return table([row | {"caption_source": config.captioner}], CAPTIONED)
 
 
-def _frames(path: str, clip: Mapping[str, Any]) -> np.ndarray:
+def _frames(path: Path, clip: Mapping[str, Any]) -> np.ndarray:
     """(FRAMES, H, W, 3) uint8 RGB."""
     info = probe(path)
     shown = sample_indices(info, clip["start"], clip["stop"], clip["rate"])

@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from pipeline.config import CurateConfig
 from pipeline.shots import detector_maker, find_cuts, plan_spans
-from pipeline.storage import Folder
 from posegen.dataset import CLIPS, content_id, table
+from posegen.storage import Folder
 from posegen.video import VideoError, probe
 
 PLAN = pa.schema(
@@ -36,7 +36,8 @@ def make_planner(config: CurateConfig) -> Callable[[str], pa.Table]:
     detector_maker(config.shots)(config.rate)  # imports what it needs before the first video
 
     def plan(name: str) -> pa.Table:
-        stage, video_id, path = "read", None, name
+        stage, video_id = "read", None
+        path: str | Path = name
         try:
             with folder.local_copy(name) as path:
                 video_id = file_id(path)
@@ -84,12 +85,12 @@ def failure(stage: str, error: Exception) -> dict[str, str]:
     return {"error_stage": stage, "error_type": type(error).__name__, "error_message": message}
 
 
-def said_of(name: str, path: str, error: Exception) -> Exception:
+def said_of(name: str, path: str | Path, error: Exception) -> Exception:
     """The same error with the file called by its name in the input folder, not by where it lay on the worker."""
-    return type(error)(str(error).replace(path, name))
+    return type(error)(str(error).replace(str(path), name))
 
 
-def file_id(path: str) -> str:
+def file_id(path: Path) -> str:
     """The first 24 hexadecimal digits of the file's SHA-256."""
-    with Path(path).open("rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:24]

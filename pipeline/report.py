@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 
 from pipeline.contact_sheet import PICTURES, cells, spread, spread_over_groups
 from pipeline.histograms import HEIGHT, WIDTH, bounds_text, histograms
-from pipeline.progress import Stage, duration
-from pipeline.storage import Folder
 from pipeline.verdict import Thresholds
 from posegen.dataset import CLIPS, FAILED, KEPT, REJECTED, SCORES
+from posegen.progress import Stage, duration
+from posegen.storage import Folder
 
 REPORT = "report.html"
 MOST_FAILURES = 200

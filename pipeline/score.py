@@ -7,6 +7,7 @@ frames, whatever the clip's length; what is kept of each frame is its keypoints.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -21,11 +22,11 @@ from pipeline.evidence import Detector, Evidence
 from pipeline.person import PersonTrack
 from pipeline.plan import failure, said_of
 from pipeline.quality import Quality
-from pipeline.storage import Folder
 from posegen.dataset import CLIPS, SCORES, pack_keypoints, table
 from posegen.poses import PoseEstimator, load_estimator
 from posegen.poses.yolox import DETECTOR, YoloxDetector
 from posegen.profiling import collect, timed
+from posegen.storage import Folder
 from posegen.video import VideoError, VideoInfo, probe, read_frames, sample_indices
 from posegen.weights import fetch
 
@@ -68,7 +69,8 @@ def make_scorer(config: CurateConfig) -> Callable[[Mapping[str, Any]], pa.Table]
     scored_by = f"{config.poses} {config.score_version[:8]}"
 
     def score(clip: Mapping[str, Any]) -> pa.Table:
-        path = name = clip["path"]
+        name: str = clip["path"]
+        path: str | Path = name
         try:
             with collect() as seconds, timed("all"), folder.local_copy(name) as path:
                 row = measure(clip, probe(path), estimator, evidence)

@@ -20,10 +20,10 @@ from pipeline.duplicates import near_duplicates
 from pipeline.feeds import planned_clips
 from pipeline.plan import PLAN, failure
 from pipeline.score import SCORED
-from pipeline.storage import Folder
 from pipeline.verdict import Thresholds
 from pipeline.workers import score_journal
 from posegen.dataset import CLIPS, FAILED, KEPT, MEDIA, REJECTED, content_id, table
+from posegen.storage import Folder
 from posegen.video import cut, probe
 
 HEAVY = ("keypoints", "keypoints_shape", "preview")

@@ -21,8 +21,8 @@ from pipeline.model_captions import CAPTIONED, failed_caption, make_captioner
 from pipeline.plan import PLAN, failed_video, make_planner
 from pipeline.qwen import CaptionerError
 from pipeline.score import SCORED, failed_clip, make_scorer
-from pipeline.storage import Folder, StorageError
 from posegen.dataset import content_id
+from posegen.storage import Folder, StorageError
 from posegen.weights import WeightsError
 
 # What takes longer is taken to hang. A clip of 20 s takes half a minute on one core, a video of an hour some minutes.

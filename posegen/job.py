@@ -8,7 +8,6 @@ frames are stored as they are, without loss.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from posegen.conditions import draw_poses
 from posegen.drawing import foreground_mask
+from posegen.files import written_whole
 from posegen.sampling import Guidance
 from posegen.segments import Plan
 from posegen.sharing import Form, SharedRange
@@ -173,9 +173,5 @@ class SegmentStore:
     def save(self, index: int, frames: np.ndarray) -> None:
         """Keeps the segment's frames (F, H, W, 3) uint8."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        part = self.path(index).with_suffix(f".{os.getpid()}.part")
-        try:
+        with written_whole(self.path(index)) as part:
             save_file({"frames": frames}, part)
-            part.replace(self.path(index))
-        finally:
-            part.unlink(missing_ok=True)

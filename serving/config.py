@@ -17,6 +17,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import make_url
 
+from posegen.storage import absolute
 from serving.api.settings import ApiSettings
 from serving.state.rows import Limits
 
@@ -101,9 +102,10 @@ def _absolute(config: ServingConfig) -> ServingConfig:
     database = make_url(config.database)
     if database.get_backend_name() == "sqlite" and database.database:
         database = database.set(database=str(Path(database.database).resolve()))
-    artifacts = config.artifacts if "://" in config.artifacts else str(Path(config.artifacts).resolve())
     return dataclasses.replace(
-        config, database=database.render_as_string(hide_password=False), artifacts=artifacts
+        config,
+        database=database.render_as_string(hide_password=False),
+        artifacts=absolute(config.artifacts),
     )
 
 

@@ -38,11 +38,11 @@ from pipeline.curate import plan_videos, run, score_clips, work
 from pipeline.feeds import unscored_clips
 from pipeline.journal import Journal
 from pipeline.listing import list_videos
-from pipeline.progress import Progress
 from pipeline.samples import SAMPLES
-from pipeline.storage import StorageError
 from pipeline.workers import ScoreWorker, SetupError, score_journal
 from posegen.dataset import CLIPS, MEDIA, unpack_keypoints
+from posegen.progress import Progress
+from posegen.storage import StorageError
 from posegen.video import probe, read_frames, sample_indices
 from posegen.weights import wheel_file
 

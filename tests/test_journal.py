@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.journal import Journal
-from pipeline.storage import Folder
+from posegen.storage import Folder
 
 SCHEMA = pa.schema([("value", pa.int64()), ("error_stage", pa.string())])
 KEY, OTHER = "0a1b2c", "0f1e2d"

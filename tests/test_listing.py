@@ -11,8 +11,8 @@ import pytest
 
 from pipeline import listing
 from pipeline.config import CurateConfig
-from pipeline.listing import LISTED, list_videos, listed_parts, read_part
-from pipeline.storage import Folder, StorageError
+from pipeline.listing import LISTED, list_videos, listed_parts, may_be_video, read_part
+from posegen.storage import Folder, StorageError
 
 
 @pytest.fixture
@@ -127,3 +127,15 @@ def test_a_hundred_thousand_files_take_no_more_memory_than_a_thousand(tmp_path: 
         return int(subprocess.run(command, capture_output=True, check=True).stdout) / 1024
 
     assert growth(100_000) - growth(1_000) < 20
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "A.MOV", "a/b.webm", "no suffix", "a.xyz", "song.mp3", "raw.h264"])
+def test_a_file_that_could_be_video_is_tried(name: str):
+    assert may_be_video(name)
+
+
+@pytest.mark.parametrize(
+    "name", [".hidden.mp4", ".cache/a.mp4", "a.txt", "a.JSON", "a.jpg", "a.pdf", "a\udce9.mp4"]
+)
+def test_a_file_that_is_no_video_by_its_name_is_not(name: str):
+    assert not may_be_video(name)

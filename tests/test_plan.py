@@ -10,7 +10,7 @@ from videos import cut_short, write_sound, write_video
 
 from pipeline.config import CurateConfig
 from pipeline.plan import PLAN, failure, file_id, make_planner
-from pipeline.storage import Folder
+from posegen.storage import Folder
 
 
 def planned(folder: Path | str, name: str, **how) -> list[dict]:
@@ -28,7 +28,7 @@ def test_a_short_video_is_one_clip(tmp_path: Path):
     (row,) = planned(tmp_path, "a.mp4")
     assert (row["start"], row["stop"], row["rate"]) == (0.0, 3.0, 30.0)
     assert (row["path"], row["width"], row["height"]) == ("a.mp4", 160, 96)
-    assert row["video_id"] == file_id(str(tmp_path / "a.mp4"))
+    assert row["video_id"] == file_id(tmp_path / "a.mp4")
     assert row["error_stage"] is None
 
 

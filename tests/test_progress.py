@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from pipeline import progress
-from pipeline.progress import Progress, duration
+from posegen import progress
+from posegen.progress import Progress, duration
 
 
 @pytest.mark.parametrize(

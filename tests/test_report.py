@@ -15,13 +15,13 @@ import pytest
 
 from pipeline.contact_sheet import PICTURES, spread, spread_over_groups, with_skeleton
 from pipeline.histograms import MOST_BINS, bin_edges, histograms
-from pipeline.progress import Stage
 from pipeline.report import clock, write_report
-from pipeline.storage import Folder
 from pipeline.verdict import Thresholds, load_thresholds
 from posegen.dataset import CLIPS, FAILED, KEPT, REJECTED, pack_keypoints, table
 from posegen.drawing import BODY_LINKS
+from posegen.progress import Stage
 from posegen.skeleton import KEYPOINT_INDEX
+from posegen.storage import Folder
 
 STAGES = [Stage("list", 9, "files", 0.5), Stage("score", 1200, "clips", 600.0)]
 WIDTH, HEIGHT = 640, 480

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.storage import Folder, StorageError, may_be_video
+from posegen.storage import Folder, StorageError, absolute
 
 NUMBERS = pa.table({"number": [1, 2, 3], "name": ["one", "two", "three"]})
 MEGABYTES = 256
@@ -47,6 +47,16 @@ def test_names_are_of_files_and_sorted(folder: Folder):
     assert folder.names("nowhere") == []
 
 
+def test_folders_are_deleted_with_what_is_in_them(folder: Folder):
+    assert folder.folders() == []
+    for name in ("b/1.txt", "a/1.txt", "a/deep/2.txt", "file.txt"):
+        folder.write(name, b"")
+    assert folder.folders() == ["a", "b"]
+    folder.delete_folder("a")
+    folder.delete_folder("a")
+    assert folder.folders() == ["b"] and folder.names() == ["file.txt"]
+
+
 def test_walk_finds_every_file_with_its_size(folder: Folder):
     files = {"a.mp4": b"1", "below/b c.mp4": b"22", "below/deep/ü.mp4": b"333"}
     for name, content in files.items():
@@ -65,8 +75,33 @@ def test_tables_come_back_whole_or_by_column(folder: Folder):
 def test_a_missing_file_is_not_found(folder: Folder):
     with pytest.raises(FileNotFoundError):
         folder.read("it.txt")
+    with pytest.raises(FileNotFoundError):
+        folder.open("it.txt")
     with pytest.raises(FileNotFoundError), folder.local_copy("it.txt") as path:
-        Path(path).read_bytes()
+        path.read_bytes()
+
+
+def test_a_part_of_a_file_is_read(folder: Folder):
+    folder.write("it.txt", b"second")
+    with folder.open("it.txt") as stream:
+        stream.seek(3)
+        assert (stream.size(), stream.read()) == (6, b"ond")
+
+
+def test_a_local_file_is_copied(folder: Folder, tmp_path: Path):
+    (tmp_path / "it.bin").write_bytes(bytes(3 << 20))
+    folder.save("below/it.bin", tmp_path / "it.bin")
+    assert folder.read("below/it.bin") == bytes(3 << 20)
+
+
+def test_what_ends_in_an_error_is_not_there(folder: Folder, tmp_path: Path):
+    with pytest.raises(IsADirectoryError):
+        folder.save("below/it.txt", tmp_path)
+    with pytest.raises(RuntimeError), folder.sink("below/it.txt") as stream:
+        stream.write(b"half")
+        raise RuntimeError
+    assert not folder.exists("below/it.txt")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_delete_takes_one_file(folder: Folder):
@@ -79,10 +114,10 @@ def test_delete_takes_one_file(folder: Folder):
 def test_a_local_copy_is_there_for_as_long_as_it_is_needed(folder: Folder):
     folder.write("below/clip.mp4", b"frames")
     with folder.local_copy("below/clip.mp4") as path:
-        assert Path(path).read_bytes() == b"frames"
-        assert Path(path).name == "clip.mp4"
+        assert path.read_bytes() == b"frames"
+        assert path.name == "clip.mp4"
     assert folder.read("below/clip.mp4") == b"frames"
-    assert Path(path).exists() == folder.local
+    assert path.exists() == folder.local
 
 
 def test_it_travels_to_other_processes(folder: Folder):
@@ -98,7 +133,30 @@ def test_a_uri_may_carry_options(bucket: str, s3_address: str, monkeypatch: pyte
     assert Folder(uri).read("work/it.txt") == b"text"
 
 
-@pytest.mark.parametrize("uri", ["ftp://host/folder", "s3:///folder"])
+def test_a_local_folder_has_any_name_and_may_be_a_uri(tmp_path: Path):
+    odd = tmp_path / "50% of #1? ü&b"
+    Folder(str(odd)).write("below/it.txt", b"text")
+    assert (odd / "below" / "it.txt").read_bytes() == b"text"
+    folder = Folder(f"file://{tmp_path}/folder")
+    folder.write("below/it.txt", b"text")
+    assert folder.local and Folder(str(tmp_path / "folder")).read("below/it.txt") == b"text"
+
+
+def test_a_local_path_means_the_same_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert absolute("below") == str(tmp_path / "below")
+    assert absolute("s3://bucket/below") == "s3://bucket/below"
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../a", "below/../../a", "..", ""])
+def test_names_stay_inside(tmp_path: Path, name: str):
+    folder = Folder(str(tmp_path))
+    for use in (folder.read, folder.delete, folder.delete_folder, lambda name: folder.write(name, b"")):
+        with pytest.raises(ValueError, match="relative path"):
+            use(name)
+
+
+@pytest.mark.parametrize("uri", ["ftp://host/folder", "s3:///folder", "nonsense://bucket"])
 def test_a_uri_that_opens_nothing_is_named(uri: str):
     with pytest.raises(StorageError, match=f"^{uri} is no folder that can be opened"):
         Folder(uri)
@@ -106,7 +164,7 @@ def test_a_uri_that_opens_nothing_is_named(uri: str):
 
 WRITER = f"""
 import sys
-from pipeline.storage import Folder
+from posegen.storage import Folder
 Folder(sys.argv[1]).write("file", b"x" * ({MEGABYTES} << 20))
 """
 
@@ -141,15 +199,3 @@ def test_what_a_killed_writer_left_hides_from_readers(tmp_path: Path):
     (tmp_path / ".numbers.parquet.77.part").write_bytes(b"half a table")
     assert folder.names() == ["numbers.parquet"]
     assert pq.read_table(tmp_path).equals(NUMBERS)
-
-
-@pytest.mark.parametrize("name", ["a.mp4", "A.MOV", "a/b.webm", "no suffix", "a.xyz", "song.mp3", "raw.h264"])
-def test_a_file_that_could_be_video_is_tried(name: str):
-    assert may_be_video(name)
-
-
-@pytest.mark.parametrize(
-    "name", [".hidden.mp4", ".cache/a.mp4", "a.txt", "a.JSON", "a.jpg", "a.pdf", "a\udce9.mp4"]
-)
-def test_a_file_that_is_no_video_by_its_name_is_not(name: str):
-    assert not may_be_video(name)

@@ -16,7 +16,6 @@ from pipeline.config import CurateConfig
 from pipeline.listing import list_videos, listed_parts, read_part
 from pipeline.plan import failed_video, failure, make_planner
 from pipeline.score import SCORED, failed_clip
-from pipeline.storage import Folder
 from pipeline.tables import (
     CLIPS_PER_PART,
     JOINED,
@@ -33,6 +32,7 @@ from pipeline.tables import (
 from pipeline.verdict import Rule, Thresholds
 from pipeline.workers import plan_journal, score_journal, video_key
 from posegen.dataset import CLIPS, FAILED, KEPT, MEDIA, REJECTED, content_id, pack_keypoints, table
+from posegen.storage import Folder
 from posegen.video import probe, read_frames, sample_indices
 
 SHARP = Thresholds((Rule("blur", max=0.5),), near_duplicate_bits=6, hash="sharp")

@@ -5,24 +5,21 @@
 
 Choices made: the hash names the model and the settings that the rows depend on. Latents are kept as float16, which is
 exact to 3 digits and half as large; whoever trains always reads them from here, so they are the same in every run.
-A file is there whole or not at all.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import fs
 
 from posegen.dataset import table
+from posegen.storage import Folder
 
 SPANS = pa.schema(
     [
@@ -68,10 +65,8 @@ class Tables:
     """The Parquet files of a folder by path or URI; pickles into workers."""
 
     def __init__(self, uri: str) -> None:
-        self.uri = uri
-        found, root = fs.FileSystem.from_uri(uri if "://" in uri else str(Path(uri).resolve()))
-        self._local = isinstance(found, fs.LocalFileSystem)
-        self.filesystem = fs.SubTreeFileSystem(root, found)
+        """Opens the folder; raises StorageError."""
+        self.uri, self.folder = uri, Folder(uri)
         self._open = lru_cache(256)(self._parquet)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -79,8 +74,7 @@ class Tables:
 
     def files(self, folder: str) -> list[str]:
         """The finished Parquet files directly in a folder, sorted; none where there is no such folder."""
-        infos = self.filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True))
-        return sorted(info.path for info in infos if info.is_file and info.path.endswith(".parquet"))
+        return [f"{folder}/{name}" for name in self.folder.names(folder) if name.endswith(".parquet")]
 
     def row(self, place: Place, key: str, columns: Sequence[str]) -> dict[str, Any]:
         """Columns of the row whose first column is `key`, read with its row group alone.
@@ -106,7 +100,7 @@ class Tables:
         """All rows of a folder's files with their places, files by name; only these columns are read."""
 
         def read(file: str) -> list[tuple[Place, dict[str, Any]]]:
-            with pq.ParquetFile(self.filesystem.open_input_file(file)) as parquet:
+            with pq.ParquetFile(self.folder.open(file)) as parquet:
                 groups = [
                     (Place(file, number), parquet.read_row_group(number, list(columns)).to_pylist())
                     for number in range(parquet.num_row_groups)
@@ -119,18 +113,10 @@ class Tables:
 
     def write(self, file: str, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
         """Writes a file with a row group for each row, so that a row is read without its neighbours."""
-        folder, name = os.path.split(file)
-        part = file
-        if self._local:  # a bucket shows whole objects only
-            self.filesystem.create_dir(folder)
-            part = f"{folder}/.{name}.{os.getpid()}.part"
-        with self.filesystem.open_output_stream(part) as sink:
-            pq.write_table(table(rows, schema), sink, compression="zstd", row_group_size=1)
-        if self._local:
-            self.filesystem.move(part, file)
+        self.folder.write_table(file, table(rows, schema), row_group_size=1)
 
     def _parquet(self, file: str) -> pq.ParquetFile:
-        return pq.ParquetFile(self.filesystem.open_input_file(file))
+        return pq.ParquetFile(self.folder.open(file))
 
 
 def pack(name: str, array: np.ndarray, dtype: str = "<f2") -> dict[str, Any]:

@@ -14,10 +14,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import ray
@@ -25,6 +23,8 @@ import tyro
 from ray.data import DataContext
 
 from posegen.dataset import CLIPS, FAILED, KEPT, MEDIA
+from posegen.progress import Progress
+from posegen.storage import StorageError, absolute
 from training.cache import Place, Tables
 from training.puppet_clips import ClipSettings, RealMotions, draw_clip
 
@@ -74,14 +74,13 @@ def run(config: PuppetsConfig) -> dict[str, int]:
     drawn = ray.data.from_items([{"start": part.start, "stop": part.stop} for part in parts]).map_batches(
         make_writer(config.output, settings, motions), batch_size=1, batch_format="numpy", num_cpus=1
     )
-    counts, start = {KEPT: 0, FAILED: 0}, time.monotonic()
+    progress = Progress("draw", "clips", config.clips)
     for batch in drawn.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
-        counts = {status: count + int(batch[status].sum()) for status, count in counts.items()}
-        done = sum(counts.values())
-        left = (time.monotonic() - start) / done * (config.clips - done)
-        print(f"{done:,} of {config.clips:,} clips, {left / 60:.1f} min left", flush=True)
+        kept, failed = (int(batch[status].sum()) for status in (KEPT, FAILED))
+        progress.add(kept + failed, failed=failed)
+    progress.end()
     delete_shorter(Tables(config.output), settings, parts)
-    return counts
+    return {KEPT: progress.done - progress.failed, FAILED: progress.failed}
 
 
 def seed_ranges(config: PuppetsConfig) -> Iterator[range]:
@@ -142,7 +141,7 @@ def delete_shorter(tables: Tables, settings: ClipSettings, parts: Sequence[range
         for file in tables.files(table):
             name = file.split("/")[-1]
             if name < longest.get(name.rsplit("-", 1)[0], ""):
-                tables.filesystem.delete_file(file)
+                tables.folder.delete(file)
 
 
 def start_ray() -> None:
@@ -155,11 +154,6 @@ def start_ray() -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
-def absolute(uri: str) -> str:
-    """A local path made absolute, as workers may run in another directory; a URI as it is."""
-    return uri if "://" in uri else str(Path(uri).resolve())
-
-
 def main() -> None:
     """The command line."""
     try:
@@ -167,7 +161,7 @@ def main() -> None:
         motions = absolute(config.motions) if config.motions else None
         config = dataclasses.replace(config, output=absolute(config.output), motions=motions)
         counts = run(config)
-    except ValueError as error:
+    except (ValueError, StorageError) as error:
         sys.exit(f"puppets: {error}")
     print(", ".join(f"{count:,} {status}" for status, count in counts.items()))
 

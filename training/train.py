@@ -29,6 +29,7 @@ import yaml
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from posegen.storage import StorageError, absolute
 from training.checkpoint import AVERAGE, check_output
 from training.config import CONFIGS, TrainConfig, changed
 from training.estimate import estimate, probe_device
@@ -112,21 +113,17 @@ def start_ray() -> None:
         ray.init(logging_level=logging.WARNING)
 
 
-def absolute(config: TrainConfig) -> TrainConfig:
+def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """Local paths made absolute, as workers may run in another directory than the driver."""
     data, adapter = config.data, config.adapter
     data = dataclasses.replace(
         data,
-        dataset=_absolute(data.dataset),
-        cache=data.cache and _absolute(data.cache),
-        model=_absolute(data.model) if Path(data.model).is_dir() else data.model,
+        dataset=absolute(data.dataset),
+        cache=data.cache and absolute(data.cache),
+        model=absolute(data.model) if Path(data.model).is_dir() else data.model,
     )
-    adapter = dataclasses.replace(adapter, start=adapter.start and _absolute(adapter.start))
-    return dataclasses.replace(config, data=data, adapter=adapter, output=_absolute(config.output))
-
-
-def _absolute(uri: str) -> str:
-    return uri if "://" in uri else str(Path(uri).resolve())
+    adapter = dataclasses.replace(adapter, start=adapter.start and absolute(adapter.start))
+    return dataclasses.replace(config, data=data, adapter=adapter, output=absolute(config.output))
 
 
 def parse(arguments: Sequence[str] | None = None) -> tuple[TrainConfig, bool]:
@@ -167,8 +164,8 @@ def main() -> None:
         if show:
             print(yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False), end="")
         else:
-            print(f"adapter: {run(absolute(config))}")
-    except (ValueError, FileNotFoundError) as error:
+            print(f"adapter: {run(with_absolute_paths(config))}")
+    except (ValueError, FileNotFoundError, StorageError) as error:
         sys.exit(f"train: {error}")
 
 

@@ -8,12 +8,12 @@ decoded and encoded at the rate they are wanted at.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import av
 import numpy as np
 
+from posegen.files import written_whole
 from posegen.video.container import VideoError, open_video, packets
 from posegen.video.decode import read_frames
 from posegen.video.encode import CONTAINER, encode
@@ -35,16 +35,11 @@ def cut(info: VideoInfo, start: float, stop: float, rate: float, path: str | Pat
     the video.
     """
     shown = sample_indices(info, start, stop, rate)
-    target = Path(path)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with written_whole(Path(path)) as part:
         begin = _copy(info, shown, start, stop, rate, part)
         if begin is None:
             encode(read_frames(info, shown, chunk=CHUNK), part, rate)
             begin = 0.0
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
     return begin
 
 

@@ -8,7 +8,6 @@ on one thread at 42 dB; medium is half as fast and 0.7 dB better.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
@@ -19,6 +18,8 @@ import numpy as np
 from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
+
+from posegen.files import written_whole
 
 CODEC = {"crf": "18", "preset": "veryfast", "bf": "0", "threads": "1"}  # CRF 18: visually lossless
 CONTAINER = {"movflags": "+faststart", "fflags": "+bitexact"}  # bitexact: no names and times of writing
@@ -37,12 +38,8 @@ def encode(frames: Iterable[np.ndarray], path: str | Path, rate: float | Fractio
     if first is None:
         raise ValueError(f"{path}: there are no frames to write; give at least one.")
     target = Path(path)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with written_whole(target) as part:
         _write(_pictures(target, first, chunks), first.shape[1:3], part, Fraction(rate))
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _pictures(target: Path, first: np.ndarray, rest: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

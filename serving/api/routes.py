@@ -117,7 +117,7 @@ async def create_video(
         job, _ = await run_in_threadpool(server.database.create_job, new, idempotency_key, caller.jobs)
     finally:
         if job is None or job.id != job_id:
-            await run_in_threadpool(server.artifacts.delete, job_id)
+            await run_in_threadpool(server.artifacts.delete_folder, job_id)
     return _polled(server, job, response)
 
 

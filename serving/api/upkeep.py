@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 def delete(database: Database, artifacts: Artifacts, job_id: str) -> None:
     """Deletes a job, then its files."""
     database.delete_job(job_id)
-    artifacts.delete(job_id)
+    artifacts.delete_folder(job_id)
 
 
 def expire(database: Database, artifacts: Artifacts) -> None:
@@ -49,7 +49,7 @@ class Sweep:
     def __call__(self) -> None:
         orphans = {name for name in self._artifacts.folders() if not self._has_job(name)}
         for name in orphans & self._seen:
-            self._artifacts.delete(name)
+            self._artifacts.delete_folder(name)
         self._seen = orphans
 
     def _has_job(self, name: str) -> bool:
