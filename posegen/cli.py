@@ -250,13 +250,17 @@ class Progress:
 
     def __init__(self, plan: Plan) -> None:
         self._place = {index: place for place, index in enumerate(plan.order())}
-        self._began: tuple[float, float] | None = None  # when, and how many segments were there by then
+        self._began = 0.0, 0  # when, and how many segments were there by then
+        self._last: int | None = None  # the place of the segment that was told of last
         self._said = 0.0
 
     def __call__(self, index: int, step: Step) -> None:
-        now, done = time.monotonic(), self._place[index] + (step.index + 1) / step.steps
-        if self._began is None:
-            self._began = now, self._place[index]
+        now, place = time.monotonic(), self._place[index]
+        done = place + (step.index + 1) / step.steps
+        stored = self._last is None or place > self._last + 1  # those before cost no time here
+        self._last = place
+        if stored:
+            self._began = now, place
             return  # the first step also warms up, and tells no rate yet
         last = done >= len(self._place)
         if now - self._said < SAY_EVERY_S and not last:
@@ -265,7 +269,7 @@ class Progress:
         rate = (now - self._began[0]) / (done - self._began[1] - 1 / step.steps)  # seconds a segment
         left = timedelta(seconds=round(rate * (len(self._place) - done)))
         say(
-            f"segment {self._place[index] + 1}/{len(self._place)}, step {step.index + 1}/{step.steps}, "
+            f"segment {place + 1}/{len(self._place)}, step {step.index + 1}/{step.steps}, "
             f"{rate / step.steps:.2g} s a step, {left} to go"
         )
 

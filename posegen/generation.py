@@ -76,6 +76,7 @@ class PoseGenPipeline(DiffusionPipeline):
 
     transformer: Any
     vae: Any
+    group: Any = None  # a `posegen.group.Group`: the processes that denoise together with this one
     model_cpu_offload_seq = "text_encoder->image_encoder->transformer->vae"
     _optional_components: list[str] = ["image_encoder", "image_processor"]  # noqa: RUF012 - diffusers' own
 
@@ -267,12 +268,14 @@ class PoseGenPipeline(DiffusionPipeline):
         return decode(self.vae, latents)[0].numpy()
 
     @torch.no_grad()
-    def record_anchor(self, job: VideoJob, encoded: EncodedJob, record: SharedStore) -> None:
-        """Only the anchor's shared steps, for when its frames are there and its record is not."""
+    def record_anchor(
+        self, job: VideoJob, encoded: EncodedJob, record: SharedStore, callback: Callback | None = None
+    ) -> None:
+        """Only the anchor's shared steps, each told, for when its frames are there and its record is not."""
         segment = job.plan.segments[job.plan.anchor]
         if sharing := self._sharing(job, segment, record):
             conditions = self._conditions(job, encoded, segment, {})
-            self._denoise(job, segment, conditions, sharing, steps=sharing.shared.steps)
+            self._denoise(job, segment, conditions, sharing, callback, sharing.shared.steps)
 
     def generate(
         self,
@@ -284,7 +287,7 @@ class PoseGenPipeline(DiffusionPipeline):
         """The video's frames as they become final, in order, (n, H, W, 3) uint8 at a time.
 
         store: a folder that keeps finished segments; those already there are taken from it, so an interrupted video
-        goes on where it stopped. callback: told each step. record: an empty one to use, by default on the device.
+        goes on where it stopped. callback: told each step, also when only recording. record: an empty one to use.
         """
         stored = (
             SegmentStore(store, job.content_id(model_id(self.transformer, dict(self.config))))
@@ -310,12 +313,9 @@ class PoseGenPipeline(DiffusionPipeline):
         for index in job.plan.order():
             frames = stored.load(index) if stored else None
             if frames is None:
-                if (
-                    job.plan.segments[index].kind == "base"
-                    and index != job.plan.anchor
-                    and not record.entries
-                ):
-                    self.record_anchor(job, encoded, record)  # the anchor came from the store
+                reads = job.plan.segments[index].kind == "base" and index != job.plan.anchor
+                if reads and not record.entries:
+                    self.record_anchor(job, encoded, record, callback)  # the anchor came from the store
                 frames = self.generate_segment(job, encoded, index, bases, record, callback)
                 if stored:
                     stored.save(index, frames)
@@ -358,7 +358,8 @@ class PoseGenPipeline(DiffusionPipeline):
         tell = None if callback is None else lambda step: callback(segment.index, step)
         sigmas = schedule(job.steps, flow_shift(self.scheduler.config))
         sigmas = sigmas if steps is None else sigmas[: steps + 1]
-        return denoise(self.transformer, conditions, noise, sigmas, job.guidance, sharing, tell)
+        run = self.group.denoise if self.group else denoise
+        return run(self.transformer, conditions, noise, sigmas, job.guidance, sharing, tell)
 
     def _conditions(
         self, job: VideoJob, encoded: EncodedJob, segment: Segment, neighbours: Mapping[int, np.ndarray]

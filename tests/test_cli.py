@@ -160,3 +160,17 @@ def test_progress_tells_rate_and_time_left(
     assert len(lines) == 29
     assert lines[0] == "segment 1/3, step 2/10, 6 s a step, 0:02:48 to go"
     assert lines[-1] == "segment 3/3, step 10/10, 6 s a step, 0:00:00 to go"
+
+
+def test_segments_from_the_store_tell_no_rate(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The anchor is only recorded, the second base is there: what is left is not thought to come as fast."""
+    now = 0.0
+    monkeypatch.setattr(cli.time, "monotonic", lambda: now)
+    progress = cli.Progress(plan(30, 13, 5, 4))
+    for index, steps in ((0, 2), (1, 10)):
+        for number in range(steps):
+            progress(index, Step(number, steps, 0.5, None))  # type: ignore[arg-type]
+            now += 6.0
+    assert capsys.readouterr().err.splitlines()[1] == "segment 3/3, step 2/10, 6 s a step, 0:00:48 to go"
