@@ -18,6 +18,7 @@ from posegen.alignment import Fit, align, fit, fit_picture
 from posegen.poses import Person, PoseEstimator, load_estimator
 from posegen.poses.regions import overlap
 from posegen.video import VideoError, VideoInfo, probe, read_frames, sample_indices
+from posegen.video.info import TOLERANCE
 
 PATIENCE_S = 1.0
 """Seconds for which a person who is out of sight is waited for before another one is followed."""
@@ -70,12 +71,17 @@ def frame_indices(info: VideoInfo, rate: float) -> np.ndarray:
     return sample_indices(info, 0, info.duration, rate)
 
 
-def read_driving(path: str | Path, rate: float, estimator: PoseEstimator) -> Driving:
+def read_driving(
+    path: str | Path, rate: float, estimator: PoseEstimator, seconds: float | None = None
+) -> Driving:
     """The poses of a video's main person at `rate` frames/s; the estimator is reset.
 
-    Raises `VideoError` where the file cannot be read or shows nobody.
+    seconds: the longest that the video may be by its frames' own times, whatever its container states. Raises
+    `VideoError` where it is longer, before a picture is decoded, and where it cannot be read or shows nobody.
     """
     info = probe(path)
+    if seconds is not None and info.duration > seconds + TOLERANCE:
+        raise VideoError(f"{path}: it is {info.duration:.1f} s long; give at most {seconds:g} s.")
     follow = MainPerson(patience=round(PATIENCE_S * rate))
     estimator.reset()
     poses = [

@@ -92,6 +92,27 @@ def test_a_video_without_people_is_refused(tmp_path: Path) -> None:
         read_driving(path, 30, RedDot())
 
 
+def shortened(source: Path, target: Path) -> Path:
+    """The same MP4 with headers that state a tenth of its length (ISO 14496-12, 8.2.2, 8.3.2, 8.4.2: version 0)."""
+    data = bytearray(source.read_bytes())
+    for box, offset in ((b"mvhd", 20), (b"tkhd", 24), (b"mdhd", 20)):
+        start = data.index(box) + offset
+        stated = int.from_bytes(data[start : start + 4], "big")
+        data[start : start + 4] = (stated // 10).to_bytes(4, "big")
+    target.write_bytes(data)
+    return target
+
+
+def test_a_video_over_the_limit_is_refused_whatever_its_headers_state(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "video.mp4", range(90))
+    for path in (whole, shortened(whole, tmp_path / "shortened.mp4")):
+        estimator = RedDot()
+        with pytest.raises(VideoError, match=r"it is 3\.0 s long; give at most 2\.5 s"):
+            read_driving(path, 30, estimator, seconds=2.5)
+        assert not estimator.resets, "it was refused before a picture was decoded"
+        assert len(read_driving(path, 30, estimator, seconds=3).keypoints) == 90
+
+
 def test_gaps_are_walked_through_evenly_and_ends_stand_still() -> None:
     poses = np.ones((8, 133, 3), np.float32) * np.arange(8, dtype=np.float32)[:, None, None]
     poses[:, :, 2] = np.array([9, 1, 1, 9, 9, 0.2, 1, 9])[:, None]

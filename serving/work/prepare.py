@@ -1,8 +1,8 @@
 """Uploads -> poses and a plan: the work of the role `prepare`.
 
 Choices made: uploads are decoded in a child process (`serving.work.preparation`), which is killed when the job is
-cancelled or takes too long, and whose death is the upload's fault. What cannot be prepared is never tried again: the
-client is told why, in a sentence. The plan is made without loading the model.
+cancelled or takes too long, ends with its worker, and whose death is the upload's fault. What cannot be prepared is
+never tried again: the client is told why, in a sentence. The plan is made without loading the model.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,8 @@ class Prepare:
             found = self._run(order, beat)
             if error := found.get("error"):
                 raise Refused(error)
+            if fault := found.get("fault"):
+                raise OSError(fault)
             if (folder / SOUND).exists():
                 self._artifacts.save(sound_artifact(claim.job.id), folder / SOUND)
             self._artifacts.save(claim.task.artifact, folder / PREPARED)
@@ -85,13 +87,14 @@ class Prepare:
                 env=environment,
             )
             try:
-                assert child.stdin is not None  # a pipe
-                child.stdin.write(given.encode())
-                child.stdin.close()
+                assert child.stdin is not None  # a pipe, which stays open as long as this process lives
+                with suppress(BrokenPipeError):
+                    child.stdin.write(f"{given}\n".encode())
+                    child.stdin.flush()
                 self._wait(child, beat)
             finally:
                 child.kill()
-                child.wait()
+                child.communicate()
             output.seek(0)
             complaints.seek(0)
             lines = output.read().splitlines()
