@@ -119,7 +119,7 @@ def test_a_resumed_video_is_the_same(
         store.path(index).unlink()
     again = np.concatenate(list(pipeline.generate(job, tmp_path, lambda index, step: made.append(index))))
     assert np.array_equal(again, video)
-    recorded = {0} if left == [0] else set()  # the anchor's record lay in no store, so it is made and told again
+    recorded = {0} if left == [0] else set()  # again, as its record lies in no store
     assert set(made) == {0, 1, 2} - set(left) | recorded
 
 
