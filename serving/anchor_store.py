@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import ray
 import torch
-from ray.exceptions import ObjectLostError, RayActorError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from posegen.sharing import Position, SharedEntry
@@ -26,7 +26,7 @@ from serving.work.records import RecordId, RecordLost
 
 NAMESPACE = "posegen"
 IDLE_S = 600.0
-"""Seconds without a call after which a store ends; live servers call it every few seconds."""
+"""Seconds without a call after which a store ends; live servers call it every few seconds, also while they work."""
 
 # Readers never write into a record; torch warns of every array that it may only read.
 warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
@@ -99,34 +99,48 @@ _STORE: Any = ray.remote(num_cpus=0)(AnchorStore)
 class RayRecords:
     """The stores of a cluster; see `serving.work.records.Records`."""
 
+    def __init__(self, patience: float) -> None:
+        """Starts the store here. patience: seconds to wait for a store's answer or for an entry; then it is lost."""
+        self._patience = patience
+        ray.get(self._near().__ray_ready__.remote())
+
     def here(self) -> str:
         return f"posegen-anchor-store-{ray.get_runtime_context().get_node_id()}"
 
-    def put(self, record: RecordId, place: Position, entry: SharedEntry) -> None:
+    def _near(self) -> Any:
+        """The store of this node, started if there is none."""
         node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        store = _STORE.options(
+        return _STORE.options(
             name=self.here(),
             namespace=NAMESPACE,
             get_if_exists=True,
             lifetime="detached",
             scheduling_strategy=node,
         ).remote()
-        _ask(store.put.remote(record, place, pack(entry)))
+
+    def put(self, record: RecordId, place: Position, entry: SharedEntry) -> None:
+        self._ask(self._near().put.remote(record, place, pack(entry)))
 
     def places(self, store: str, record: RecordId) -> list[Position]:
-        return _ask(_actor(store).places.remote(record))
+        return self._ask(_actor(store).places.remote(record))
 
     def get(self, store: str, record: RecordId, place: Position) -> SharedEntry:
-        found = _ask(_actor(store).entry.remote(record, place))
+        found = self._ask(_actor(store).entry.remote(record, place))
         if not found:
             raise RecordLost(f"{store} has no entry of {record} at {place}")
-        return unpack(_ask(found[0]))
+        return unpack(self._ask(found[0]))
 
     def sweep(self, live: set[tuple[str, int]]) -> None:
         try:
-            _ask(_actor(self.here()).sweep.remote(live))
+            self._ask(_actor(self.here()).sweep.remote(live))
         except RecordLost:
             return  # there is no store, hence nothing in it
+
+    def _ask(self, reference: Any) -> Any:
+        try:
+            return ray.get(reference, timeout=self._patience)
+        except RayError as error:  # dead, lost, full, or out of reach
+            raise RecordLost(f"{type(error).__name__}: {error}") from error
 
 
 def _actor(store: str) -> Any:
@@ -134,10 +148,3 @@ def _actor(store: str) -> Any:
         return ray.get_actor(store, namespace=NAMESPACE)
     except ValueError as error:
         raise RecordLost(f"there is no {store}") from error
-
-
-def _ask(reference: Any) -> Any:
-    try:
-        return ray.get(reference)
-    except (RayActorError, ObjectLostError) as error:
-        raise RecordLost(str(error)) from error

@@ -1,9 +1,9 @@
 """The server on Ray Serve: `serve run serving.app:app`, `serve deploy cluster/serve.yaml`.
 
 Choices made: four deployments that know each other by the database alone, so each may be copied, killed and moved by
-itself; there is no scheduler. Workers are threads of their replicas: a dead thread makes its replica unhealthy, a
-stopped replica hands its task back. Replicas are added and taken away by the length of their role's queue. What a role
-does not need it does not import.
+itself; there is no scheduler. Workers are threads of their replicas: a dead or hanging thread makes its replica
+unhealthy, a stopped replica hands its task back. Replicas are added and taken away by the length of their role's
+queue. What a role does not need it does not import.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingP
 from serving.api.routes import create_app
 from serving.api.settings import Model
 from serving.artifacts import Artifacts
-from serving.config import Replicas, ServingConfig, load_config
+from serving.config import ConfigError, Replicas, ServingConfig, load_config
 from serving.model import ServedModel, read_model
 from serving.state.database import Database
 from serving.state.rows import Role
@@ -82,8 +82,8 @@ class RoleReplica:
     def check_health(self) -> None:
         """Serve replaces the replica when this raises."""
         for worker in self._workers:
-            if not worker.alive:
-                raise RuntimeError(f"{worker.name} has ended")
+            if trouble := worker.trouble():
+                raise RuntimeError(trouble)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What Serve scales by: how many replicas the queue would keep busy."""
@@ -96,7 +96,7 @@ class RoleReplica:
         for worker in self._workers:
             worker.ask_to_stop()
         for worker in self._workers:
-            if not worker.join(ends - time.monotonic()):
+            if not worker.join(0.0 if worker.trouble() else ends - time.monotonic()):
                 log.warning("%s did not end in time; its lease will", worker.name)
 
 
@@ -110,7 +110,8 @@ class Generator(RoleReplica):
         from serving.anchor_store import RayRecords
         from serving.work.generate import Generate
 
-        config, database, self._records = setting.config, setting.database(), RayRecords()
+        config, database = setting.config, setting.database()
+        self._records = RayRecords(config.lease / 3)  # waited for twice between two signs of life
         pipeline = PoseGenPipeline.from_pretrained(setting.model.folder, dtype=getattr(torch, config.dtype))
         work = Generate(pipeline.to(config.device), database, setting.artifacts(), self._records)
         self._swept = 0.0
@@ -183,6 +184,10 @@ def app(arguments: dict[str, Any]) -> Application:
     """The application, set up by arguments and environment; see `serving.config`."""
     setting = _setting(load_config(arguments, os.environ))
     config = setting.config
+    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" and not (config.api.tokens or config.api.open):
+        raise ConfigError(
+            "Behind HAProxy every caller seems to be on this machine; set up tokens, or declare the server open."
+        )
     roles = [
         serve.deployment(**options(replicas, config.drain))(kind).bind(setting)
         for kind, replicas in (

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 from jobs import LEASE, Clock, claimed, completed, finish, job_plan, planned, queued, states, work_off
 
+from serving.state import tables
 from serving.state.database import Database, new_job_id
+from serving.state.queries import lock_job
 from serving.state.rows import (
     Claim,
     ConflictError,
@@ -290,6 +293,24 @@ def test_a_record_lost_after_the_anchor_is_made_once_more(database: Database) ->
     assert states(database, job.id)[0] == "done"
 
 
+def test_a_record_that_is_always_lost_fails_the_job(database: Database) -> None:
+    job = planned(database)
+    finish(database, claimed(database))
+    for _ in range(LIMITS.expiries):
+        assert database.job(job.id).status is JobStatus.IN_PROGRESS
+        reader = claimed(database)
+        if reader.task.kind is Kind.RECORD:
+            finish(database, reader)
+            reader = claimed(database)
+        assert database.report_record_lost(job.id, reader.job.record_generation)
+        assert not database.report_record_lost(job.id, reader.job.record_generation), "one loss counts once"
+        database.release(reader)
+    ended = database.job(job.id)
+    assert (ended.status, ended.error_code) == (JobStatus.FAILED, "record_lost")
+    assert "lost again and again" in str(ended.error_message) and "framing=off" in str(ended.error_message)
+    assert database.claim(Role.GENERATE, "worker", LEASE) is None
+
+
 def test_a_record_lost_while_the_anchor_goes_on_is_made_beside_it(database: Database) -> None:
     job = planned(database)
     anchor = claimed(database)
@@ -394,6 +415,28 @@ def test_a_segment_made_anew_while_it_is_generated(database: Database) -> None:
     assert [claim.task.index for claim in work_off(database)] == [0, 2, 4, 1, 3]
 
 
+def test_a_segment_made_anew_has_all_its_tries(database: Database) -> None:
+    job = planned(database, job_plan(shared_steps=0))
+    assert database.fail(claimed(database), "Out of memory.", retry=True)
+    work_off(database)
+    work_off(database, Role.STITCH)
+    database.regenerate(job.id, 0)
+    assert database.fail(claimed(database), "Out of memory.", retry=True)
+    assert database.job(job.id).status is JobStatus.IN_PROGRESS
+
+
+def test_a_video_made_anew_counts_as_unfinished(database: Database) -> None:
+    job = completed(database)
+    queued(database)
+    with pytest.raises(QueueFullError, match="your limit"):
+        database.regenerate(job.id, 0, quota=1)
+    assert database.job(job.id).status is JobStatus.COMPLETED
+    for _ in range(LIMITS.jobs - 1):
+        queued(database)
+    with pytest.raises(QueueFullError, match="queue is full"):
+        database.regenerate(job.id, 0)
+
+
 def test_what_cannot_be_made_anew(database: Database) -> None:
     job = queued(database)
     with pytest.raises(ConflictError, match="no segments"):
@@ -449,6 +492,39 @@ def test_load_and_counts(database: Database, clock: Clock) -> None:
     assert (load.ready, load.running, load.workers) == (0, 1, 2)
     clock.now += LEASE + 1
     assert database.load(Role.GENERATE).workers == 0
+
+
+def test_a_worker_with_long_steps_is_alive_all_along(database: Database, clock: Clock) -> None:
+    planned(database)
+    claim = claimed(database)
+    clock.now += 0.4 * LEASE
+    assert database.heartbeat(claim, 1, 5, LEASE) is Heartbeat.CONTINUE
+    clock.now += 0.95 * LEASE
+    assert database.load(Role.GENERATE).workers == 1
+    clock.now += 0.1 * LEASE
+    assert database.load(Role.GENERATE).workers == 0, "it hangs"
+
+
+def test_a_process_that_hangs_in_a_transaction_holds_nobody_up_for_long(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "BUSY_SECONDS", 1)
+    database = Database(database_url)
+    job = queued(database)
+    with database.writing() as hanging:
+        lock_job(hanging, job.id)
+        with pytest.raises(sa.exc.OperationalError):
+            database.request_cancel(job.id)
+    assert database.request_cancel(job.id)
+    database.close()
+
+
+def test_what_clients_sent_stays_out_of_errors(database: Database) -> None:
+    job = new_job(prompt="a secret dancer")
+    database.create_job(job)
+    with pytest.raises(sa.exc.IntegrityError) as refused:
+        database.create_job(job)
+    assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("seed", range(2))

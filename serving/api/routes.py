@@ -12,13 +12,12 @@ from typing import Annotated, Any, Literal
 
 import anyio.to_thread
 from fastapi import APIRouter, Depends, FastAPI, Form, Header, Path, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from serving.api import content, events
-from serving.api.auth import CurrentCaller, bearer
+from serving.api.auth import Caller, CurrentCaller, bearer
 from serving.api.checks import check
 from serving.api.errors import add_handlers
 from serving.api.guard import GuardedRoute
@@ -103,22 +102,26 @@ async def create_video(
 ) -> Video:
     """Queues a video."""
     check(form, server.settings, caller)
+    # All in one thread, which goes on to its end though the client may leave and this coroutine be cancelled.
+    job = await anyio.to_thread.run_sync(_queue, form, server, caller, idempotency_key, limiter=server.turns)
+    return _polled(server, job, response)
+
+
+def _queue(form: VideoCreate, server: Server, caller: Caller, idempotency_key: str | None) -> Job:
+    """Keeps the uploads, then makes the job; without one, nothing of them is left."""
     job_id, job = new_job_id(), None
     try:
-        uploads = await anyio.to_thread.run_sync(
-            server.uploads.keep, job_id, form.uploads(), limiter=server.turns
-        )
         new = NewJob(
             id=job_id,
             owner=caller.name,
-            request=form.request(server.settings, uploads),
+            request=form.request(server.settings, server.uploads.keep(job_id, form.uploads())),
             webhook=form.webhook_url,
         )
-        job, _ = await run_in_threadpool(server.database.create_job, new, idempotency_key, caller.jobs)
+        job, _ = server.database.create_job(new, idempotency_key, caller.jobs)
     finally:
         if job is None or job.id != job_id:
-            await run_in_threadpool(server.artifacts.delete_folder, job_id)
-    return _polled(server, job, response)
+            server.artifacts.delete_folder(job_id)
+    return job
 
 
 @videos.get("")
@@ -214,15 +217,17 @@ def list_segments(job: CurrentJob, server: CurrentServer) -> SegmentList:
     return SegmentList(data=segments(job, server.database.tasks(job.id)))
 
 
-@videos.post("/{video_id}/segments/{index}/regenerate", responses=NOT_FOUND | CONFLICT)
+@videos.post("/{video_id}/segments/{index}/regenerate", responses=NOT_FOUND | CONFLICT | QUEUE_FULL)
 def regenerate_segment(
     job: CurrentJob,
     server: CurrentServer,
+    caller: CurrentCaller,
     index: Annotated[int, Path(ge=0, lt=2**31)],
     body: Regenerate | None = None,
 ) -> Regenerated:
     """Makes a segment anew with another seed, and all that depends on it; the rest of the video is kept."""
-    changed = server.database.regenerate(job.id, index, body.seed if body else None)
+    seed = body.seed if body else None
+    changed = server.database.regenerate(job.id, index, seed, caller.jobs)
     return Regenerated(segments=changed, video=server.video(server.database.job(job.id)))
 
 

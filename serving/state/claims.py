@@ -21,6 +21,13 @@ from serving.state.rows import KINDS, Claim, Heartbeat, Job, Kind, Limits, Role,
 from serving.state.tables import ADMISSION, Storage, deliveries, jobs, tasks, workers
 from serving.state.transitions import JobStatus, TaskState, check, sources
 
+LOST = (
+    "The shared background was lost again and again before all segments had read it; look into the workers' logs, then "
+    "post the job again, or ask for it with framing=off."
+)
+ALIVE = 0.9
+"""Workers note that they live once less than this share of their lease is left of the last note."""
+
 
 class Claims(Storage):
     """The workers' side of the database. All methods may be called from several threads and processes at once."""
@@ -124,19 +131,24 @@ class Claims(Storage):
         """Gives up a record that cannot be read any more; False if that was known already.
 
         Bases that were to read it wait again, and the anchor's shared steps are computed once more, in a task of their
-        own if the anchor was claimed before. The reporter then releases its own task.
+        own if the anchor was claimed before. The reporter then releases its own task. A loss counts as if the
+        anchor's worker had fallen silent: after too many the job fails.
         """
         with self.writing() as connection:
             job = lock_job(connection, job_id)
             if job is None or job.status not in UNFINISHED or job.record_generation != generation:
                 return False
-            self._settle(connection, drop_record(connection, job))
+            job = drop_record(connection, job)
+            if _count_loss(connection, job) >= self.limits.expiries:
+                self._end(connection, job, JobStatus.FAILED, "record_lost", LOST)
+            else:
+                self._settle(connection, job)
             return True
 
     def _keep_alive(self, role: Role, worker: str, lease: float) -> None:
         """Notes that the worker lives, where what is noted would soon run out."""
         now = self.clock()
-        if self._alive.get(worker, 0.0) > now + lease / 2:
+        if self._alive.get(worker, 0.0) > now + ALIVE * lease:
             return
         with self.writing() as connection:
             row = {"role": role, "alive_until": now + lease}
@@ -307,6 +319,14 @@ class Claims(Storage):
             connection.execute(
                 deliveries.insert().values(job_id=job.id, event=f"video.{status.value}", due_at=now)
             )
+
+
+def _count_loss(connection: sa.Connection, job: Job) -> int:
+    """Counts one more loss of the record against the anchor's segment; returns how much there is against it."""
+    assert job.plan is not None  # else there was no record
+    anchor = (tasks.c.job_id == job.id) & (tasks.c.kind == Kind.SEGMENT) & (tasks.c.index == job.plan.anchor)
+    connection.execute(tasks.update().where(anchor).values(expiries=tasks.c.expiries + 1))
+    return connection.scalar(sa.select(tasks.c.expiries).where(anchor)) or 0
 
 
 def _check_whole(connection: sa.Connection, job: Job, task: Task) -> None:

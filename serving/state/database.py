@@ -184,12 +184,15 @@ class Database(Claims):
         with self.reading() as connection:
             return list(connection.scalars(query))
 
-    def regenerate(self, job_id: str, index: int, seed: int | None = None) -> list[int]:
+    def regenerate(
+        self, job_id: str, index: int, seed: int | None = None, quota: int | None = None
+    ) -> list[int]:
         """Has a segment made anew, and all whose frames depend on it; returns their indices.
 
         A bridge changes alone, a base with the bridges beside it; the anchor gives the other bases their background, so
-        with sharing all change. seed: of the segment's noise; one more than its last by default. Raises NotFoundError,
-        and ConflictError for a job that has failed or is not planned yet.
+        with sharing all change. seed: of the segment's noise; one more than its last by default. A completed job is
+        unfinished again: quota and errors as of `create_job`. Raises NotFoundError, and ConflictError for a job that
+        has failed or is not planned yet.
         """
         with self.writing() as connection:
             job = lock_job(connection, job_id)
@@ -200,6 +203,9 @@ class Database(Claims):
             if index not in range(len(job.plan.timeline.segments)):
                 last = len(job.plan.timeline.segments) - 1
                 raise NotFoundError(f"Video {job_id} has no segment {index}; its segments are 0 to {last}.")
+            if job.status is JobStatus.COMPLETED:
+                self.exclude(connection, ADMISSION)
+                self._check_room(connection, job.owner, quota)
             return self._remake(connection, job, job.plan, index, seed)
 
     def _remake(
@@ -292,7 +298,8 @@ def _start_over(connection: sa.Connection, task: Task, values: dict[str, Any]) -
     """Makes a task wait as if it had never been claimed; whoever has claimed it can no longer commit."""
     if task.state is not TaskState.WAITING:
         check(task.state, TaskState.WAITING)
-    fresh = {"state": TaskState.WAITING, "step": 0, "started_at": None, "finished_at": None}
+    fresh: dict[str, Any] = dict.fromkeys(("step", "failures", "expiries"), 0)
+    fresh |= dict.fromkeys(("error", "started_at", "finished_at")) | {"state": TaskState.WAITING}
     connection.execute(tasks.update().where(tasks.c.id == task.id).values({**fresh, **values}))
 
 

@@ -134,8 +134,8 @@ class Task:
     """A piece of a job's work as it is now.
 
     index: the segment's for segments. attempt: how often it was claimed. step of steps: its progress, for segments in
-    denoising steps, for the stitching whatever its worker tells. failures: errors; expiries: workers that fell silent.
-    seed: of a segment's initial noise.
+    denoising steps, for the stitching whatever its worker tells. failures: errors; expiries: workers that fell silent,
+    and losses of an anchor's record. seed: of a segment's initial noise.
     """
 
     id: int

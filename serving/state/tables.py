@@ -20,7 +20,8 @@ from serving.state.rows import Kind, Role, StateError
 from serving.state.transitions import JobStatus, TaskState
 
 BUSY_SECONDS = 30
-"""How long a process waits for others to finish writing to SQLite."""
+"""How long a process waits for another that writes, on PostgreSQL to the same job; for twice as long a process may
+hold a transaction there and do nothing."""
 
 OPENING, ADMISSION = 1, 2
 """Names of PostgreSQL's advisory locks: making the tables; counting before admitting one more."""
@@ -124,11 +125,14 @@ class Storage:
         self.engine = sa.create_engine(
             address,
             pool_pre_ping=not self._sqlite,
+            hide_parameters=True,  # what clients sent stays out of the logs
             connect_args={"timeout": BUSY_SECONDS} if self._sqlite else {},
         )
         if self._sqlite:
             sa.event.listen(self.engine, "connect", _set_up_sqlite)
             sa.event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            sa.event.listen(self.engine, "connect", _set_up_postgresql)
         try:
             with self.writing() as connection:
                 self.exclude(connection, OPENING)
@@ -177,6 +181,13 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # transactions are begun below, not by the driver at the first change
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _set_up_postgresql(connection: Any, _record: Any) -> None:
+    """Else one process that hangs in a transaction would hang all that come to its job."""
+    connection.execute(f"SET lock_timeout = '{BUSY_SECONDS}s'")
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{2 * BUSY_SECONDS}s'")
+    connection.commit()
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

@@ -7,13 +7,14 @@ before it could commit, is not computed again. Each denoising step asks whether 
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 import numpy as np
 from safetensors.numpy import load
 
-from posegen.generation import PoseGenPipeline
+from posegen.generation import Callback, PoseGenPipeline
 from posegen.job import EncodedJob, VideoJob
 from posegen.sampling import Step
 from posegen.sharing import SharingError
@@ -24,6 +25,8 @@ from serving.work.loop import Beat, HandedBack, Refused
 from serving.work.records import RecordId, RecordLost, RecordReader, Records, RecordWriter
 
 JOBS_KEPT = 2
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Generate:
         try:
             self._perform(claim, beat)
         except RecordLost as error:
+            log.warning("the record of %s is lost: %s", claim.job.id, error)
             self._database.report_record_lost(claim.job.id, claim.job.record_generation)
             raise HandedBack from error
         except SharingError as error:
@@ -72,7 +76,7 @@ class Generate:
         if opened.video.sharing is None or task.index % 2 or not plan.bridges:
             frames = self._segment(video, opened.encoded, claim, neighbours, None, beat)
         elif task.index == plan.anchor:
-            writer = RecordWriter(self._database, self._records, claim, lambda steps: None)
+            writer = RecordWriter(self._database, self._records, claim)
             frames = self._segment(video, opened.encoded, claim, {}, writer, beat)
         else:
             record = RecordId(claim.job.id, claim.job.record_generation)
@@ -81,6 +85,7 @@ class Generate:
                 frames = self._segment(video, opened.encoded, claim, {}, reader, beat)
             finally:
                 reader.close()
+        beat(task.steps, task.steps)  # who was replaced while decoding must not write over the result
         self._artifacts.save_frames(task.artifact, frames)
 
     def _segment(
@@ -92,25 +97,16 @@ class Generate:
         record: RecordWriter | RecordReader | None,
         beat: Beat,
     ) -> np.ndarray:
-        shared = video.sharing.shared.steps if video.sharing else 0
-
-        def tell(_index: int, step: Step) -> None:
-            done = step.index + 1
-            if isinstance(record, RecordWriter) and done <= shared:
-                record.publish(done)
-            beat(done, step.steps)
-
+        tell = _told(video, record, beat)
         return self._pipeline.generate_segment(video, encoded, claim.task.index, neighbours, record, tell)
 
     def _record(self, claim: Claim, opened: _Opened, beat: Beat) -> None:
         """Only what the anchor records; its frames are there, or another worker makes them."""
-        video, sharing = opened.video, opened.video.sharing
-        assert sharing is not None  # else there would be no such task
-        anchor = self._database.tasks(claim.job.id, Kind.SEGMENT)[video.plan.anchor]
-        steps = sharing.shared.steps
-        writer = RecordWriter(self._database, self._records, claim, lambda done: beat(done, steps))
-        self._pipeline.record_anchor(replace(video, seed=anchor.seed), opened.encoded, writer)
-        writer.publish(steps)
+        beat(0, claim.task.steps)
+        anchor = self._database.tasks(claim.job.id, Kind.SEGMENT)[opened.video.plan.anchor]
+        video = replace(opened.video, seed=anchor.seed)
+        writer = RecordWriter(self._database, self._records, claim)
+        self._pipeline.record_anchor(video, opened.encoded, writer, _told(video, writer, beat))
 
     def _open(self, job: Job) -> _Opened:
         if job.id not in self._opened:
@@ -141,3 +137,16 @@ class Generate:
         if job.plan is None or video.plan != job.plan.timeline:
             raise RuntimeError(f"{job.id} was planned for another model; give all workers the same folder.")
         return video
+
+
+def _told(video: VideoJob, record: RecordWriter | RecordReader | None, beat: Beat) -> Callback:
+    """What follows a denoising step: it is announced if it is recorded, and the worker asks whether to go on."""
+    shared = video.sharing.shared.steps if video.sharing else 0
+
+    def tell(_index: int, step: Step) -> None:
+        done = step.index + 1
+        if isinstance(record, RecordWriter) and done <= shared:
+            record.publish(done)
+        beat(done, step.steps)
+
+    return tell

@@ -2,12 +2,14 @@
 
 Choices made: it knows neither models nor Ray, so any process can work. Each step of the work asks the database whether
 it is still wanted; no answer is waited for as long as the lease holds. Whatever goes wrong in a task becomes part of
-its row. A worker that stops hands its task back at the next step.
+its row. A worker that stops hands its task back at the next step. One that hangs says so to whoever asks, and one that
+fails at task after task ends: something may be wrong with its process, such as its GPU.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import threading
@@ -66,7 +68,8 @@ class Worker:
     ) -> None:
         """lease: seconds without a step after which others may take its task. poll: seconds between looks for work.
 
-        between: called before each look. looking: shared by workers of which only one at a time shall look for work.
+        between: called before each look and at each step. looking: shared by workers of which only one at a time shall
+        look for work.
         """
         self.name = worker_name(role)
         self._role, self._database, self._work = role, database, work
@@ -74,6 +77,8 @@ class Worker:
         self._looking = looking or threading.Lock()
         self._stopping = threading.Event()
         self._held_until = 0.0
+        self._signed = math.inf  # when it gave the last sign of life; infinite while it owes none
+        self._failed = 0  # tasks since the last that it did
         self._thread = threading.Thread(target=self.run, name=self.name, daemon=True)
 
     def start(self) -> None:
@@ -89,14 +94,18 @@ class Worker:
         self._thread.join(max(0.0, patience))
         return not self._thread.is_alive()
 
-    @property
-    def alive(self) -> bool:
-        """Whether it works."""
-        return self._thread.is_alive()
+    def trouble(self) -> str | None:
+        """What is wrong with it, if anything: its thread has ended, or hangs, so that its lease has ended by now."""
+        if not self._thread.is_alive():
+            return f"{self.name} has ended"
+        if (silent := time.monotonic() - self._signed) > self._lease:
+            return f"{self.name} has given no sign of life for {silent:.0f} s"
+        return None
 
     def run(self) -> None:
-        """Works until stopped."""
-        while not self._stopping.is_set():
+        """Works until stopped, or until more tasks have failed in a row than one alone may."""
+        while not self._stopping.is_set() and self._failed <= self._database.limits.failures:
+            self._signed = math.inf
             try:
                 with self._looking:
                     claim = self._look()
@@ -116,15 +125,20 @@ class Worker:
         return claim is not None
 
     def _look(self) -> Claim | None:
+        self._signed = time.monotonic()
         self._between()
-        return self._database.claim(self._role, self.name, self._lease)
+        claim = self._database.claim(self._role, self.name, self._lease)
+        self._signed = math.inf
+        return claim
 
     def _do(self, claim: Claim) -> None:
-        self._held_until = time.monotonic() + self._lease
+        self._signed = time.monotonic()
+        self._held_until = self._signed + self._lease
         task = f"{claim.job.id}: {claim.task.kind} {claim.task.index}, attempt {claim.task.attempt}"
         log.info("%s begins %s", self.name, task)
         try:
             self._publish(claim, self._work(claim, partial(self._beat, claim)))
+            self._failed = 0
         except Dropped:
             log.info("%s drops %s", self.name, task)
         except HandedBack:
@@ -138,6 +152,8 @@ class Worker:
             log.exception("%s failed at %s", self.name, task)
             sentence = f"{claim.task.kind} {claim.task.index} failed with {type(error).__name__}; see the server's log."
             self._database.fail(claim, sentence[0].upper() + sentence[1:], retry=True)
+            self._failed += 1
+            self._stopping.wait(2 * self._poll)  # another worker may do better
 
     def _publish(self, claim: Claim, plan: JobPlan | None) -> None:
         try:
@@ -149,10 +165,12 @@ class Worker:
         log.info("%s %s %s", self.name, "published" if committed else "was too late for", claim.task.artifact)
 
     def _beat(self, claim: Claim, step: int, steps: int) -> None:
+        self._signed = time.monotonic()
         if self._stopping.is_set():
             raise HandedBack
         try:
             answer = self._database.heartbeat(claim, step, steps, self._lease)
+            self._between()
         except SQLAlchemyError:
             if time.monotonic() > self._held_until:
                 raise

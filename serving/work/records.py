@@ -2,13 +2,14 @@
 
 Choices made: where entries lie is behind `Records`. What has been written is announced in the database step by step,
 so readers start as soon as the last shared step is there. A reader fetches the next entry while it computes with this
-one. A record that cannot be read is given up, whatever the reason, and made once more.
+one. A record that cannot be read is given up, whatever the reason, and made once more; the database counts how often.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
@@ -26,6 +27,17 @@ class RecordId(NamedTuple):
 
 class RecordLost(Exception):  # noqa: N818 - it is made once more
     """A record cannot be read or written any more."""
+
+
+@contextmanager
+def _readable(record: RecordId) -> Iterator[None]:
+    """Whatever keeps a store from giving what it has means that the record is lost."""
+    try:
+        yield
+    except RecordLost:
+        raise
+    except Exception as error:  # becomes one of the job's losses, which are counted
+        raise RecordLost(f"{record} cannot be read: {error!r}") from error
 
 
 class Records(Protocol):
@@ -55,11 +67,8 @@ class Records(Protocol):
 class RecordWriter:
     """What an anchor's task records, a `posegen.sharing.SharedStore`; it keeps nothing if the task need not record."""
 
-    def __init__(
-        self, database: Database, records: Records, claim: Claim, told: Callable[[int], object]
-    ) -> None:
-        """told: called with the number of shared steps that are published."""
-        self._database, self._records, self._claim, self._told = database, records, claim, told
+    def __init__(self, database: Database, records: Records, claim: Claim) -> None:
+        self._database, self._records, self._claim = database, records, claim
         self._record = RecordId(claim.job.id, claim.job.record_generation)
         self._store, self._published = "", 0
         self._wanted = claim.records
@@ -90,7 +99,6 @@ class RecordWriter:
         self._published = steps
         if self._wanted:
             self._wanted = self._database.publish_record_step(self._claim, self._store, steps)
-        self._told(steps)
 
 
 class RecordReader:
@@ -99,7 +107,8 @@ class RecordReader:
     def __init__(self, records: Records, store: str, record: RecordId) -> None:
         """Raises RecordLost."""
         self._records, self._store, self._record = records, store, record
-        places = records.places(store, record)
+        with _readable(record):
+            places = records.places(store, record)
         self._following = dict(pairwise(places))
         self._ahead: dict[Position, Future[SharedEntry]] = {}
         self._pool = ThreadPoolExecutor(1, "record-reader")
@@ -110,7 +119,8 @@ class RecordReader:
 
     def get(self, position: Position) -> SharedEntry:
         """The entry, fetched since the one before was asked for; raises RecordLost."""
-        entry = (self._ahead.pop(position, None) or self._fetch(position)).result()
+        with _readable(self._record):
+            entry = (self._ahead.pop(position, None) or self._fetch(position)).result()
         if (following := self._following.get(position)) is not None:
             self._ahead[following] = self._fetch(following)
         return entry

@@ -47,6 +47,9 @@ class Stitch:
                 there = self._artifacts.exists(sound)
                 path = stack.enter_context(self._artifacts.local_copy(sound)) if there else None
                 finish(pictures, path, target)
+            beat(
+                claim.job.plan.frames, claim.job.plan.frames
+            )  # who was replaced must not write over the result
             self._artifacts.save(claim.task.artifact, target)
 
     def _write(self, claim: Claim, plan: JobPlan, file: Path, beat: Beat) -> None:
