@@ -7,11 +7,13 @@ import io
 import json
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -297,3 +299,46 @@ def test_an_inspection_that_hangs_is_ended(tmp_path: Path) -> None:
     os.mkfifo(path)
     with pytest.raises(ApiError, match="too much time"):
         uploads.inspect({"poses": path}, Limits(2**20, 2.0, 60, time=1))
+
+
+def test_a_client_who_leaves_leaves_a_whole_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve cancels what answers a client who is gone; a worker must still never meet a job without its files."""
+    site = Site(tmp_path)
+    arrived, go, create = threading.Event(), threading.Event(), site.database.create_job
+
+    def create_slowly(*arguments: Any) -> Any:
+        arrived.set()
+        assert go.wait(timeout=300)
+        return create(*arguments)
+
+    monkeypatch.setattr(site.database, "create_job", create_slowly)
+
+    async def leave() -> None:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(site.app, client=("127.0.0.1", 5)), base_url="http://127.0.0.1"
+        ) as client:
+            answer = asyncio.create_task(client.post("/v1/videos", files=sent(), timeout=300))
+            while not arrived.is_set():
+                await asyncio.sleep(0.01)
+            answer.cancel()
+            await asyncio.wait([answer], timeout=1)
+            go.set()
+            while not site.database.jobs():
+                await asyncio.sleep(0.01)
+
+    asyncio.run(leave())
+    (job,) = site.database.jobs()
+    assert all(
+        site.artifacts.exists(uploads.upload_artifact(job.id, name)) for name in job.request["uploads"]
+    )
+
+
+def test_an_inspecting_process_that_was_killed_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "person.png"
+    path.write_bytes(picture())
+    uploads.inspect({"input_reference": path}, LIMITS)
+    idle = uploads._idle.get_nowait()
+    idle.kill()
+    idle.wait()
+    uploads._idle.put(idle)
+    assert uploads.inspect({"input_reference": path}, LIMITS)["input_reference"]["width"] == 160

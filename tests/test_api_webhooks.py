@@ -16,6 +16,7 @@ from api_server import Site, post, refusal
 
 from serving.api.errors import ApiError
 from serving.api.settings import ApiSettings
+from serving.api.upkeep import repeat
 from serving.api.webhooks import check_address, deliver, is_public
 
 SECRET = "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"
@@ -179,3 +180,29 @@ def test_what_counts_is_the_address_that_is_connected_to(
     receiver.answers = [200]
     asyncio.run(deliver(allowing.database, allowing.settings))
     assert len(receiver.calls) == 1
+
+
+def test_a_secret_that_is_none_fails_its_own_calls_only(tmp_path: Path) -> None:
+    site = Site(tmp_path, webhook_secret="whsec_a", webhook_hosts=("127.0.0.1",))
+    job_id = site.job(webhook="http://127.0.0.1:1/hook")
+    site.database.request_cancel(job_id)
+    asyncio.run(deliver(site.database, site.settings))
+    assert site.database.claim_delivery(60) is None, "it is due later"
+
+
+def test_upkeep_outlives_any_failure() -> None:
+    done: list[str] = []
+
+    async def fail_once() -> None:
+        done.append("once more")
+        if len(done) == 1:
+            raise ZeroDivisionError
+
+    async def watch() -> None:
+        chore = asyncio.create_task(repeat(fail_once, 0.01))
+        while len(done) < 2:
+            assert not chore.done()
+            await asyncio.sleep(0.01)
+        chore.cancel()
+
+    asyncio.run(watch())

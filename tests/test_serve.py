@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import httpx2 as httpx
 import pytest
 from serving_cluster import VICTIMS, Cluster, done, torment
 from tiny_model import save_tiny_model
@@ -35,6 +36,14 @@ def test_a_video_is_made_over_http(cluster: Cluster, undisturbed: bytes) -> None
     job_id = cluster.post(FRAMES, "undisturbed", steps=STEPS)  # the same key: the same job
     assert cluster.get(f"/v1/videos/{job_id}/content").content == undisturbed
     assert cluster.get("/healthz").json()["ok"]
+
+
+def test_the_proxy_passes_on_who_calls(cluster: Cluster) -> None:
+    """Without tokens only this machine is answered, and the endpoint sees it through Serve's proxy."""
+    address = f"http://127.0.0.1:{cluster.port}/v1/videos"
+    assert httpx.get(address, timeout=60).status_code == 200
+    for name, value in (("X-Forwarded-For", "192.0.2.1"), ("Host", "elsewhere.example")):
+        assert httpx.get(address, headers={name: value}, timeout=60).status_code == 403
 
 
 @pytest.mark.parametrize("name", KILLED)

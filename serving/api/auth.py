@@ -69,7 +69,11 @@ def _token_owner(authorization: str, settings: ApiSettings) -> Caller:
 
 
 def _is_local(request: Request) -> bool:
-    """Whether the request comes from this machine, by its user's will."""
+    """Whether the request comes from this machine, by its user's will.
+
+    Serve's proxy passes on the scope of its own uvicorn, so the client is the peer of the proxy's socket; or, if that
+    is on this machine, who X-Forwarded-For names, which is refused for that header.
+    """
     headers = request.headers
     if request.client is None or not _is_loopback(request.client.host):
         return False

@@ -67,6 +67,8 @@ async def repeat(action: Callable[[], Awaitable[object]], every: float) -> None:
             await action()
         except (SQLAlchemyError, OSError) as error:
             log.warning("upkeep will be tried again in %g s: %s", every, error)
+        except Exception:  # one job's oddity must not end the upkeep of all
+            log.exception("upkeep failed, and will be tried again in %g s", every)
         await asyncio.sleep(every)
 
 

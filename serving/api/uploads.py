@@ -132,10 +132,7 @@ def inspect(paths: Mapping[str, Path], limits: Limits) -> dict[str, dict[str, An
 
 def _ask(paths: Mapping[str, Path], limits: Limits) -> list[dict[str, Any]]:
     """What was found of the files in turn, up to one that was too much."""
-    try:
-        process = _idle.get_nowait()
-    except queue.Empty:
-        process = _start()
+    process = _inspector()
     assert process.stdin and process.stdout  # pipes
     order = {"limits": asdict(limits), "files": {name: str(path) for name, path in paths.items()}}
     print(json.dumps(order), file=process.stdin, flush=True)
@@ -149,6 +146,17 @@ def _ask(paths: Mapping[str, Path], limits: Limits) -> list[dict[str, Any]]:
             return answers
         answers.append(answer)
     raise RuntimeError(f"the inspection of uploads has stopped with {process.wait()}")
+
+
+def _inspector() -> subprocess.Popen[str]:
+    """An idle process that has not been killed meanwhile, or a new one."""
+    while True:
+        try:
+            process = _idle.get_nowait()
+        except queue.Empty:
+            return _start()
+        if process.poll() is None:
+            return process
 
 
 def _start() -> subprocess.Popen[str]:

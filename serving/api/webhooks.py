@@ -104,12 +104,12 @@ async def call(delivery: Delivery, settings: ApiSettings) -> bool:
     if secret is None:
         log.warning("webhook of %s: its owner has no secret any more", delivery.job.id)
         return False
-    body, headers = message(delivery, secret, time.time())
     connector = aiohttp.TCPConnector(
         socket_factory=None if is_allowed(urlsplit(url), settings) else _public_socket
     )
     timeout = aiohttp.ClientTimeout(total=TIMEOUT)
     try:
+        body, headers = message(delivery, secret, time.time())  # ValueError where the secret is none
         async with (
             aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
             session.post(url, data=body, headers=headers, allow_redirects=False) as answer,
