@@ -18,14 +18,14 @@ from typing import Any
 from PIL import Image
 from safetensors.numpy import save
 from safetensors.torch import load_file, save_file
-from tiny_model import SIZE, STEPS, picture, walking
+from tiny_model import SIZE, STEPS, picture, tiny_pipeline, walking
 
 from posegen.generation import PoseGenPipeline
 from posegen.sharing import Position, SharedEntry
 from serving.api.inspection import Limits
 from serving.api.uploads import upload_artifact
 from serving.artifacts import Artifacts
-from serving.model import ServedModel
+from serving.model import ServedModel, read_model
 from serving.state.database import Database, new_job_id
 from serving.state.rows import Claim, Job, NewJob, Role
 from serving.work.generate import Generate
@@ -35,6 +35,7 @@ from serving.work.records import RecordId, RecordLost
 from serving.work.stitch import Stitch
 
 FORK = multiprocessing.get_context("fork")
+FRAMES = 29  # three segments: the anchor, a bridge, a base
 LEASE = 3600.0  # none ends by itself; see `Place.expire`
 REQUEST: dict[str, Any] = {
     "prompt": "the woman dances",
@@ -162,6 +163,15 @@ class Place:
         """Ends all leases: hours later somebody looks for work of a role that has none, and finds the dead."""
         late = Database(f"sqlite:///{self.folder}/serving.db", clock=lambda: time.time() + 2 * LEASE)
         assert late.claim(role, "late", LEASE) is None
+
+
+def empty_place(folder: Path) -> Place:
+    """A server with nothing to do, and a tiny model."""
+    pipeline, model = tiny_pipeline(), folder / "model"
+    pipeline.save_pretrained(model)
+    place = Place(folder / "server", pipeline, read_model(str(model), itemsize=4))
+    place.database.close()
+    return place
 
 
 def _work_off(place: Place, role: Role, around: Callable[[Work], Work]) -> None:
