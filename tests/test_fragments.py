@@ -66,19 +66,19 @@ def test_the_final_file_has_the_library_s_pictures_on_time(frames: np.ndarray, t
     assert content.index(b"moov") < content.index(b"mdat"), "it plays from its first bytes on"
 
 
-def sounding(path: Path, seconds: float, delay: float = 0.0) -> Path:
+def sounding(path: Path, seconds: float, delay: float = 0.0, rate: int = 44100) -> Path:
     """A video of 3 s whose sound, a tone, begins after `delay` and lasts `seconds`."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=10)
         video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
-        sound = container.add_stream("aac", rate=44100, layout="mono")
+        sound = container.add_stream("aac", rate=rate, layout="mono")
         for _ in range(30):
             picture = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), "rgb24")
             container.mux(video.encode(picture))
         container.mux(video.encode(None))
-        tone = np.sin(np.arange(round(seconds * 44100)) * 0.06).astype(np.float32)[None]
+        tone = np.sin(np.arange(round(seconds * rate)) * 0.06).astype(np.float32)[None]
         frame = av.AudioFrame.from_ndarray(tone, "fltp", "mono")
-        frame.sample_rate, frame.pts = 44100, round(delay * 44100)
+        frame.sample_rate, frame.pts = rate, round(delay * rate)
         container.mux(sound.encode(frame))
         container.mux(sound.encode(None))
     return path
@@ -106,6 +106,22 @@ def test_sound_is_as_long_as_the_video_and_in_its_place(seconds: float, delay: f
 def test_a_silent_video_has_no_sound(frames: np.ndarray, tmp_path: Path) -> None:
     encode(frames, tmp_path / "silent.mp4", RATE)
     assert not extract_sound(tmp_path / "silent.mp4", 2.0, tmp_path / "sound.mp4")
+
+
+def test_sound_of_an_unknown_codec_is_left_out(tmp_path: Path) -> None:
+    content = sounding(tmp_path / "driving.mp4", 1.0).read_bytes()
+    (tmp_path / "unknown.mp4").write_bytes(content.replace(b"mp4a", b"zzzz").replace(b"esds", b"free"))
+    assert not extract_sound(tmp_path / "unknown.mp4", 2.0, tmp_path / "sound.mp4")
+
+
+def test_sound_that_changes_its_rate_goes_on(tmp_path: Path) -> None:
+    parts = [
+        sounding(tmp_path / f"{rate}.ts", 1.0 + part, rate=rate) for part, rate in enumerate((48000, 22050))
+    ]
+    (tmp_path / "both.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert extract_sound(tmp_path / "both.ts", 2.0, tmp_path / "sound.mp4")
+    samples = heard(tmp_path / "sound.mp4")
+    assert np.flatnonzero(np.abs(samples) > 0.3)[-1] / SAMPLES > 1.8
 
 
 def test_picture_and_sound_end_together(frames: np.ndarray, tmp_path: Path) -> None:

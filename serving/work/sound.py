@@ -7,11 +7,13 @@ damaged is silence, so the sound never drifts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import av
 import numpy as np
 from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 
 from posegen.video.container import open_video
@@ -29,27 +31,40 @@ def sound_artifact(job_id: str) -> str:
 
 
 def extract_sound(video: Path, seconds: float, target: Path) -> bool:
-    """Writes the first `seconds` of a video's sound as AAC in MP4; False if it has none."""
+    """Writes the first `seconds` of a video's sound as AAC in MP4; False if it has none that can be decoded."""
     with open_video(str(video)) as (container, pictures):
-        if not container.streams.audio:
+        # A phone's spatial sound, of a codec that is not known here, may lie beside the plain one.
+        known = [stream for stream in container.streams.audio if stream.codec_context is not None]
+        if not known:
             return False
         start = float((pictures.start_time or 0) * (pictures.time_base or 0))
-        _write(_whole(_samples(container, start), round(seconds * RATE)), target)
+        _write(_whole(_samples(container, known[0], start), round(seconds * RATE)), target)
     return True
 
 
-def _samples(container: InputContainer, start: float) -> Iterator[tuple[int, np.ndarray]]:
+def _samples(
+    container: InputContainer, stream: AudioStream, start: float
+) -> Iterator[tuple[int, np.ndarray]]:
     """Decoded sound as (first sample's place, (2, n) float32 -1..1); places count from `start` seconds."""
-    resampler = AudioResampler(format="fltp", layout="stereo", rate=RATE)
-    for packet in container.demux(container.streams.audio[0]):
-        try:
-            frames = packet.decode()
-        except av.error.FFmpegError:
-            continue  # damaged: silence, by the next one's time
-        for frame in frames:
-            place = None if frame.time is None else round((frame.time - start) * RATE)
-            for part in resampler.resample(frame):
-                yield (-1 if place is None else place), part.to_ndarray()
+    kind, resampler = None, None
+    for frame in _frames(container, stream):
+        if resampler is None or kind != (frame.format.name, frame.layout.name, frame.sample_rate):
+            kind = frame.format.name, frame.layout.name, frame.sample_rate
+            resampler = AudioResampler(format="fltp", layout="stereo", rate=RATE)
+        place = None if frame.time is None else round((frame.time - start) * RATE)
+        for part in resampler.resample(frame):
+            yield (-1 if place is None else place), part.to_ndarray()
+
+
+def _frames(container: InputContainer, stream: AudioStream) -> Iterator[av.AudioFrame]:
+    """What can be decoded, up to where the file is damaged; a damaged packet alone is passed over."""
+    with suppress(av.error.FFmpegError):
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError:
+                continue  # silence, by the next one's time
+            yield from frames
 
 
 def _whole(parts: Iterable[tuple[int, np.ndarray]], count: int) -> Iterator[np.ndarray]:
