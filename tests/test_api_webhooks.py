@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,29 @@ def test_what_counts_is_the_address_that_is_connected_to(
     receiver.answers = [200]
     asyncio.run(deliver(allowing.database, allowing.settings))
     assert len(receiver.calls) == 1
+
+
+def test_a_slow_receiver_holds_up_no_other(tmp_path: Path) -> None:
+    quick_was_called, slow_saw = threading.Event(), []
+
+    class Slow(Receiver):
+        def do_POST(self) -> None:
+            if self.path == "/slow":
+                slow_saw.append(quick_was_called.wait(timeout=10))
+            else:
+                quick_was_called.set()
+            self.send_response(200)
+            self.end_headers()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    site = site_for(tmp_path, webhook_hosts=("127.0.0.1",))
+    for path in ("slow", "quick"):
+        site.database.request_cancel(site.job(webhook=f"http://127.0.0.1:{server.server_port}/{path}"))
+    asyncio.run(deliver(site.database, site.settings))
+    server.shutdown()
+    server.server_close()
+    assert slow_saw == [True]
 
 
 def test_a_secret_that_is_none_fails_its_own_calls_only(tmp_path: Path) -> None:
