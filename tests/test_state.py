@@ -519,6 +519,16 @@ def test_a_process_that_hangs_in_a_transaction_holds_nobody_up_for_long(
     database.close()
 
 
+def test_a_database_of_another_version_is_refused(database_url: str) -> None:
+    database = Database(database_url)
+    Database(database_url).close()
+    with database.writing() as connection:
+        connection.execute(tables.made_by.update().values(version="older"))
+    database.close()
+    with pytest.raises(StateError, match="made by another version of this server"):
+        Database(database_url)
+
+
 def test_what_clients_sent_stays_out_of_errors(database: Database) -> None:
     job = new_job(prompt="a secret dancer")
     database.create_job(job)

@@ -3,11 +3,13 @@
 Choices made: whoever changes a job's tasks first locks the job, on PostgreSQL its row, on SQLite the file (BEGIN
 IMMEDIATE), so that what is ready is worked out from a state that nobody else is changing. SQLite runs in WAL mode, in
 which readers never wait, and syncs at every commit: what a client was told survives a power cut. SQLite's file belongs
-on a disk of the machine; processes on several machines need PostgreSQL.
+on a disk of the machine; processes on several machines need PostgreSQL. A database that another version made is
+refused as a whole, since one row that cannot be read would stop every worker.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -16,7 +18,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from serving.state.rows import Kind, Role, StateError
+from serving.state.rows import JobPlan, Kind, Role, StateError
 from serving.state.transitions import JobStatus, TaskState
 
 BUSY_SECONDS = 30
@@ -109,6 +111,14 @@ deliveries = sa.Table(
     sa.Column("due_at", sa.Double, nullable=False, index=True),
 )
 
+made_by = sa.Table("made_by", metadata, sa.Column("version", sa.String, primary_key=True))
+
+
+def _version() -> str:
+    """Tells versions apart between which the tables or the plans in them differ."""
+    columns = sorted(str(column) for table in metadata.sorted_tables for column in table.columns)
+    return hashlib.sha256(repr([columns, sorted(JobPlan.__dataclass_fields__)]).encode()).hexdigest()[:16]
+
 
 class Storage:
     """An open database. One object serves all threads of a process; after a fork, open another."""
@@ -137,8 +147,19 @@ class Storage:
             with self.writing() as connection:
                 self.exclude(connection, OPENING)
                 metadata.create_all(connection)
+                self._check_version(connection)
         except sa.exc.DBAPIError as error:
             raise StateError(f"The database {address} cannot be opened: {error.orig}") from error
+
+    def _check_version(self, connection: sa.Connection) -> None:
+        found = connection.scalar(sa.select(made_by.c.version))
+        if found is None:
+            connection.execute(made_by.insert().values(version=_version()))
+        elif found != _version():
+            raise StateError(
+                f"The database {self.engine.url} was made by another version of this server; let that one finish its "
+                "jobs, then give another address."
+            )
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
