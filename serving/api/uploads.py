@@ -17,7 +17,6 @@ import queue
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +29,7 @@ from serving.api.errors import ApiError
 from serving.api.inspection import Limits
 from serving.api.settings import ApiSettings
 from serving.artifacts import Artifacts
+from serving.scratch import scratch_folder
 
 ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG")  # all of it that inspecting processes get to know
 DIED = "it takes too much time or memory to read, or is damaged; export it again."
@@ -86,12 +86,12 @@ class Uploads:
 
         Raises ApiError 400 naming the parameter for the first that cannot be taken.
         """
-        with tempfile.TemporaryDirectory(prefix="posegen-upload-") as scratch:
-            paths = {name: Path(scratch) / name for name in sent}
+        with scratch_folder() as scratch:
+            paths = {name: scratch / name for name in sent}
             hashes = {name: _save(upload, name, paths[name]) for name, upload in sent.items()}
             found = inspect(paths, self._limits)
             for name in sent:
-                self._artifacts.save(upload_artifact(job_id, name), Path(scratch) / STORED[name])
+                self._artifacts.save(upload_artifact(job_id, name), scratch / STORED[name])
         return {name: {"sha256": hashes[name], **found[name]} for name in sent}
 
 

@@ -29,6 +29,7 @@ from serving.api.inspection import Limits
 from serving.api.uploads import ENVIRONMENT, upload_artifact
 from serving.artifacts import Artifacts
 from serving.model import ServedModel
+from serving.scratch import scratch_folder
 from serving.state.rows import Claim, JobPlan
 from serving.work.loop import Beat, Refused
 from serving.work.preparation import PREPARED, SOUND, Order
@@ -56,7 +57,7 @@ class Prepare:
 
     def _prepare(self, claim: Claim, beat: Beat) -> None:
         with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="posegen-prepare-")))
+            folder = stack.enter_context(scratch_folder())
             paths = {
                 parameter: str(
                     stack.enter_context(self._artifacts.local_copy(upload_artifact(claim.job.id, parameter)))

@@ -8,7 +8,6 @@ begins with the first stored segment and writes the same bytes.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -20,6 +19,7 @@ import numpy as np
 from posegen.segments import Stitcher
 from serving.artifacts import Artifacts
 from serving.growing import GrowingVideo
+from serving.scratch import scratch_folder
 from serving.state.database import Database
 from serving.state.rows import Claim, JobPlan, Kind
 from serving.state.transitions import TaskState
@@ -39,8 +39,8 @@ class Stitch:
     def __call__(self, claim: Claim, beat: Beat) -> None:
         """Does a claimed task; see `serving.work.loop.Work`."""
         assert claim.job.plan is not None  # it made this task
-        with tempfile.TemporaryDirectory(prefix="posegen-stitch-") as scratch:
-            pictures, target = Path(scratch) / "pictures.mp4", Path(scratch) / "video.mp4"
+        with scratch_folder() as scratch:
+            pictures, target = scratch / "pictures.mp4", scratch / "video.mp4"
             self._write(claim, claim.job.plan, pictures, beat)
             sound = sound_artifact(claim.job.id)
             with ExitStack() as stack:
