@@ -369,6 +369,15 @@ def test_records_are_admitted_by_their_bytes(database: Database) -> None:
     ) == 1  # the first job's two bridges beside it
 
 
+def test_a_record_planned_under_another_limit_is_made_when_it_is_alone(database: Database) -> None:
+    jobs = {planned(database).id, planned(database).id}
+    database.limits = replace(LIMITS, record_bytes=50)
+    first = claimed(database).job.id
+    assert database.claim(Role.GENERATE, "other", LEASE) is None
+    database.request_cancel(first)
+    assert {first, claimed(database).job.id} == jobs
+
+
 def test_a_record_too_large_for_all_memory_is_refused(database: Database) -> None:
     queued(database)
     claim = claimed(database, Role.PREPARE)

@@ -217,12 +217,12 @@ class Claims(Storage):
         return schedule.next_task(job.plan, ready, len(unstarted), replicas or 1)
 
     def _admits(self, connection: sa.Connection, job: Job, task: Task) -> bool:
-        """Whether there is room for the record that a task would make."""
+        """Whether there is room for the record that a task would make; for one alone there always is."""
         if job.plan is None or not schedule.may_record(job, task) or job.recorded:
             return True
         self.exclude(connection, ADMISSION)
         held = connection.scalar(sa.select(sa.func.sum(jobs.c.held_bytes)).where(jobs.c.id != job.id))
-        return int(held or 0) + job.plan.record_bytes <= self.limits.record_bytes
+        return not held or int(held) + job.plan.record_bytes <= self.limits.record_bytes
 
     def _start(self, connection: sa.Connection, job: Job, task: Task, worker: str, lease: float) -> Claim:
         now = self.clock()
