@@ -12,6 +12,8 @@ import os
 import threading
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,32 +121,36 @@ class RayRecords:
         ).remote()
 
     def put(self, record: RecordId, place: Position, entry: SharedEntry) -> None:
-        self._ask(self._near().put.remote(record, place, pack(entry)))
+        with _or_lost():
+            self._get(self._near().put.remote(record, place, pack(entry)))
 
     def places(self, store: str, record: RecordId) -> list[Position]:
-        return self._ask(_actor(store).places.remote(record))
+        with _or_lost():
+            return self._get(_actor(store).places.remote(record))
 
     def get(self, store: str, record: RecordId, place: Position) -> SharedEntry:
-        found = self._ask(_actor(store).entry.remote(record, place))
-        if not found:
-            raise RecordLost(f"{store} has no entry of {record} at {place}")
-        return unpack(self._ask(found[0]))
+        with _or_lost():
+            found = self._get(_actor(store).entry.remote(record, place))
+            if not found:
+                raise RecordLost(f"{store} has no entry of {record} at {place}")
+            return unpack(self._get(found[0]))
 
     def sweep(self, live: set[tuple[str, int]]) -> None:
-        try:
-            self._ask(_actor(self.here()).sweep.remote(live))
-        except RecordLost:
-            return  # there is no store, hence nothing in it
+        with suppress(RecordLost), _or_lost():  # then there is no store, hence nothing in it
+            self._get(_actor(self.here()).sweep.remote(live))
 
-    def _ask(self, reference: Any) -> Any:
-        try:
-            return ray.get(reference, timeout=self._patience)
-        except RayError as error:  # dead, lost, full, or out of reach
-            raise RecordLost(f"{type(error).__name__}: {error}") from error
+    def _get(self, reference: Any) -> Any:
+        return ray.get(reference, timeout=self._patience)
 
 
 def _actor(store: str) -> Any:
+    return ray.get_actor(store, namespace=NAMESPACE)
+
+
+@contextmanager
+def _or_lost() -> Iterator[None]:
+    """A store that is not there, dead, full or out of reach means that the record is lost."""
     try:
-        return ray.get_actor(store, namespace=NAMESPACE)
-    except ValueError as error:
-        raise RecordLost(f"there is no {store}") from error
+        yield
+    except (RayError, ValueError) as error:  # ValueError: Ray knows no actor of this name
+        raise RecordLost(f"{type(error).__name__}: {error}") from error
