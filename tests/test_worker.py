@@ -70,6 +70,18 @@ def test_what_cannot_be_done_is_told_at_once(empty: Place, tmp_path: Path) -> No
     assert job().error_code == "invalid_input"
 
 
+def test_a_worker_stopped_while_it_waits_for_its_turn_takes_no_task(empty: Place, tmp_path: Path) -> None:
+    place = empty.copy(tmp_path / "server")
+    job, looking = place.post(FRAMES), threading.Lock()
+    worker = Worker(Role.PREPARE, place.database, lambda claim, beat: None, LEASE, poll=0.01, looking=looking)
+    with looking:
+        worker.start()
+        time.sleep(0.2)  # now it waits
+        worker.ask_to_stop()
+    assert worker.join(LEASE)
+    assert [task.attempt for task in place.database.tasks(job.id)] == [0]
+
+
 def test_a_stopped_worker_hands_its_task_back(empty: Place, tmp_path: Path) -> None:
     def endless(claim: Claim, beat: Beat) -> None:
         while True:

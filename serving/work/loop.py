@@ -108,7 +108,8 @@ class Worker:
             self._signed = math.inf
             try:
                 with self._looking:
-                    claim = self._look()
+                    # It may have been stopped while it waited for its turn.
+                    claim = None if self._stopping.is_set() else self._look()
                     if claim is None:
                         self._stopping.wait(self._poll)
                 if claim is not None:
