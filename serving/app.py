@@ -35,6 +35,8 @@ from serving.work.loop import Work, Worker
 HEALTH_S, HEALTH_TIMEOUT_S = 5.0, 60.0
 REQUESTS = 1000
 """Requests at once of an ingress, most of which wait: polls, streams of events, downloads."""
+LOOK_BACK_S = 30.0
+"""Seconds over which what Serve scales by is averaged, at most."""
 SWEEP_S = 10.0
 """Seconds between looks for records that nobody needs any more."""
 ITEMSIZE = {"float32": 4, "bfloat16": 2}  # bytes
@@ -162,21 +164,31 @@ def by_queue(context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
     return max(least, min(most, wanted)), {}
 
 
-def options(replicas: Replicas, drain: float) -> dict[str, Any]:
-    """A deployment's options."""
+def options(replicas: Replicas, config: ServingConfig, role: Role | None) -> dict[str, Any]:
+    """The options of a role's deployment, which is scaled by its queue, or of the ingress: by its requests."""
     scaling: dict[str, Any] = {"num_replicas": replicas.least}
     if replicas.most > replicas.least:
-        policy = AutoscalingPolicy(policy_function=by_queue)
+        add, remove = config.scaling.add_after, config.scaling.remove_after
+        window = max(1.0, min(add, LOOK_BACK_S))
+        scaled_by: dict[str, Any] = {"target_ongoing_requests": REQUESTS / 10}
+        if role is not None:
+            scaled_by = {"policy": AutoscalingPolicy(policy_function=by_queue)}
         scaling = {
             "autoscaling_config": AutoscalingConfig(
-                min_replicas=replicas.least, max_replicas=replicas.most, policy=policy
+                min_replicas=replicas.least,
+                max_replicas=replicas.most,
+                upscale_delay_s=add,
+                downscale_delay_s=remove,
+                look_back_period_s=window,
+                metrics_interval_s=window / 3,
+                **scaled_by,
             )
         }
     return scaling | {
         "ray_actor_options": {"num_cpus": replicas.cpus, "num_gpus": replicas.gpus},
         "health_check_period_s": HEALTH_S,
         "health_check_timeout_s": HEALTH_TIMEOUT_S,
-        "graceful_shutdown_timeout_s": drain + HEALTH_S,
+        "graceful_shutdown_timeout_s": config.drain + HEALTH_S,
     }
 
 
@@ -189,11 +201,11 @@ def app(arguments: dict[str, Any]) -> Application:
             "Behind HAProxy every caller seems to be on this machine; set up tokens, or declare the server open."
         )
     roles = [
-        serve.deployment(**options(replicas, config.drain))(kind).bind(setting)
-        for kind, replicas in (
-            (Generator, config.generators),
-            (Preparer, config.preparers),
-            (Stitcher, config.stitchers),
+        serve.deployment(**options(replicas, config, role))(kind).bind(setting)
+        for kind, replicas, role in (
+            (Generator, config.generators, Role.GENERATE),
+            (Preparer, config.preparers, Role.PREPARE),
+            (Stitcher, config.stitchers, Role.STITCH),
         )
     ]
 
@@ -201,7 +213,7 @@ def app(arguments: dict[str, Any]) -> Application:
         return create_app(setting.config.api, setting.database(), setting.artifacts())
 
     ingress = serve.deployment(
-        name="Ingress", max_ongoing_requests=REQUESTS, **options(config.ingress, config.drain)
+        name="Ingress", max_ongoing_requests=REQUESTS, **options(config.ingress, config, None)
     )
     return ingress(serve.ingress(endpoint)()).bind(*roles)
 

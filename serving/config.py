@@ -43,6 +43,14 @@ class Replicas:
 
 
 @dataclass(frozen=True)
+class Scaling:
+    """When copies are added or taken away: once others are wanted for so many seconds on end."""
+
+    add_after: float = 30.0
+    remove_after: float = 600.0
+
+
+@dataclass(frozen=True)
 class ServingConfig:
     """How a server is set up.
 
@@ -69,6 +77,7 @@ class ServingConfig:
     prepare_bytes: int = 8 * 2**30
     limits: Limits = field(default_factory=Limits)
     api: ApiSettings = field(default_factory=ApiSettings)
+    scaling: Scaling = Scaling()
     ingress: Replicas = Replicas(cpus=0.1)
     generators: Replicas = Replicas()
     preparers: Replicas = Replicas(cpus=0.5)
