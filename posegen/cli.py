@@ -86,6 +86,8 @@ class Generate:
     """What the transformer computes in; by default bfloat16 on a GPU, float32 on a CPU."""
     form: Literal["key_value", "input"] = "key_value"
     """What is kept of the first segment for the others' backgrounds; input takes half of the memory, and some time."""
+    devices: int = 1
+    """How many GPUs of this machine denoise together (with --device cpu: processes), each with the whole model."""
     offload: bool = False
     """Keep on the GPU only the part of the model that computes, and nothing of the first segment."""
     tiling: bool = False
@@ -100,6 +102,7 @@ def generate(options: Generate) -> None:
     import torch
 
     from posegen.folder import model_folder
+    from posegen.group import Group
     from posegen.sharing import SharedRecord
     from posegen.video import encode
 
@@ -111,6 +114,8 @@ def generate(options: Generate) -> None:
     image = read_picture(options.image)
     pipeline = load_pipeline(folder, options)
     job = make_job(pipeline, image, options)
+    if options.devices > 1:
+        pipeline.group = Group(pipeline, folder, options.devices)
     record = SharedRecord(device=torch.device("cpu") if options.offload else None)
     frames = pipeline.generate(job, options.store, Progress(job.plan), record)
     encode(frames, options.output, pipeline.config.rate)
@@ -128,6 +133,10 @@ def check(options: Generate) -> None:
     if options.poses == "blazepose" and options.pose_weights is not None:
         raise ValueError(
             "blazepose brings its own weights; leave --pose-weights out or choose other --poses."
+        )
+    if options.devices > 1 and (options.offload or options.device not in (None, "cuda", "cpu")):
+        raise ValueError(
+            "--devices takes the first GPUs, each with the whole model; leave --offload and --device out."
         )
     if options.steps is not None and options.steps < 1:
         raise ValueError(f"--steps {options.steps} are too few; ask for 1 or more.")

@@ -356,8 +356,7 @@ class PoseGenPipeline(DiffusionPipeline):
             set_adapter(self.transformer, ADAPTERS[segment.kind == "bridge"])
         noise = initial_noise(job.seed, (1, self.vae.config.z_dim, *conditions.pose.shape[2:]))
         tell = None if callback is None else lambda step: callback(segment.index, step)
-        sigmas = schedule(job.steps, flow_shift(self.scheduler.config))
-        sigmas = sigmas if steps is None else sigmas[: steps + 1]
+        sigmas = schedule(job.steps, flow_shift(self.scheduler.config))[: (steps or job.steps) + 1]
         run = self.group.denoise if self.group else denoise
         return run(self.transformer, conditions, noise, sigmas, job.guidance, sharing, tell)
 
