@@ -102,9 +102,9 @@ class Group:
                 raise GroupError from error
 
     @property
-    def pids(self) -> list[int | None]:
+    def pids(self) -> list[int]:
         """The other processes' ids."""
-        return [process.pid for process in self._processes]
+        return [process.pid for process in self._processes if process.pid]
 
     def check(self) -> None:
         """Raises GroupError where a process has ended."""

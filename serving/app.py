@@ -109,6 +109,7 @@ class Generator(RoleReplica):
         import torch
 
         from posegen.generation import PoseGenPipeline
+        from posegen.group import Group
         from serving.anchor_store import RayRecords
         from serving.work.generate import Generate
 
@@ -116,10 +117,15 @@ class Generator(RoleReplica):
         self._records = RayRecords(config.lease / 3)  # waited for twice between two signs of life
         pipeline = PoseGenPipeline.from_pretrained(setting.model.folder, dtype=getattr(torch, config.dtype))
         work = Generate(pipeline.to(config.device), database, setting.artifacts(), self._records)
-        self._swept = 0.0
-        super().__init__(Role.GENERATE, setting, work, database, self._sweep)
+        if config.generators.processes > 1:
+            processes, folder = config.generators.processes, setting.model.folder
+            pipeline.group = Group(pipeline, folder, processes, timeout=config.lease / 2)
+        self._group, self._swept = pipeline.group, 0.0
+        super().__init__(Role.GENERATE, setting, work, database, self._between)
 
-    def _sweep(self) -> None:
+    def _between(self) -> None:
+        if self._group:
+            self._group.check()  # ends the worker, and so the replica
         if time.monotonic() - self._swept > SWEEP_S:
             self._swept = time.monotonic()
             self._records.sweep(self._database.live_records(self._records.here()))
@@ -218,10 +224,23 @@ def app(arguments: dict[str, Any]) -> Application:
     return ingress(serve.ingress(endpoint)()).bind(*roles)
 
 
+def _check_sharing(model: ServedModel, gpus: int) -> None:
+    """Raises ConfigError where so many GPUs cannot share a segment."""
+    heads = model.transformer["num_attention_heads"]
+    squares = model.size[0] * model.size[1] // model.unit**2
+    if heads % gpus or squares % gpus:
+        raise ConfigError(
+            f"generators: {gpus} GPUs cannot share a segment; the model has {heads} attention heads and its frames "
+            f"{squares} squares of {model.unit} pixels, so give a number that divides both."
+        )
+
+
 def _setting(config: ServingConfig) -> Setting:
     """The settings completed by what the model's folder says and by where the artifacts are."""
     model = read_model(config.model, ITEMSIZE[config.dtype])
-    served = Model(config.api.model.name, model.size, model.unit, model.rate, model.steps)
+    processes = config.generators.processes
+    _check_sharing(model, processes)
+    served = Model(config.api.model.name, model.size, model.unit, model.rate, model.steps, processes)
     disks = config.api.disks
     if "://" not in config.artifacts:
         Path(config.artifacts).mkdir(parents=True, exist_ok=True)

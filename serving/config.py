@@ -33,13 +33,23 @@ class ConfigError(ValueError):
 class Replicas:
     """How many copies of a deployment: between `least` and `most` by the length of its queue; and what each is given.
 
-    cpus: of a machine, shares allowed. gpus: likewise.
+    cpus: of a machine, shares allowed. gpus: likewise; a generator with several, of one machine, makes each segment on
+    all of them.
     """
 
     least: int = 1
     most: int = 1
     cpus: float = 1
     gpus: float = 0
+
+    def __post_init__(self) -> None:
+        if self.gpus > 1 and self.gpus % 1:
+            raise ValueError(f"{self.gpus:g} GPUs cannot be given; take a share of one, or whole ones")
+
+    @property
+    def processes(self) -> int:
+        """How many of a generator denoise together, one on each of its GPUs."""
+        return max(1, int(self.gpus))
 
 
 @dataclass(frozen=True)

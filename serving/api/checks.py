@@ -37,6 +37,11 @@ def _check_size(size: str, settings: ApiSettings) -> None:
     unit = settings.model.unit
     if width % unit or height % unit:
         raise _invalid("size", f"width and height must be multiples of {unit} pixels")
+    if (squares := width * height // unit**2) % settings.model.shared_by:
+        raise _invalid(
+            "size",
+            f"{squares} squares of {unit} pixels must be a multiple of {settings.model.shared_by}, the GPUs that share",
+        )
     if width * height > settings.pixels:
         raise _invalid("size", f"ask for at most {settings.pixels} pixels in all")
 
