@@ -5,11 +5,11 @@ BIN := .venv/bin
 # One thread a process: several torch or OpenCV processes that each take all cores slow one another down.
 export OMP_NUM_THREADS := 1
 
-BENCHMARKS := curate kill decode sharing memory train resume adapters stream mini schedule stitch kill-serving
+BENCHMARKS := curate kill decode sharing memory train resume adapters stream mini schedule stitch kill-serving clients
 .PHONY: help setup demo serve test test-programs lint clean $(BENCHMARKS:%=bench-%)
 
 help:
-	@echo "make demo          curate sample videos, finetune the mini model on them, make a long video"
+	@echo "make demo          curate sample videos, finetune the mini model on them, make a long video, and one over HTTP"
 	@echo "make serve         the server and its page on http://127.0.0.1:8000, with the mini model"
 	@echo "make test          linter, formatter, type checker, tests"
 	@echo "make setup         .venv with pinned packages (the others call it)"
@@ -27,9 +27,11 @@ help:
 	@echo "make bench-adapters      exported adapters in diffusers and PEFT: difference and size"
 	@echo "make bench-stream        how fast training data is made; DATASET=DIR MODEL=DIR"
 	@echo "make bench-mini          the mini model on people and motions it never saw, beside two baselines"
-	@echo "make bench-schedule      makespan of long videos on 1 to 64 replicas, beside its lower bound"
+	@echo "make bench-schedule      makespan of long videos on 1 to 64 simulated replicas and on 1 and 2 real ones,"
+	@echo "                         beside its lower bound"
 	@echo "make bench-stitch        memory of joining a ten-minute 720p video"
 	@echo "make bench-kill-serving  kill every part of the server in turn and compare the videos"
+	@echo "make bench-clients       200 clients poll while 20 jobs run: what is lost, and how long a poll takes"
 
 setup: .venv/installed
 
@@ -52,6 +54,8 @@ demo: setup
 		--set steps=10 --set record.measure=0 --set optimizer.learning_rate=1e-5 --set output=demo/training
 	@echo "Making a long video: the puppet moves as the man who walks"
 	$(BIN)/posegen generate --image serving/page/samples/person.jpg --video demo/videos/walk.mp4 --output demo/long.mp4
+	@echo "Making it over HTTP: a server starts, shares the segments out over two workers, and stops"
+	$(BIN)/python serving/demo.py --image serving/page/samples/person.jpg --video demo/videos/walk.mp4 --output demo/served.mp4
 
 lint: setup
 	$(BIN)/ruff check .
@@ -87,6 +91,9 @@ bench-kill bench-sharing bench-memory bench-train bench-resume bench-adapters be
 
 bench-kill-serving: setup
 	$(BIN)/python benchmarks/kill_serving.py
+
+bench-clients: setup test-programs
+	$(BIN)/python benchmarks/clients.py
 
 clean:
 	rm -rf .venv demo

@@ -1,0 +1,171 @@
+"""Makes a video over HTTP, on any server: `python serving/client.py --image person.jpg --video dance.mp4`.
+
+Choices made: nothing but HTTP, so that this file can be read, or copied, for how the endpoint is used: post a form,
+follow the events, download. Every event is the whole state, so a stream that broke is simply opened again. A token is
+taken from the variable POSEGEN_TOKEN, since others can see a command line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+import tyro
+
+FINAL = ("completed", "failed")
+TIMEOUT_S = 60.0  # for an answer, or the next bytes of one
+PATIENCE_S = 120.0  # with a server that has stopped answering
+
+
+class VideoError(RuntimeError):
+    """A video cannot be made: why, in a sentence."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """Make a video of the person in a picture, who moves as the person in a driving video does."""
+
+    image: Path
+    """Picture of the person."""
+    video: Path
+    """Driving video."""
+    output: Path = Path("out.mp4")
+    """The video to write."""
+    url: str = "http://127.0.0.1:8000"
+    """Where the server answers."""
+    prompt: str = ""
+    """What is to be seen, in a sentence."""
+    seed: int = 0
+    """The same seed gives the same video."""
+    steps: int | None = None
+    """Denoising steps; by default the model's."""
+    seconds: float | None = None
+    """At most so much of the movement; by default all."""
+
+
+def make_video(order: Order) -> None:
+    """Posts a job, tells its progress until it ends, saves the video; cancels the job if interrupted.
+
+    Raises VideoError.
+    """
+    video_id = post(order)
+    said = ""
+    try:
+        print(f"{video_id} is queued", flush=True)
+        for state in events(order.url, video_id):
+            if (line := describe(state)) != said:
+                print(line, flush=True)
+                said = line
+    except KeyboardInterrupt:
+        with suppress(requests.RequestException):
+            requests.post(f"{order.url}/v1/videos/{video_id}/cancel", headers=_headers(), timeout=TIMEOUT_S)
+        raise
+    if error := state["video"]["error"]:
+        raise VideoError(error["message"])
+    download(order.url, video_id, order.output)
+    print(f"saved as {order.output}", flush=True)
+
+
+def post(order: Order) -> str:
+    """The id of a new job."""
+    form = {"prompt": order.prompt, "seed": order.seed, "steps": order.steps, "seconds": order.seconds}
+    url = f"{order.url}/v1/videos"
+    try:
+        with order.image.open("rb") as image, order.video.open("rb") as video:
+            files = {"input_reference": image, "driving_video": video}
+            answer = requests.post(url, data=form, files=files, headers=_headers(), timeout=TIMEOUT_S)
+            return str(_checked(answer).json()["id"])
+    except OSError as error:  # requests' own are of this kind too
+        raise VideoError(_unsent(order, error)) from error
+
+
+def events(url: str, video_id: str) -> Iterator[dict[str, Any]]:
+    """The job's states up to its last; see `serving.api.events.ProgressEvent` for what they hold."""
+    answered = time.monotonic()
+    while time.monotonic() - answered < PATIENCE_S:
+        try:
+            with _get(f"{url}/v1/videos/{video_id}/events") as answer:
+                for line in answer.iter_lines():
+                    answered = time.monotonic()
+                    if line.startswith(b"data:"):
+                        state = json.loads(line.removeprefix(b"data:"))
+                        yield state
+                        if state["video"]["status"] in FINAL:
+                            return
+        except requests.RequestException:
+            time.sleep(1.0)  # this copy of the endpoint is gone; another will answer
+    raise VideoError(f"The server at {url} does not answer any more; {video_id} may go on once it is back.")
+
+
+def describe(state: dict[str, Any]) -> str:
+    """A state in a line: of each segment # for done, tenths of its steps while it is made, a dot before."""
+    segments, left = state["segments"], state["eta_seconds"]
+    if state["video"]["status"] in FINAL:
+        return str(state["video"]["status"])
+    if state["queue_place"]:
+        return f"waiting, place {state['queue_place']} in the queue"
+    if not segments:
+        return "reading the picture and the movement"
+    if all(segment["state"] == "done" for segment in segments):
+        return f"joining the segments: {state['stitch']['step']} of {state['stitch']['steps']} frames"
+    marks = "".join(_mark(segment) for segment in segments)
+    done, steps = (sum(segment[name] for segment in segments) for name in ("step", "steps"))
+    return f"segments [{marks}] {done:4} of {steps} steps" + ("" if left is None else f", {left:.0f} s left")
+
+
+def _mark(segment: dict[str, Any]) -> str:
+    if segment["state"] == "running":
+        return str(min(9, 10 * segment["step"] // segment["steps"]))
+    return "#" if segment["state"] == "done" else "."
+
+
+def download(url: str, video_id: str, output: Path) -> None:
+    """Saves a completed job's video."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with _get(f"{url}/v1/videos/{video_id}/content") as answer, output.open("wb") as file:
+            for chunk in answer.iter_content(1 << 20):
+                file.write(chunk)
+    except OSError as error:
+        raise VideoError(f"{video_id} is made, but could not be saved as {output}: {error}.") from error
+
+
+def _get(url: str) -> requests.Response:
+    return _checked(requests.get(url, headers=_headers(), stream=True, timeout=TIMEOUT_S))
+
+
+def _headers() -> dict[str, str]:
+    token = os.environ.get("POSEGEN_TOKEN")
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _checked(answer: requests.Response) -> requests.Response:
+    """The answer, unless it is a refusal, which the server explains; raises RequestException where it broke down."""
+    if 400 <= answer.status_code < 500:
+        raise VideoError(answer.json()["error"]["message"])
+    answer.raise_for_status()
+    return answer
+
+
+def _unsent(order: Order, error: OSError) -> str:
+    """Why a job could not be posted."""
+    if isinstance(error, requests.ConnectionError):
+        return f"There is no server at {order.url}; start one by `make serve`, or say where one is by --url."
+    return f"The video could not be asked for: {error}."
+
+
+if __name__ == "__main__":
+    try:
+        make_video(tyro.cli(Order))
+    except VideoError as error:
+        sys.exit(f"client: {error}")
+    except KeyboardInterrupt:
+        sys.exit("client: interrupted; what was asked for is cancelled")

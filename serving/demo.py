@@ -1,0 +1,48 @@
+"""Shows the server at work: starts one with the mini model, makes a video over HTTP, stops it.
+
+    python serving/demo.py --image person.jpg --video dance.mp4 --output out.mp4
+
+Choices made: two replicas, so that segments are made side by side; a free port, so that a server that is up is left
+alone; state in a temporary folder. `make serve` starts one that stays.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import replace
+
+import tyro
+
+from serving.client import Order, VideoError, make_video
+from serving.local import StartError, local_server
+
+
+def main() -> None:
+    """The command line; ends with 1 where no video is made."""
+    order = tyro.cli(Order, description=__doc__)
+    try:
+        with tempfile.TemporaryDirectory(prefix="posegen-demo-") as folder:
+            print("Starting the server, which takes about half a minute", flush=True)
+            with local_server(settings(folder), cpus=2) as url:
+                print(f"It answers at {url}", flush=True)
+                make_video(replace(order, url=url))
+    except (StartError, VideoError) as error:
+        sys.exit(f"demo: {error}")
+    except KeyboardInterrupt:
+        sys.exit("demo: interrupted; the server has stopped")
+    print("The server has stopped")
+
+
+def settings(folder: str) -> dict[str, object]:
+    """A server for one user on two cores."""
+    return {
+        "database": f"sqlite:///{folder}/serving.db",
+        "artifacts": f"{folder}/artifacts",
+        "poll": 0.2,
+        "generators": {"least": 2, "cpus": 0.5},
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""A server on a Ray cluster of its own on this machine, as long as a block of code lasts.
+
+Choices made: it never joins a cluster that is up. Ray's processes end with the one that started them, whatever becomes
+of it; where that can still act, the replicas are first asked to stop, so that nothing of theirs is left either.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray import serve
+
+from serving.app import app
+
+HOST = "127.0.0.1"
+PATIENCE_S = 600.0  # with a machine that has much else to do
+
+
+class StartError(RuntimeError):
+    """The server does not start: why, in a sentence."""
+
+
+@contextmanager
+def local_server(settings: Mapping[str, Any], cpus: int, port: int | None = None) -> Iterator[str]:
+    """The address of a server that can work. settings: see `serving.config`.
+
+    cpus: what its replicas may reserve in all, however many the machine has. port: a free one by default. Raises
+    StartError.
+    """
+    port = port or free_port()
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    try:
+        # Its processes keep logs in Ray's folder; here they would drown what the caller prints.
+        ray.init(
+            "local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+        try:
+            serve.start(http_options={"host": HOST, "port": port}, logging_config={"log_level": "ERROR"})
+            serve.run(app(dict(settings)))
+            yield _ready(f"http://{HOST}:{port}")
+        finally:
+            serve.shutdown()
+    finally:
+        ray.shutdown()
+
+
+def _ready(url: str) -> str:
+    """The server's address, once it says that it can work."""
+    deadline = time.monotonic() + PATIENCE_S
+    while problems := _problems(url):
+        if time.monotonic() > deadline:
+            raise StartError(f"The server cannot work. {problems}")
+        time.sleep(0.2)
+    return url
+
+
+def _problems(url: str) -> str:
+    """What keeps it from working; see `serving.api.health`."""
+    try:
+        with urllib.request.urlopen(f"{url}/healthz", timeout=60):
+            return ""
+    except urllib.error.HTTPError as answer:
+        return " ".join(json.load(answer)["problems"])
+    except OSError as error:
+        return f"It does not answer: {error}."
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
