@@ -189,24 +189,32 @@ def wan14b_480p(zero_stage: Literal[2, 3] = 2) -> TrainConfig:
     """Wan2.1-I2V-14B at 832x480, 81 frames.
 
     ZeRO-2: sized for 8 GPUs of 80 GB, each with the whole model, 49 GB by the estimate (`training.estimate`).
-    ZeRO-3: sized for 8 GPUs of 48 GB, 24 GB on each while at least 4 are there. One more GPU encodes ahead of the step
-    and one makes the samples.
+    ZeRO-3: sized for 8 GPUs of 48 GB, 24 GB on each while at least 4 are there. One more GPU of 80 GB encodes ahead of
+    the step, with 8 GB for each encoder (see `wan14b_720p`), and one makes the samples.
     """
-    return _wan14b("Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", ((832, 480), (480, 832)), zero_stage, shift=3.0)
+    model, sizes = "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", ((832, 480), (480, 832))
+    return _wan14b(model, sizes, zero_stage, shift=3.0, encode_gpus=0.125)
 
 
 def wan14b_720p(zero_stage: Literal[2, 3] = 2) -> TrainConfig:
     """Wan2.1-I2V-14B at 1280x720, 81 frames.
 
     ZeRO-2: sized for 8 GPUs of 80 GB, each with the whole model, 67 GB by the estimate (`training.estimate`).
-    ZeRO-3: sized for the same GPUs, 42 GB on each while at least 4 are there. One more GPU encodes ahead of the step
-    and one makes the samples.
+    ZeRO-3: sized for the same GPUs, 42 GB on each while at least 4 are there. Two more GPUs encode ahead of the step,
+    four encoders on each, and one makes the samples. An encoder takes about 17 GB by an estimate: Wan's VAE in float32
+    on 81 frames, untiled, holds tensors of 14 GB at its peak (outputs that are alive, counted operation by operation on
+    the meta device), to which come 0.5 GB of weights and what CUDA and its convolutions need to work in.
     """
-    return _wan14b("Wan-AI/Wan2.1-I2V-14B-720P-Diffusers", ((1280, 720), (720, 1280)), zero_stage, shift=5.0)
+    model, sizes = "Wan-AI/Wan2.1-I2V-14B-720P-Diffusers", ((1280, 720), (720, 1280))
+    return _wan14b(model, sizes, zero_stage, shift=5.0, encode_gpus=0.25)
 
 
 def _wan14b(
-    model: str, sizes: tuple[tuple[int, int], ...], zero_stage: Literal[2, 3], shift: float
+    model: str,
+    sizes: tuple[tuple[int, int], ...],
+    zero_stage: Literal[2, 3],
+    shift: float,
+    encode_gpus: float,
 ) -> TrainConfig:
     return TrainConfig(
         data=DataConfig(
@@ -219,7 +227,7 @@ def _wan14b(
             given_head=(5, 21),
             given_tail=(4, 20),
             encode_workers=8,
-            encode_gpus=0.125,
+            encode_gpus=encode_gpus,
             held_out=8,
         ),
         output=f"training-{sizes[0][1]}p",
