@@ -1,13 +1,17 @@
-"""How near the schedule comes to the shortest possible one, on simulated replicas, and what the database costs.
+"""How near the schedule comes to the shortest possible one, on simulated replicas and real ones, and what it costs.
 
-    python benchmarks/schedule.py
+    python benchmarks/schedule.py [--no-mini]
 
 Videos of 10 s to 10 min at 30 frames/s, the authors' plan of 81 frames with 21 and 20 given ones, 25 steps, 1 or 4 of
 them shared, 1 to 64 replicas; every step takes one unit of time on each. The last line is a JSON object:
 `makespan_over_bound` is the largest of all cases; `authors_over_ours` the largest, `.._mean` the mean time of the
 authors' order (the anchor to its end, then all bases, then all bridges) over ours; `overhead_ms` what claiming, one
-heartbeat a step and committing of a segment takes on SQLite. Exits with 1 where a makespan is over 1.05 times the
-bound.
+heartbeat a step and committing of a segment takes on SQLite. Exits with 1 where a simulated makespan is over 1.05
+times the bound.
+
+Then a video of the mini model on a real server with one replica, and with two (one thread each; some two minutes):
+`mini_speedup` is the first's time over the second's, `mini_speedup_bound` the same of their bounds, `mini_over_bound_1`
+and `_2` each one's time over its bound in seconds, a step of which is taken as its share of the mean segment's time.
 
 The bound holds for every schedule in which a replica makes one segment at a time, of S steps, without a break. Nothing
 but the anchor can start before its k shared steps are there, that is before time k, so a replica that does not make
@@ -26,6 +30,9 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+import tyro
+
 from posegen.segments import plan
 from serving.state.database import Database, new_job_id
 from serving.state.rows import Claim, JobPlan, NewJob, Role
@@ -39,8 +46,21 @@ STEPS = 25
 ALLOWED = 1.05
 
 
-def main() -> None:
-    """Simulates all cases, measures the database, prints both."""
+def main(mini: bool = True) -> None:
+    """Simulates all cases, measures the database and real replicas, prints all.
+
+    Args:
+        mini: Whether to make videos of the mini model on real replicas.
+    """
+    found = simulated()
+    if mini:
+        found |= real()
+    print(json.dumps({name: round(value, 4) for name, value in found.items()}))
+    sys.exit(found["makespan_over_bound"] > ALLOWED)
+
+
+def simulated() -> dict[str, float]:
+    """The figures of all simulated cases, and of the database."""
     worst, gains = 0.0, []
     print("makespan in steps: bound / ours / authors' order, first 10 s of video (4 shared steps)")
     for seconds in SECONDS:
@@ -59,14 +79,36 @@ def main() -> None:
     costs = database_costs(job_plan(SECONDS[-1], SHARED_STEPS[-1]))
     print(f"database, a job of {SECONDS[-1]} s: {', '.join(f'{k} {v:.2f} ms' for k, v in costs.items())}")
     overhead = costs["claim"] + STEPS * costs["heartbeat"] + costs["commit"]
-    found = {
+    return {
         "makespan_over_bound": worst,
         "authors_over_ours": max(gains),
         "authors_over_ours_mean": sum(gains) / len(gains),
         "overhead_ms": overhead,
     }
-    print(json.dumps({name: round(value, 4) for name, value in found.items()}))
-    sys.exit(worst > ALLOWED)
+
+
+def real() -> dict[str, float]:
+    """The figures of the mini model on one replica and on two."""
+    from replicas import run  # starts servers; who only simulates needs none of that
+
+    one, two = runs = run(1), run(2)
+    print(f"mini model, {len(one.plan.timeline.segments)} segments of {one.plan.steps} steps:")
+    bounds = [least_makespan(made.plan, made.replicas) for made in runs]
+    over = []
+    for made, bound in zip(runs, bounds, strict=True):
+        seconds = bound * made.segment_seconds / made.plan.steps
+        over.append(made.seconds / seconds)
+        pace = f"{made.segment_seconds:.2f} s a segment"
+        print(f"{made.replicas} replicas: {made.seconds:.1f} s, {pace}, bound {seconds:.1f} s")
+    same = all(np.array_equal(frames, two.frames[index]) for index, frames in one.frames.items())
+    print("the frames are " + ("the same" if same else "NOT the same"))
+    return {
+        "mini_speedup": one.seconds / two.seconds,
+        "mini_speedup_bound": bounds[0] / bounds[1],
+        "mini_over_bound_1": over[0],
+        "mini_over_bound_2": over[1],
+        "mini_same_frames": float(same),
+    }
 
 
 def job_plan(seconds: float, shared_steps: int) -> JobPlan:
@@ -165,4 +207,4 @@ def publish(database: Database, claim: Claim) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

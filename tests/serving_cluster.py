@@ -1,5 +1,7 @@
 """A whole server on a Ray cluster of its own, in a process that can be killed: `python tests/serving_cluster.py JSON`.
 
+Its state lies in a SQLite file, or in a PostgreSQL database by its URL.
+
 Victims are found by the titles that Ray gives its processes, or by the worker's name in the database.
 """
 
@@ -9,12 +11,13 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from PIL import Image
 from tiny_model import picture, walking
 
 from serving.artifacts import Artifacts
+from serving.local import free_port, local_server
 from serving.state.database import Database
 from serving.state.rows import Job, Kind, Task
 from serving.state.transitions import TaskState
@@ -44,18 +48,28 @@ TITLES = {
 
 @dataclass
 class Cluster:
-    """A server whose state lies in a folder; it may be started again after its end."""
+    """A server whose state lies in a folder, or partly in another database; may be started again after its end."""
 
     folder: Path
     model: Path
     generators: int = 2
-    port: int = field(default_factory=lambda: free_port())
+    ingresses: int = 1
+    database_url: str = ""
+    port: int = field(default_factory=free_port)
     _process: subprocess.Popen[bytes] | None = None
 
+    def __post_init__(self) -> None:
+        self.database_url = self.database_url or f"sqlite:///{self.folder}/serving.db"
+
     @property
+    def address(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @cached_property
     def database(self) -> Database:
-        """The server's database, opened anew."""
-        return Database(f"sqlite:///{self.folder}/serving.db")
+        """The server's database, opened in this process."""
+        return Database(self.database_url)
 
     @property
     def artifacts(self) -> Artifacts:
@@ -64,12 +78,13 @@ class Cluster:
     def start(self) -> None:
         """Starts it and waits until it can work."""
         settings = {
-            "database": f"sqlite:///{self.folder}/serving.db",
+            "database": self.database_url,
             "artifacts": str(self.folder / "artifacts"),
             "model": str(self.model),
             "lease": LEASE_S,
             "poll": 0.2,
             "generators": {"least": self.generators, "cpus": 0.5},
+            "ingress": {"least": self.ingresses, "most": self.ingresses, "cpus": 0.1},
             "api": {"free_bytes": 0},
         }
         order = json.dumps({"port": self.port, "settings": settings})
@@ -113,7 +128,7 @@ class Cluster:
     def get(self, path: str) -> httpx.Response:
         """The answer to a request; 503 while nobody answers."""
         try:
-            return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=60)
+            return httpx.get(f"{self.address}{path}", timeout=60)
         except httpx.TransportError:
             return httpx.Response(503)
 
@@ -130,7 +145,7 @@ class Cluster:
         def posted() -> str | None:
             try:
                 answer = httpx.post(
-                    f"http://127.0.0.1:{self.port}/v1/videos",
+                    f"{self.address}/v1/videos",
                     data=form,
                     files={name: (name, body) for name, body in files.items()},
                     headers={"Idempotency-Key": key},
@@ -242,13 +257,6 @@ def done(database: Database, job_id: str) -> dict[tuple[str, int], int]:
     return {(task.kind, task.index): task.attempt for task in tasks if task.state is TaskState.DONE}
 
 
-def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _title(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())
@@ -258,20 +266,9 @@ def _title(process: psutil.Process) -> str:
 
 def main() -> None:
     """Serves until interrupted."""
-    import ray
-    from ray import serve
-
-    from serving.app import app
-
     order = json.loads(sys.argv[1])
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
-    serve.start(http_options={"port": order["port"]})
-    serve.run(app(order["settings"]))
-    try:
+    with suppress(KeyboardInterrupt), local_server(order["settings"], cpus=8, port=order["port"]):
         signal.pause()
-    except KeyboardInterrupt:
-        serve.shutdown()
-        ray.shutdown()
 
 
 if __name__ == "__main__":

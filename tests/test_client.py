@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
 import pytest
@@ -107,8 +107,7 @@ def test_interrupted_it_cancels_its_job(site: Site, order: Order) -> None:
     with site.served() as url:
         program = [sys.executable, str(CLIENT), "--url", url]
         program += ["--image", str(order.image), "--video", str(order.video)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        with subprocess.Popen(program, text=True, **pipes) as client:
+        with Popen(program, text=True, stdout=PIPE, stderr=PIPE) as client:
             assert client.stdout is not None
             assert client.stdout.readline().endswith("is queued\n")
             os.kill(client.pid, signal.SIGINT)

@@ -1,11 +1,14 @@
-"""The server on Ray Serve, killed here and there: jobs go on and end in the same video."""
+"""The server on Ray Serve, with two copies of its endpoint and PostgreSQL, killed here and there: jobs go on and end in
+the same video."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import httpx2 as httpx
 import pytest
+from postgres import empty_database
 from serving_cluster import VICTIMS, Cluster, done, torment
 from tiny_model import save_tiny_model
 
@@ -15,9 +18,10 @@ KILLED = ("anchor worker after publishing", "anchor store", "proxy", "controller
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory, postgres: str) -> Iterator[Cluster]:
     model = save_tiny_model(tmp_path_factory.mktemp("model"))
-    server = Cluster(tmp_path_factory.mktemp("server"), model, generators=1)
+    folder, database = tmp_path_factory.mktemp("server"), empty_database(postgres)
+    server = Cluster(folder, model, generators=1, ingresses=2, database_url=database)
     server.start()
     yield server
     server.stop()
@@ -38,9 +42,21 @@ def test_a_video_is_made_over_http(cluster: Cluster, undisturbed: bytes) -> None
     assert cluster.get("/healthz").json()["ok"]
 
 
+def test_any_copy_of_the_endpoint_answers_for_any_job(cluster: Cluster, undisturbed: bytes) -> None:
+    (job,) = cluster.database.jobs()
+    copies: set[str] = set()
+
+    def both_answered() -> bool:
+        assert cluster.get(f"/v1/videos/{job.id}").json()["status"] == "completed"
+        copies.update(re.findall(r'copy="(\w+)"', cluster.get("/metrics").text))
+        return len(copies) == 2
+
+    cluster.wait(both_answered)
+
+
 def test_the_proxy_passes_on_who_calls(cluster: Cluster) -> None:
     """Without tokens only this machine is answered, and the endpoint sees it through Serve's proxy."""
-    address = f"http://127.0.0.1:{cluster.port}/v1/videos"
+    address = f"{cluster.address}/v1/videos"
     assert httpx.get(address, timeout=60).status_code == 200
     for name, value in (("X-Forwarded-For", "192.0.2.1"), ("Host", "elsewhere.example")):
         assert httpx.get(address, headers={name: value}, timeout=60).status_code == 403
