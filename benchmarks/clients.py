@@ -16,6 +16,7 @@ import json
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -97,10 +98,9 @@ async def watch(session: aiohttp.ClientSession, posted: asyncio.Task[str], seen:
         except (aiohttp.ClientError, TimeoutError):
             seen.failed += 1
         await asyncio.sleep(0 if ended else pause)
-    async with session.get(f"{address}/content") as answer:
-        video = await answer.read()
-        if answer.ok:
-            seen.frames.append(await asyncio.to_thread(frames_of, video))
+    with suppress(aiohttp.ClientError, TimeoutError):  # a video that is not got is counted by its absence
+        async with session.get(f"{address}/content", raise_for_status=True) as answer:
+            seen.frames.append(await asyncio.to_thread(frames_of, await answer.read()))
 
 
 def frames_of(video: bytes) -> int:
