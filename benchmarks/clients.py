@@ -57,8 +57,8 @@ def main(clients: int = 200, jobs: int = 20, ingresses: int = 2, generators: int
         (folder := Path(scratch) / "server").mkdir()
         model = save_tiny_model(Path(scratch) / "model")
         cluster = Cluster(folder, model, generators, ingresses, empty_database(postgres))
-        cluster.start()
         try:
+            cluster.start()
             begun = time.monotonic()
             seen = asyncio.run(crowd(cluster, clients, jobs))
             seconds = time.monotonic() - begun

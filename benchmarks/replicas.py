@@ -35,8 +35,8 @@ def run(replicas: int) -> Run:
     """Starts a server whose replicas compute on one thread each, has a video made, stops it."""
     with tempfile.TemporaryDirectory() as scratch:
         cluster = Cluster(Path(scratch), Path(BUNDLED), generators=replicas)
-        cluster.start()
         try:
+            cluster.start()
             make(cluster, WARM_UP)
             job_id = make(cluster, FRAMES)
             plan, frames = cluster.database.job(job_id).plan, cluster.frames(job_id)
