@@ -35,11 +35,13 @@ help:
 
 setup: .venv/installed
 
-# The list of packages is complete and pinned, so nothing is resolved; see its first lines for what it leaves out.
+# The list of packages is complete and pinned, so nothing is resolved; see its first lines for what it leaves out. Only
+# where the index has torch for NVIDIA's GPUs is there more to install: the libraries that build names.
 .venv/installed: requirements.txt pyproject.toml
 	@echo "Setting up .venv (about 3 minutes, 4 GB)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt "$$(grep '^torch==' requirements.txt)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
