@@ -68,9 +68,9 @@ class ServingConfig:
     artifacts: folder or bucket (s3://.., gs://..) of uploads and results, seen by all machines. model: folder or
     repository of the Hugging Face hub; the bundled mini model by default. device: of the generators, of torch's names.
     dtype: what they compute in. lease: seconds after which a silent worker's task goes to another; longer than a
-    denoising step, than encoding a job and than decoding and storing a segment. poll: seconds between a worker's looks for tasks. drain: seconds that a
-    stopping worker has to hand back its task. stitches: videos that a stitcher joins at once, mostly waiting for
-    segments. prepare_seconds, prepare_bytes: of the process that reads uploads.
+    denoising step, than encoding a job and than decoding and storing a segment. poll: seconds between a worker's
+    looks for tasks. drain: seconds that a stopping worker has to hand back its task. stitches: videos that a stitcher
+    joins at once, mostly waiting for segments. prepare_seconds, prepare_bytes: of the process that reads uploads.
     api: of the endpoint; its model is filled in from the model's folder. The rest: copies of each deployment.
     """
 
