@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 from postgres import empty_database, postgres_server
 from tiny_qwen import save_tiny_qwen
+
+# A shell ignores interrupts for what it runs in the background, and programs that tests interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

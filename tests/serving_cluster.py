@@ -265,7 +265,8 @@ def _title(process: psutil.Process) -> str:
 
 
 def main() -> None:
-    """Serves until interrupted."""
+    """Serves until interrupted, also where the tests run in a shell's background, which ignores interrupts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     order = json.loads(sys.argv[1])
     with suppress(KeyboardInterrupt), local_server(order["settings"], cpus=8, port=order["port"]):
         signal.pause()

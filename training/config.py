@@ -94,7 +94,8 @@ class ClusterConfig:
     gpus: float = 0.0
     """What each worker takes."""
     failures: int = 3
-    """How often to go on from the last checkpoint after a worker died; lost spot machines do not count."""
+    """How often to go on from the last checkpoint after a worker died. A spot machine that is taken away when its
+    notice has run out does not count, one that dies before may."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class TrainConfig:
 
 
 def mini_cpu() -> TrainConfig:
-    """The mini model (6 M parameters, 17 frames of 64x96) on 2 CPU cores: about 0.1 s an item and core."""
+    """The mini model (8 M parameters, 17 frames of 64x96) on 2 CPU cores: about 0.1 s an item and core."""
     return TrainConfig(
         data=DataConfig(
             dataset="demo/dataset",
@@ -169,14 +170,14 @@ def mini_cpu() -> TrainConfig:
             batch_size=8,
             given_head=(1, 9),
             given_tail=(4, 8),
-            pose_oversampling=2,
+            pose_oversampling=4,
             held_out=8,
         ),
         output="build/training/mini",
         steps=4000,
         adapter=AdapterConfig(rank=64, alpha=64.0),
         optimizer=OptimizerConfig(learning_rate=1e-3, final_share=0.05),
-        noise=NoiseConfig(shift=6.0, deviation=1.3),
+        noise=NoiseConfig(shift=3.0),
         engine=EngineConfig(
             precision="float32", micro_batch=16, gradient_checkpointing=False, bucket=5_000_000
         ),

@@ -14,9 +14,8 @@ import torch
 
 from training.data import Batch
 
-LEAST_SIGMA = 0.2
-"""The least that the error of a clean prediction is divided by, for its velocity: without it nearly clean clips, from
-which little is learnt, outweigh all others."""
+LEAST_SIGMA = 0.05
+"""Below it the velocity of a clean prediction that is a little off grows without bound; it weighs no more."""
 
 
 @dataclass(frozen=True)
