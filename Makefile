@@ -29,7 +29,7 @@ help:
 	@echo "make bench-mini          the mini model on people and motions it never saw, beside two baselines"
 	@echo "make bench-schedule      makespan of long videos on 1 to 64 simulated replicas and on 1 and 2 real ones,"
 	@echo "                         beside its lower bound"
-	@echo "make bench-stitch        memory of joining a ten-minute 720p video"
+	@echo "make bench-stitch        memory of joining a minute of 720p video; the program takes longer ones"
 	@echo "make bench-kill-serving  kill every part of the server in turn and compare the videos"
 	@echo "make bench-clients       200 clients poll while 20 jobs run: what is lost, and how long a poll takes"
 

@@ -105,11 +105,6 @@ def test_a_wrong_setting_is_refused_in_a_sentence(setting: str, words: str) -> N
         parse(["--config", "mini_cpu", "--set", setting])
 
 
-def test_blocks_are_not_compiled_where_their_weights_come_and_go() -> None:
-    with pytest.raises(ValueError, match=r"engine\.compile does not work with engine\.zero_stage 3"):
-        parse(["--config", "wan14b_480p_zero3", "--set", "engine.compile=true"])
-
-
 def test_noise_is_of_the_item_alone() -> None:
     keys = [("a", 0), ("b", 0), ("a", 1)]
     drawn, levels = noise(7, keys, (6, 3, 6, 4)), sigmas(7, keys, NoiseConfig())

@@ -78,8 +78,6 @@ class EngineConfig:
     """Keep those inputs in the host's memory."""
     bucket: int = 50_000_000
     """Numbers that ZeRO reduces or gathers at once."""
-    compile: bool = False
-    """Pass each block through torch.compile, with ZeRO-2 only; needs a C++ compiler and a minute at the start."""
 
 
 @dataclass(frozen=True)
@@ -148,11 +146,6 @@ class TrainConfig:
             raise ValueError(
                 f"record.sample must be a multiple of record.checkpoint, which is {record.checkpoint}: samples are "
                 "made with a checkpoint."
-            )
-        if self.engine.compile and self.engine.zero_stage == 3:
-            raise ValueError(
-                "engine.compile does not work with engine.zero_stage 3, which gathers weights while a block runs; set "
-                "one of them otherwise."
             )
         if self.cluster.workers > self.data.batch_size:
             raise ValueError(
