@@ -137,7 +137,8 @@ class BareLoop:
         self.optimizer = torch.optim.AdamW(self.trained, lr=config.optimizer.learning_rate)
 
     def step(self, batch: Examples) -> float:
-        loss = velocity_losses(self.model, self.model.config.prediction, torch.float32, batch).mean()
+        weight = self.config.loss.person_weight
+        loss = velocity_losses(self.model, self.model.config.prediction, torch.float32, batch, weight).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.trained, self.config.optimizer.clip_norm)
         self.optimizer.step()
@@ -161,6 +162,7 @@ def random_examples(config: TrainConfig, model: Any, seed: int) -> Examples:
         hand_latents=None,
         text=normal(32, model.text_dim),
         image=None,
+        person=(normal(1, *LATENTS) > 0).float(),
         noise=normal(*latents),
         sigmas=torch.rand(count, generator=random),
     )

@@ -21,6 +21,7 @@ from posegen.puppets import (
     KINDS,
     Puppet,
     Scene,
+    calm_start,
     kind_of,
     motion,
     motion_of,
@@ -248,6 +249,22 @@ def test_motion_without_anybody_is_refused() -> None:
         retarget(np.full((5, 133, 3), np.nan, np.float32), 30.0)
 
 
+@pytest.mark.parametrize("framing", [1.0, 0.55])
+def test_a_calm_start_stands_and_moves_over_into_the_motion(framing: float) -> None:
+    poses = motion_of("dance", 3, 33, framing=framing)
+    begun = calm_start(poses, 9, seed=3)
+    np.testing.assert_array_equal(begun[9:], poses[9:])
+    np.testing.assert_array_equal(begun[:4], np.broadcast_to(begun[0], begun[:4].shape))
+    steps = np.linalg.norm(np.diff(begun[:, BODY, :2], axis=0), axis=-1).mean(axis=1)
+    assert steps.max() < 0.1 * SIZE[1]
+    left, right = (begun[0, KEYPOINT_INDEX[f"{side}_wrist"]] for side in ("left", "right"))
+    hips = begun[0, KEYPOINT_INDEX["left_hip"], 1]
+    assert abs(left[1] - hips) < 0.15 * SIZE[1] and abs(right[1] - hips) < 0.15 * SIZE[1]  # arms hang
+    beyond = ((begun[..., :2] < 0) | (begun[..., :2] > np.array(SIZE) - 1)).any(axis=-1)
+    assert (begun[:9][beyond[:9], 2] == 0).all()
+    np.testing.assert_array_equal(calm_start(poses, 0, seed=3), poses)
+
+
 def test_hands_have_five_fingers_at_their_points() -> None:
     keypoints = pose(Angles(), 1, Build())
     keypoints[..., :2] = keypoints[..., :2] * 360 + (128, 375)
@@ -287,6 +304,12 @@ def test_the_job_writes_the_tables_of_curation(cluster: None, tmp_path: Path) ->
     info = probe(tmp_path / "clip.mp4")
     seen = np.concatenate(list(read_frames(info, np.arange(5), SIZE)))
     assert np.abs(seen.astype(int) - truth).mean() < 12
+
+    config = dataclasses.replace(config, output=str(tmp_path / "calm"), frames=20, calm=9)
+    run(config)
+    keypoints = unpack_keypoints(rows_of(tmp_path / "calm", "clips")[1])
+    np.testing.assert_array_equal(keypoints[9:], motion(1, 20)[9:])
+    assert (keypoints[0] != motion(1, 20)[0]).any()
 
     config = PuppetsConfig(str(tmp_path / "real"), clips=2, frames=5, motions=config.output, real=1.0)
     assert run(config) == {"kept": 2, "failed": 0}

@@ -60,6 +60,7 @@ def examples(items: int = 2, seed: int = 0) -> Examples:
         None,
         normal(5, 64),
         None,
+        (normal(1, *size) > 0).float(),
         normal(6, *size),
         levels,
     )
@@ -105,6 +106,11 @@ def test_a_wrong_setting_is_refused_in_a_sentence(setting: str, words: str) -> N
         parse(["--config", "mini_cpu", "--set", setting])
 
 
+def test_blocks_are_not_compiled_where_their_weights_come_and_go() -> None:
+    with pytest.raises(ValueError, match=r"engine\.compile does not work with engine\.zero_stage 3"):
+        parse(["--config", "wan14b_480p_zero3", "--set", "engine.compile=true"])
+
+
 def test_noise_is_of_the_item_alone() -> None:
     keys = [("a", 0), ("b", 0), ("a", 1)]
     drawn, levels = noise(7, keys, (6, 3, 6, 4)), sigmas(7, keys, NoiseConfig())
@@ -137,10 +143,28 @@ class Oracle:
 def test_both_predictions_have_the_same_loss() -> None:
     known = replace(examples(), sigmas=torch.tensor([0.2, 0.9]))
     losses = [
-        velocity_losses(Oracle(known, kind), kind, torch.float32, known) for kind in ("sample", "velocity")
+        velocity_losses(Oracle(known, kind), kind, torch.float32, known, person_weight=3)
+        for kind in ("sample", "velocity")
     ]
     assert torch.allclose(losses[0], losses[1], rtol=1e-4)
     assert torch.allclose(losses[0], (0.1 / known.sigmas) ** 2, rtol=1e-4)
+
+
+def test_errors_weigh_more_where_the_person_is() -> None:
+    """Items are weighed by themselves: one with a large person counts for no more than others."""
+    person = torch.zeros(2, 1, 3, 6, 4)
+    person[0, ..., :2, :], person[1, ..., :3, :] = 1, 1
+    known = replace(examples(), person=person, sigmas=torch.ones(2))
+
+    class Wrong:
+        def __call__(self, hidden_states: torch.Tensor, **_: Any) -> Any:
+            return type("Output", (), {"sample": known.latents + 1 - person})
+
+    plain, weighed = (
+        velocity_losses(Wrong(), "sample", torch.float32, known, weight) for weight in (1.0, 4.0)
+    )
+    assert plain.tolist() == pytest.approx([2 / 3, 1 / 2])
+    assert weighed.tolist() == pytest.approx([4 / (4 * 2 + 4), 3 / (4 * 3 + 3)])
 
 
 def test_the_optimiser_is_torchs_with_an_average() -> None:
@@ -178,7 +202,7 @@ def steps(engine: Any, model: PoseGenTransformer3DModel, first: int, last: int) 
     losses = []
     for step in range(first, last):
         loss = velocity_losses(
-            engine, model.config.prediction, model.patch_embedding.weight.dtype, examples(seed=step)
+            engine, model.config.prediction, model.patch_embedding.weight.dtype, examples(seed=step), 2.0
         ).mean()
         engine.backward(loss)
         engine.step()
@@ -222,7 +246,7 @@ def test_checkpointing_with_offload_has_the_same_gradients(folder: Path) -> None
             precision="float32", gradient_checkpointing=checkpointing, offload=offload
         )
         model = load_model(tiny_config(folder, folder, engine=engine_config), torch.device("cpu"))
-        velocity_losses(model, "sample", torch.float32, examples()).mean().backward()
+        velocity_losses(model, "sample", torch.float32, examples(), 1.0).mean().backward()
         gradients.append([part.grad for part in trained_of(model).values()])
     assert all(gradient is not None for gradient in gradients[0])
     for other in gradients[1:]:

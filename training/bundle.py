@@ -87,7 +87,7 @@ class BundleConfig:
     size: tuple[int, int] = (64, 96)
     steps: int = 16
     guidance_scale: float = 1.0
-    pose_oversampling: int = 4
+    pose_oversampling: int = 2
 
 
 def bundle(config: BundleConfig) -> int:

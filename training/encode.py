@@ -16,6 +16,8 @@ import numpy as np
 import torch
 
 from posegen.conditions import draw_poses, encode, pose_condition
+from posegen.drawing import foreground_mask
+from posegen.sharing import foreground_tokens
 from training import models
 from training.augment import augment, random_of
 from training.cache import SPANS, TEXTS, Place, Tables, unpack
@@ -71,6 +73,7 @@ class BatchEncoder:
             image=None
             if spans[0]["image"] is None
             else torch.stack([_reference("image", *p) for p in pairs]),
+            person=torch.stack([_person(*pair) for pair in pairs]),
             encode_seconds=time.perf_counter() - start,
         )
 
@@ -113,3 +116,10 @@ def _reference(name: str, request: Request, span: Mapping[str, Any]) -> torch.Te
     """The chosen reference's part of a column; zeros where it is dropped."""
     values = torch.from_numpy(unpack(dict(span), name)[request.reference])
     return torch.zeros_like(values) if request.drop_reference else values
+
+
+def _person(request: Request, span: Mapping[str, Any]) -> torch.Tensor:
+    """(1, f, h, w) float32: where the person is, whatever becomes of the drawn pose."""
+    poses = np.nan_to_num(unpack(dict(span), "keypoints", "<f4"))
+    masks = np.stack([foreground_mask(pose, request.bucket[:2]) for pose in poses])
+    return foreground_tokens(masks, patch_size=(1, 1, 1)).float().view(1, *span["latents_shape"][1:])

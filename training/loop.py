@@ -154,7 +154,8 @@ class Training:
             yield (part if len(part) else examples[:1]).to(self.device), float(len(part) > 0)
 
     def _item_losses(self, examples: Examples) -> torch.Tensor:
-        return velocity_losses(self.engine, self.prediction, self.dtype, examples)
+        weight = self.config.loss.person_weight
+        return velocity_losses(self.engine, self.prediction, self.dtype, examples, weight)
 
     def _summed(self, *numbers: float) -> list[float]:
         """The numbers summed up over the workers."""

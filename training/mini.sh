@@ -3,15 +3,15 @@
 set -e
 python training/pretrain.py data --clips 8000
 python training/pretrain.py codec --steps 1  # the principal components alone: 100 steps of the refiner gained nothing
-python training/pretrain.py base --steps 4000 --minutes 40
-python training/puppets.py --output build/mini/puppets --clips 2560 --frames 33 --motions demo/dataset --real 0.15
+python training/pretrain.py base --steps 1200
+python training/puppets.py --output build/mini/puppets --clips 4096 --frames 33 --calm 9 --motions demo/dataset --real 0.15
 train() {
     python training/train.py --config mini_cpu \
-        --set data.dataset=build/mini/puppets --set data.model=build/mini/base --set data.batch_size=12 \
-        --set data.held_out=24 --set noise.shift=2.0 --set noise.deviation=1.3 --set record.checkpoint=100 "$@"
+        --set data.dataset=build/mini/puppets --set data.spans=5 --set data.held_out=24 \
+        --set data.drop_pose=0 --set data.drop_reference=0 \
+        --set data.augmentation.scale=0.01 --set data.augmentation.shift=0.005 \
+        --set data.augmentation.limbs=0.04 --set data.augmentation.drop_joint=0.01 \
+        --set cluster.workers=2 --set engine.compile=true --set record.measure=400 "$@"
 }
-train --set data.adapter=base --set output=build/training/base --set steps=1150
-train --set data.adapter=cond --set output=build/training/cond --set steps=480 \
-    --set adapter.start=build/training/base/adapters/base \
-    --set optimizer.learning_rate=5e-4 --set optimizer.warm_up_steps=30
-python training/bundle.py --adapters build/training/base/adapters/base build/training/cond/adapters/cond
+# Small batches first: early on, many steps count for more than exact ones.
+train --set output=build/training/short --set steps=5000 --set optimizer.final_share=0.4

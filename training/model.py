@@ -47,6 +47,8 @@ def load_model(config: TrainConfig, device: torch.device) -> PoseGenTransformer3
         transformer.hand_patch_embedding.requires_grad_(False)
     if config.engine.gradient_checkpointing:
         transformer.enable_gradient_checkpointing(_checkpointing(config.engine.offload))
+    if config.engine.compile:
+        transformer.compile_repeated_blocks()
     return transformer
 
 

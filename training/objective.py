@@ -1,7 +1,8 @@
 """What is minimised: the squared error of the velocity, noise - clean latents, whatever the network predicts.
 
 Choices made: a loss for each item, so that items can be weighed by the batch of all workers; noisy latents and errors
-are float32, only the network computes in its own precision.
+are float32, only the network computes in its own precision. Where the person is, errors can be made to weigh more: the
+place behind is soon copied from the reference, and what is left to learn of the pose is a small part of the picture.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ import torch
 
 from training.data import Batch
 
-LEAST_SIGMA = 0.05
-"""Below it the velocity of a clean prediction that is a little off grows without bound; it weighs no more."""
+LEAST_SIGMA = 0.2
+"""The least that the error of a clean prediction is divided by, for its velocity: without it nearly clean clips, from
+which little is learnt, outweigh all others."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Items of a batch with their noise (B, z, f, h, w) and noise levels `sigmas` (B,)."""
+    """Items of a batch with their noise (B, z, f, h, w) and noise levels `sigmas` (B,).
+
+    person: (B, 1, f, h, w), 1 where the person is, else 0.
+    """
 
     latents: torch.Tensor
     reference_latents: torch.Tensor
@@ -28,6 +33,7 @@ class Examples:
     hand_latents: torch.Tensor | None
     text: torch.Tensor
     image: torch.Tensor | None
+    person: torch.Tensor
     noise: torch.Tensor
     sigmas: torch.Tensor
 
@@ -54,10 +60,13 @@ class Examples:
         return Examples(**tensors)
 
 
-def velocity_losses(network: Any, prediction: str, dtype: torch.dtype, examples: Examples) -> torch.Tensor:
+def velocity_losses(
+    network: Any, prediction: str, dtype: torch.dtype, examples: Examples, person_weight: float
+) -> torch.Tensor:
     """The mean squared error of each item's velocity, (B,) float32.
 
     network: a `PoseGenTransformer3DModel`, or what wraps it. prediction: its config's. dtype: its weights'.
+    person_weight: how many times as much a latent pixel counts in the mean where the person is.
     """
 
     def cast(tensor: torch.Tensor | None) -> torch.Tensor | None:
@@ -77,4 +86,6 @@ def velocity_losses(network: Any, prediction: str, dtype: torch.dtype, examples:
         error = (clean - output) / sigma.clamp(min=LEAST_SIGMA)
     else:
         error = output - (examples.noise - clean)
-    return error.square().flatten(1).mean(1)
+    weights = 1 + (person_weight - 1) * examples.person
+    weights = weights / weights.flatten(1).mean(1).view(-1, 1, 1, 1, 1)
+    return (weights * error.square()).flatten(1).mean(1)

@@ -27,7 +27,7 @@ class CodecConfig(LoopConfig):
 
     steps: int = 400
     measure_every: int = 100
-    channels: int = 48
+    channels: int = 96
     """Dimensions of the latents."""
 
 

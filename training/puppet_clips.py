@@ -17,7 +17,17 @@ import numpy as np
 
 from posegen.dataset import FAILED, KEPT, content_id, pack_keypoints, unpack_keypoints
 from posegen.framing import framing_of
-from posegen.puppets import ACTIONS, Puppet, PuppetClip, Scene, kind_of, motion, render, retarget
+from posegen.puppets import (
+    ACTIONS,
+    Puppet,
+    PuppetClip,
+    Scene,
+    calm_start,
+    kind_of,
+    motion,
+    render,
+    retarget,
+)
 from posegen.skeleton import BODY, FACE, LEFT_HAND, RIGHT_HAND, VISIBLE, flip, standing_height
 from posegen.video import encode
 from training.cache import Place, Tables
@@ -63,20 +73,30 @@ class RealMotions:
 
 @dataclass(frozen=True)
 class ClipSettings:
-    """What clips of all seeds share: size is (width, height), rate in frames a second, `version` names all of it."""
+    """What clips of all seeds share: size is (width, height), rate in frames a second, `version` names all of it.
+
+    calm: frames at the start in which the person stands and then moves over into the motion.
+    """
 
     size: tuple[int, int]
     frames: int
     rate: float
+    calm: int
     version: str
 
     @classmethod
     def of(
-        cls, size: tuple[int, int], frames: int, rate: float, motions: RealMotions | None = None
+        cls,
+        size: tuple[int, int],
+        frames: int,
+        rate: float,
+        calm: int = 0,
+        motions: RealMotions | None = None,
     ) -> ClipSettings:
         """The settings, their version following from the rest and from the real motions taken over."""
         real = (motions.share, *(clip_id for clip_id, _ in motions.clips)) if motions else ()
-        return cls(size, frames, rate, content_id("puppets", DRAWING, *size, frames, rate, *real))
+        version = content_id("puppets", DRAWING, *size, frames, rate, calm, *real)
+        return cls(size, frames, rate, calm, version)
 
 
 def draw_clip(
@@ -102,6 +122,7 @@ def draw_clip(
         return row | said | {"status": FAILED}, None
     kind = kind_of(seed) if real is None else ""
     keypoints = motion(seed, settings.frames, rate, size) if real is None else real
+    keypoints = calm_start(keypoints, settings.calm, seed, size)
     puppet, scene = Puppet.sample(seed), Scene.sample(seed)
     clip = render(puppet, scene, keypoints, size, rate, ACTIONS.get(kind, REAL_ACTION))
     row |= {

@@ -46,6 +46,9 @@ class PuppetsConfig:
     """Frames of a clip."""
     rate: float = 12.0
     """Frames a second."""
+    calm: int = 0
+    """Frames at each clip's start in which the person stands calmly and then moves over into the motion: a reference
+    taken from there shows who, not how."""
     first_seed: int = 0
     """Seed of the first clip; clips of other seeds are other people in other places."""
     motions: str | None = None
@@ -56,6 +59,8 @@ class PuppetsConfig:
     def __post_init__(self) -> None:
         if min(self.clips, self.frames) < 1 or self.rate <= 0 or self.first_seed < 0:
             raise ValueError("--clips, --frames and --rate must be above zero, --first-seed not below")
+        if not 0 <= self.calm < self.frames:
+            raise ValueError(f"--calm {self.calm}: give 0 or more, and fewer than the {self.frames} --frames")
         if min(self.size) < 16 or any(side % 2 for side in self.size):
             raise ValueError(f"--size {self.size[0]} {self.size[1]}: give even sides of 16 pixels or more")
         if not 0 <= self.real <= 1:
@@ -68,7 +73,7 @@ def run(config: PuppetsConfig) -> dict[str, int]:
     Raises ValueError, a sentence, where --motions has no clip that is long enough.
     """
     motions = real_motions(config)
-    settings = ClipSettings.of(config.size, config.frames, config.rate, motions)
+    settings = ClipSettings.of(config.size, config.frames, config.rate, config.calm, motions)
     parts = list(seed_ranges(config))
     start_ray()
     drawn = ray.data.from_items([{"start": part.start, "stop": part.stop} for part in parts]).map_batches(

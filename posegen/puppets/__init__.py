@@ -1,5 +1,6 @@
 """Drawn people with exactly known pose, identity, silhouette and background: training data and ground truth."""
 
+from posegen.puppets.calm import calm_start
 from posegen.puppets.clips import PuppetClip, reference, render
 from posegen.puppets.motions import ACTIONS, KINDS, kind_of, motion, motion_of
 from posegen.puppets.people import Puppet
@@ -12,6 +13,7 @@ __all__ = [
     "Puppet",
     "PuppetClip",
     "Scene",
+    "calm_start",
     "kind_of",
     "motion",
     "motion_of",

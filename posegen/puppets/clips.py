@@ -11,14 +11,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from posegen.puppets.calm import standing_in_the_middle, standing_like
 from posegen.puppets.draw import draw
-from posegen.puppets.figure import measure
-from posegen.puppets.motions import SIZE, standing
+from posegen.puppets.motions import SIZE
 from posegen.puppets.people import Puppet
 from posegen.puppets.scenes import Scene
-from posegen.skeleton import FEET, KEYPOINT_INDEX, standing_height
-
-TRUNK = [KEYPOINT_INDEX[f"{side}_{joint}"] for joint in ("shoulder", "hip") for side in ("left", "right")]
 
 
 @dataclass(frozen=True)
@@ -72,16 +69,7 @@ def reference(
     like: poses (133, 3) or (T, 133, 3), as those of the clip, whose scale and ground the picture takes over; without
     them the puppet stands in the middle, from head to foot.
     """
-    pose = standing(seed).astype(np.float64)
-    width, height = size
-    if like is None:
-        scale, offset = 0.88 * height / 1.06, np.array([width / 2, 0.95 * height])
-    else:
-        poses = like.reshape(-1, *pose.shape)
-        scale = float(np.median(measure(poses[..., :2]).height) / standing_height(pose))
-        ground = np.median(poses[:, FEET, 1].max(axis=1))
-        offset = np.array([np.median(poses[:, TRUNK, 0].mean(axis=1)), ground])
-    pose[:, :2] = scale * pose[:, :2] + offset
+    pose = standing_in_the_middle(seed, size) if like is None else standing_like(seed, like)
     background = scene.backgrounds(1, size)
     return _over(draw(puppet, pose[None], size), background)[0]
 
