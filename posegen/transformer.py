@@ -214,8 +214,8 @@ class PoseGenTransformer3DModel(ContextParallelTransformer):
     def from_wan(cls, wan: WanTransformer3DModel, **config: Any) -> PoseGenTransformer3DModel:
         """A PoseGen transformer on a plain Wan image-to-video one, whose tensors it takes over without a copy.
 
-        Wan's channels for the given picture become those of the pose. Reference patches start as the video patches'
-        weights for the noisy latents, hand patches at zero. `config` sets arguments that Wan does not have.
+        Wan's channels for the given picture become those of the pose. Reference patches start so that the reference is
+        to Wan what a given frame without noise is, hand patches at zero. `config` sets arguments that Wan lacks.
         """
         channels = wan.config.out_channels
         if wan.config.in_channels != 2 * channels + 4:
@@ -226,12 +226,13 @@ class PoseGenTransformer3DModel(ContextParallelTransformer):
         config = {"reference_channels": channels, "hand_channels": channels, **config}
         known = {name: value for name, value in wan.config.items() if not name.startswith("_")}
         with torch.device("meta"):
-            model = cls(**known, **config)
+            model = cls(**known | config)
         model.load_state_dict(wan.state_dict(), strict=False, assign=True)
         patches = wan.patch_embedding
+        noisy, mask, given = patches.weight.detach().split([channels, 4, channels], dim=1)
         started = {
-            "reference_patch_embedding.weight": patches.weight[:, :channels].detach().clone(),
-            "reference_patch_embedding.bias": patches.bias.detach().clone(),
+            "reference_patch_embedding.weight": noisy + given,
+            "reference_patch_embedding.bias": patches.bias.detach() + mask.sum((1, 2, 3, 4)),
         }
         for name, parameter in model.named_parameters():
             if name.startswith("hand_patch_embedding"):

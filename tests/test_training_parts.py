@@ -9,12 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from tiny_training import tiny_config, write_tiny_model
 
+from posegen.conditions import encode
 from posegen.transformer import PoseGenTransformer3DModel
+from training import models
 from training.config import CONFIGS, AdapterConfig, EngineConfig, NoiseConfig, OptimizerConfig, changed
 from training.engine import WEIGHT, gather_state, restore_state, start_engine
 from training.estimate import Device, EstimateError, estimate
@@ -192,6 +195,24 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
     assert (
         rates[0] == pytest.approx(0.1) and max(rates) == max(rates[9:12]) and rates[100] == pytest.approx(0.1)
     )
+
+
+@torch.no_grad()
+def test_an_empty_pose_starts_as_wan_where_no_frame_is_given(folder: Path) -> None:
+    config = tiny_config(folder, folder, engine=EngineConfig(precision="float32"))
+    plain = PoseGenTransformer3DModel.from_pretrained(folder / "model", subfolder="transformer")
+    config = replace(config, adapter=replace(config.adapter, empty_pose=True))
+    model = load_model(config, torch.device("cpu"))
+    grey = encode(models.load(str(folder / "model"), "vae"), np.full((1, 9, 48, 32, 3), 128, np.uint8))
+    given, seen = examples(), []
+    pose = given.pose_latents[:, 4:]
+    for network, pose in ((model, pose), (plain, grey.expand_as(pose)), (plain, pose)):
+        hidden_states = torch.cat([given.latents, torch.zeros(2, 4, 3, 6, 4), pose], dim=1)
+        inputs = (hidden_states, given.sigmas, given.text)
+        seen.append(network(*inputs, reference_latents=given.reference_latents).sample)
+    started, without, with_pose = seen
+    # The tiny VAE's first basis is only nearly the other one, so grey differs a little from frame to frame.
+    assert (started - without).abs().max() < 0.01 * (with_pose - without).abs().max()
 
 
 def trained_of(model: PoseGenTransformer3DModel) -> dict[str, torch.nn.Parameter]:

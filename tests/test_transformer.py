@@ -263,13 +263,25 @@ def test_a_plain_wan_folder_gets_the_missing_embeddings(dtype: torch.dtype, tmp_
         "reference_patch_embedding",
         "hand_patch_embedding",
     }
-    noise = wan.patch_embedding.weight[:, :LATENT_CHANNELS].to(dtype)
-    assert torch.equal(weights["reference_patch_embedding.weight"], noise)
-    assert torch.equal(weights["reference_patch_embedding.bias"], wan.patch_embedding.bias.to(dtype))
     assert not weights["hand_patch_embedding.weight"].any() and not weights["hand_patch_embedding.bias"].any()
     inputs = small_inputs(model)
     inputs = {name: value.to(dtype) for name, value in inputs.items()}
     assert torch.equal(output(model, inputs), output(model, inputs | {"hand_latents": None}))
+
+
+def test_the_reference_starts_as_a_given_frame_without_noise():
+    wan = WanTransformer3DModel(**SMALL_WAN)
+    model = PoseGenTransformer3DModel.from_wan(wan)
+    latents = torch.randn(1, LATENT_CHANNELS, 1, 4, 6)
+    frame = torch.cat([latents, torch.ones(1, 4, 1, 4, 6), latents], dim=1)
+    torch.testing.assert_close(model.reference_patch_embedding(latents), model.patch_embedding(frame))
+
+
+def test_from_wan_takes_over_what_the_folder_says_of_ours():
+    wan = WanTransformer3DModel(**SMALL_WAN)
+    wan.register_to_config(shift_reference=False, prediction="sample")
+    assert not PoseGenTransformer3DModel.from_wan(wan).config.shift_reference
+    assert PoseGenTransformer3DModel.from_wan(wan, prediction="velocity").config.prediction == "velocity"
 
 
 def test_from_wan_takes_tensors_over_and_learns_projected_hands():

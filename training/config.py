@@ -29,6 +29,9 @@ class AdapterConfig:
     rank: int = 64
     alpha: float = 64.0
     """What the matrices add is multiplied by alpha / rank."""
+    empty_pose: bool = False
+    """Let the pose's channels begin at zero instead of as Wan's for the given picture: the network then starts as Wan
+    does that is given the reference, which helps a small one."""
     start: str | None = None
     """Folder of an adapter to begin with, in place of a new one: its rank and alpha count."""
 
@@ -188,8 +191,8 @@ def mini_cpu() -> TrainConfig:
         ),
         output="build/training/mini",
         steps=4000,
-        adapter=AdapterConfig(rank=32, alpha=32.0),
-        optimizer=OptimizerConfig(learning_rate=4e-3, final_share=0.05),
+        adapter=AdapterConfig(rank=32, alpha=128.0, empty_pose=True),
+        optimizer=OptimizerConfig(learning_rate=1.5e-3, final_share=0.03),
         noise=NoiseConfig(mean=1.3, deviation=1.3, shift=6.0, measured=(0.7, 0.9, 0.97, 1.0)),
         loss=LossConfig(person_weight=4.0),
         engine=EngineConfig(

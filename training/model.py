@@ -11,14 +11,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from peft import LoraConfig
 from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint
 
 from posegen.checkpoints import EMBEDDINGS, load_adapter, set_adapter
+from posegen.conditions import encode
 from posegen.folder import model_folder
 from posegen.transformer import PoseGenTransformer3DModel
+from training import models
 from training.config import TrainConfig
 
 TARGETS = (
@@ -26,6 +29,8 @@ TARGETS = (
     *("ffn.net.0.proj", "ffn.net.2"),
 )
 """Ends of the adapted linears' names: self- and cross-attention, feed-forward."""
+GREY_FRAMES, GREY_SIDE = 5, 32
+"""Of a video that is grey all over, whose latents are the same everywhere, but for the VAE's rims."""
 
 
 def load_model(config: TrainConfig, device: torch.device) -> PoseGenTransformer3DModel:
@@ -43,6 +48,8 @@ def load_model(config: TrainConfig, device: torch.device) -> PoseGenTransformer3
     else:
         torch.manual_seed(config.data.seed)
         transformer.add_adapter(lora_config(config), name)
+        if config.adapter.empty_pose:
+            _empty_pose(transformer, config)
     if transformer.hand_patch_embedding is not None and not config.data.hands:
         transformer.hand_patch_embedding.requires_grad_(False)
     if config.engine.gradient_checkpointing:
@@ -50,6 +57,18 @@ def load_model(config: TrainConfig, device: torch.device) -> PoseGenTransformer3
     if config.engine.compile:
         transformer.compile_repeated_blocks()
     return transformer
+
+
+@torch.no_grad()
+def _empty_pose(transformer: PoseGenTransformer3DModel, config: TrainConfig) -> None:
+    """Pose channels of zero, and in the bias what they gave for grey, which Wan sees where no frame is given."""
+    patches = adapter_parameters(transformer, config.data.adapter)
+    weight, bias = patches["patch_embedding.weight"], patches["patch_embedding.bias"]
+    pose = weight[:, -transformer.config.out_channels :]
+    grey = np.full((1, GREY_FRAMES, *2 * [GREY_SIDE], 3), 128, np.uint8)
+    latents = encode(models.load(config.data.model, "vae"), grey)[0].mean((1, 2, 3)).to(weight)
+    bias += pose.sum((2, 3, 4)) @ latents
+    pose.zero_()
 
 
 def lora_config(config: TrainConfig) -> LoraConfig:

@@ -155,7 +155,7 @@ def make_transformer(channels: int, text_dim: int, config: BaseConfig) -> WanTra
         ffn_dim=4 * HEAD_CHANNELS * config.heads,
         num_layers=config.layers,
     )
-    transformer.register_to_config(prediction="sample")
+    transformer.register_to_config(prediction="sample", shift_reference=False)
     return transformer
 
 
