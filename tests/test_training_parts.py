@@ -205,8 +205,8 @@ def test_an_empty_pose_starts_as_wan_where_no_frame_is_given(folder: Path) -> No
     model = load_model(config, torch.device("cpu"))
     grey = encode(models.load(str(folder / "model"), "vae"), np.full((1, 9, 48, 32, 3), 128, np.uint8))
     given, seen = examples(), []
-    pose = given.pose_latents[:, 4:]
-    for network, pose in ((model, pose), (plain, grey.expand_as(pose)), (plain, pose)):
+    drawn = given.pose_latents[:, 4:]
+    for network, pose in ((model, drawn), (plain, grey.expand_as(drawn)), (plain, drawn)):
         hidden_states = torch.cat([given.latents, torch.zeros(2, 4, 3, 6, 4), pose], dim=1)
         inputs = (hidden_states, given.sigmas, given.text)
         seen.append(network(*inputs, reference_latents=given.reference_latents).sample)

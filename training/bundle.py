@@ -80,8 +80,8 @@ class BundleConfig:
     """The script that makes the model, for the card."""
     device: str = f"{os.cpu_count()} CPU cores ({platform.machine()})"
     """What the training ran on, for the card."""
-    segment_frames: int = 17
-    head: int = 5
+    segment_frames: int = 9
+    head: int = 1
     tail: int = 4
     rate: float = 12.0
     size: tuple[int, int] = (64, 96)

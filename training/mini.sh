@@ -13,5 +13,7 @@ train() {
         --set data.augmentation.limbs=0.04 --set data.augmentation.drop_joint=0.01 \
         --set cluster.workers=2 --set engine.compile=true --set record.measure=400 "$@"
 }
-# Small batches first: early on, many steps count for more than exact ones.
-train --set output=build/training/short --set steps=5000 --set optimizer.final_share=0.4
+train --set output=build/training/base --set steps=8500
+train --set data.adapter=cond --set output=build/training/cond --set adapter.start=build/training/base/adapters/base \
+    --set steps=1500
+python training/bundle.py --adapters build/training/base/adapters/base build/training/cond/adapters/cond
