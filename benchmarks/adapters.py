@@ -35,7 +35,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from tiny_training import CHANNELS, write_tiny_model
 
 NAME = "base"
-MINI = {"num_attention_heads": 4, "attention_head_dim": 64, "text_dim": 64, "ffn_dim": 1024, "num_layers": 8}
+MINI = {
+    "patch_size": (1, 1, 1),
+    "num_attention_heads": 4,
+    "attention_head_dim": 32,
+    "text_dim": 64,
+    "ffn_dim": 512,
+    "num_layers": 6,
+}
 
 
 @torch.no_grad()

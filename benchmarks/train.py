@@ -94,13 +94,14 @@ def configuration(
 
 
 MINI = {
+    "patch_size": (1, 1, 1),
     "num_attention_heads": 4,
-    "attention_head_dim": 64,
+    "attention_head_dim": 32,
     "text_dim": 64,
-    "ffn_dim": 1024,
-    "num_layers": 8,
+    "ffn_dim": 512,
+    "num_layers": 6,
 }
-LATENTS = (5, 12, 8)  # of 17 frames of 64x96
+LATENTS = (3, 12, 8)  # of 9 frames of 64x96
 
 
 def measure(settings: dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> BundleConfig:
     adapters = [write_adapter(folder, name) for name in ADAPTERS]
     return BundleConfig(
         adapters=(adapters[0], adapters[1]),
+        runs=tuple(folder / name for name in ADAPTERS),
         base=folder / "base",
         output=folder / "model",
         commands=folder / "mini.sh",

@@ -1,6 +1,7 @@
 """Puts the mini model together: base model, both adapters and a card, as one folder that the library loads.
 
-    python training/bundle.py --adapters build/training/base/adapters/base build/training/cond/adapters/cond
+    python training/bundle.py --adapters build/training/base/adapters/base build/training/cond/adapters/cond \
+        --runs build/training/base build/training/cond
 
 Choices made: the transformer and the adapters are stored in half precision and computed in single: half of the size,
 each weight within a thousandth of itself. What the card says of the training is read from the logs beside the
@@ -72,6 +73,8 @@ class BundleConfig:
 
     adapters: tuple[Path, Path]
     """Folders of the adapters base and cond."""
+    runs: tuple[Path, ...]
+    """Output folders of the trainings that led to them, in their order, for the card."""
     base: Path = Path("build/mini/base")
     """The pretrained image-to-video model, in diffusers' layout."""
     output: Path = Path("posegen/mini/model")
@@ -152,8 +155,8 @@ def stages(config: BundleConfig) -> Iterator[str]:
     for name in ("codec", "base"):
         rows = [json.loads(line) for line in (config.base.parent / f"{name}.jsonl").read_text().splitlines()]
         yield stage(f"pretrain.py {name}", rows)
-    for name, folder in zip(ADAPTERS, config.adapters, strict=True):
-        yield stage(f"train.py {name}", read_log(folder.parents[1]))
+    for run in config.runs:
+        yield stage(f"train.py {run.name}", read_log(run))
 
 
 def stage(name: str, rows: Sequence[Mapping[str, float]]) -> str:

@@ -11,9 +11,13 @@ train() {
         --set data.drop_pose=0 --set data.drop_reference=0 \
         --set data.augmentation.scale=0.01 --set data.augmentation.shift=0.005 \
         --set data.augmentation.limbs=0.04 --set data.augmentation.drop_joint=0.01 \
-        --set cluster.workers=2 --set engine.compile=true --set record.measure=400 "$@"
+        --set cluster.workers=2 --set engine.compile=true --set record.measure=1000 "$@"
 }
-train --set output=build/training/base --set steps=8500
+# First what the pose decides, at high noise; then all noise levels.
+train --set output=build/training/pose --set steps=4000 --set optimizer.final_share=0.55
+train --set output=build/training/base --set adapter.start=build/training/pose/adapters/base --set steps=4600 \
+    --set noise.mean=0 --set noise.deviation=1.5 --set optimizer.learning_rate=1.2e-3
 train --set data.adapter=cond --set output=build/training/cond --set adapter.start=build/training/base/adapters/base \
-    --set steps=1500
-python training/bundle.py --adapters build/training/base/adapters/base build/training/cond/adapters/cond
+    --set steps=1200 --set noise.mean=0 --set noise.deviation=1.5 --set optimizer.learning_rate=1e-3
+python training/bundle.py --adapters build/training/base/adapters/base build/training/cond/adapters/cond \
+    --runs build/training/pose build/training/base build/training/cond
