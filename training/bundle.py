@@ -46,8 +46,8 @@ drawn people (`posegen.puppets`), not photographs. {size:.1f} MB, Apache-2.0.
 
     posegen generate --image puppet.png --video dance.mp4 --output out.mp4
 
-It is trained too little to be good: it repeats the picture's colours, hardly follows the pose, and is worse than the
-picture repeated. `python benchmarks/mini.py` prints by how much.
+It is trained too little to be good: places are kept and the person goes where the pose is, but blurred, and the parts'
+colours run into each other. `python benchmarks/mini.py` prints how far it gets.
 
 ## Training
 
@@ -88,7 +88,7 @@ class BundleConfig:
     tail: int = 4
     rate: float = 12.0
     size: tuple[int, int] = (64, 96)
-    steps: int = 16
+    steps: int = 4
     guidance_scale: float = 1.0
     pose_oversampling: int = 2
 
