@@ -260,8 +260,9 @@ def test_a_calm_start_stands_and_moves_over_into_the_motion(framing: float) -> N
     left, right = (begun[0, KEYPOINT_INDEX[f"{side}_wrist"]] for side in ("left", "right"))
     hips = begun[0, KEYPOINT_INDEX["left_hip"], 1]
     assert abs(left[1] - hips) < 0.15 * SIZE[1] and abs(right[1] - hips) < 0.15 * SIZE[1]  # arms hang
-    beyond = ((begun[..., :2] < 0) | (begun[..., :2] > np.array(SIZE) - 1)).any(axis=-1)
-    assert (begun[:9][beyond[:9], 2] == 0).all()
+    start = begun[:9]
+    beyond = np.any((start[..., :2] < 0) | (start[..., :2] > np.array(SIZE) - 1), axis=-1)
+    assert (start[..., 2][beyond] == 0).all()
     np.testing.assert_array_equal(calm_start(poses, 0, seed=3), poses)
 
 

@@ -67,7 +67,7 @@ def _empty_pose(transformer: PoseGenTransformer3DModel, config: TrainConfig) -> 
     pose = weight[:, -transformer.config.out_channels :]
     grey = np.full((1, GREY_FRAMES, *2 * [GREY_SIDE], 3), 128, np.uint8)
     latents = encode(models.load(config.data.model, "vae"), grey)[0].mean((1, 2, 3)).to(weight)
-    bias += pose.sum((2, 3, 4)) @ latents
+    bias.add_(pose.sum((2, 3, 4)) @ latents)
     pose.zero_()
 
 
