@@ -32,17 +32,9 @@ from training.model import adapter_parameters, load_model
 from training.optimizer import STATES
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from tiny_training import CHANNELS, write_tiny_model
+from tiny_training import CHANNELS, MINI, write_tiny_model
 
 NAME = "base"
-MINI = {
-    "patch_size": (1, 1, 1),
-    "num_attention_heads": 4,
-    "attention_head_dim": 32,
-    "text_dim": 64,
-    "ffn_dim": 512,
-    "num_layers": 6,
-}
 
 
 @torch.no_grad()

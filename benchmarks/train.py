@@ -33,7 +33,7 @@ from training.stream import prepare
 from training.train import start_ray, trainer, with_absolute_paths
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from tiny_training import CHANNELS, FRAMES, SIZE, write_tiny_dataset, write_tiny_model
+from tiny_training import CHANNELS, FRAMES, MINI, SIZE, write_tiny_dataset, write_tiny_model
 
 RESULT = "result.json"
 WARM_UP = 2
@@ -93,14 +93,6 @@ def configuration(
     )
 
 
-MINI = {
-    "patch_size": (1, 1, 1),
-    "num_attention_heads": 4,
-    "attention_head_dim": 32,
-    "text_dim": 64,
-    "ffn_dim": 512,
-    "num_layers": 6,
-}
 LATENTS = (3, 12, 8)  # of 9 frames of 64x96
 
 

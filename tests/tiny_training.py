@@ -25,6 +25,15 @@ from training.config import (
 )
 
 SIZE, FRAMES, RATE, CHANNELS = (32, 48), 9, 12.0, 6
+MINI: dict[str, Any] = {
+    "patch_size": (1, 1, 1),
+    "num_attention_heads": 4,
+    "attention_head_dim": 32,
+    "text_dim": 64,
+    "ffn_dim": 512,
+    "num_layers": 6,
+}
+"""The bundled mini model's transformer, for what is measured at its size."""
 
 
 def write_tiny_model(folder: Path, prediction: str = "sample") -> Path:
