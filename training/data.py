@@ -136,9 +136,7 @@ class Batch:
     hand_latents: torch.Tensor | None  # (b, z, f, h, w)
     text: torch.Tensor  # (b, tokens, text_dim)
     image: torch.Tensor | None  # (b, tokens, image_dim)
-    person: (
-        torch.Tensor
-    )  # (b, 1, f, h, w): 1 where the pose has the person in any of a latent's pixels, else 0
+    person: torch.Tensor  # (b, 1, f, h, w): 1 where the person is in any of a latent's pixels, else 0
     encode_seconds: float
     """What making it took, in whichever process."""
 

@@ -144,7 +144,7 @@ class Base(nn.Module):
 
 
 def make_transformer(channels: int, text_dim: int, config: BaseConfig) -> WanTransformer3DModel:
-    """Wan's image-to-video transformer without an image encoder; about 1.6 M weights by default."""
+    """Wan's image-to-video transformer without an image encoder; about 1.8 M weights by default."""
     transformer = WanTransformer3DModel(
         patch_size=(1, 1, 1),
         num_attention_heads=config.heads,
