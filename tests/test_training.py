@@ -129,6 +129,19 @@ def test_a_stopped_training_goes_on_with_other_workers_and_another_stage(
     assert curve(first.output) == pytest.approx(curve(reference.output), abs=TOLERANCE)
 
 
+def test_muon_steps_the_same_matrices_on_other_workers_and_another_stage(
+    reference: TrainConfig, folder: Path
+) -> None:
+    muon = replace(reference, optimizer=replace(reference.optimizer, muon=True))
+    once = on(muon, folder / "muon", workers=1, zero_stage=2)
+    trainer(once).fit()
+    assert curve(once.output)[STEPS] != pytest.approx(curve(reference.output)[STEPS], abs=10 * TOLERANCE)
+    stopped = replace(on(muon, folder / "muon-stopped", workers=2, zero_stage=3), steps=4)
+    trainer(stopped).fit()
+    trainer(on(muon, folder / "muon-stopped", workers=2, zero_stage=2)).fit()
+    assert curve(stopped.output) == pytest.approx(curve(once.output), abs=TOLERANCE)
+
+
 def test_a_signal_to_the_command_ends_it_with_a_checkpoint(reference: TrainConfig, folder: Path) -> None:
     config = replace(on(reference, folder / "ended", workers=1, zero_stage=2), steps=10_000)
     watcher = threading.Thread(

@@ -25,7 +25,8 @@ from training.log import Log, read_log
 from training.model import adapter_parameters, load_model
 from training.noise import noise, sigma, sigmas
 from training.objective import Examples, velocity_losses
-from training.optimizer import AveragingAdamW, learning_rate
+from training.muon import STEP_SIZE, Slices, muon_steps
+from training.optimizer import AveragingOptimizer, learning_rate
 from training.train import parse
 
 
@@ -175,7 +176,7 @@ def test_the_optimiser_is_torchs_with_an_average() -> None:
     ours, theirs = torch.nn.Parameter(torch.ones(5)), torch.nn.Parameter(torch.ones(5))
     config = OptimizerConfig(learning_rate=0.1, average_decay=0.5)
     optimizers = (
-        AveragingAdamW([ours], config),
+        AveragingOptimizer([ours], [], config),
         torch.optim.AdamW([theirs], lr=0.1, betas=config.betas, weight_decay=config.weight_decay),
     )
     average = torch.ones(5)
@@ -187,6 +188,46 @@ def test_the_optimiser_is_torchs_with_an_average() -> None:
         average += (1 - min(0.5, (1 + step) / (10 + step))) * (ours.detach() - average)
     assert torch.equal(ours, theirs)
     assert torch.allclose(optimizers[0].state[ours]["average"], average)
+
+
+def test_muons_steps_are_of_one_size_in_all_directions() -> None:
+    torch.manual_seed(0)
+    updates = [torch.randn(shape) * size for shape, size in (((6, 40), 1e-3), ((40, 6), 7.0), ((6, 6), 1.0))]
+    for update, step in zip(updates, muon_steps(updates), strict=True):
+        ours = torch.linalg.svd(step)[1] / STEP_SIZE / max(update.shape) ** 0.5
+        assert step.shape == update.shape and 0.6 < ours.min() and ours.max() < 1.3
+        left, _, right = torch.linalg.svd(update, full_matrices=False)
+        alike = torch.nn.functional.cosine_similarity((left @ right).flatten(), step.flatten(), dim=0)
+        assert alike > 0.97
+    assert muon_steps([torch.zeros(4, 8)])[0].eq(0).all()
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_workers_gather_the_matrices_that_zero_cut_up(split: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gathering alone is played: all slices are in one process; `test_training.py` has real workers."""
+    torch.manual_seed(0)
+    matrices, workers = [torch.randn(3, 5), torch.randn(8, 2)], 4
+    if split:
+        parts = [_padded(matrix.flatten(), workers).view(workers, -1) for matrix in matrices]
+        whole, starts = torch.cat(parts, dim=1), [0, parts[0].shape[1]]
+    else:
+        whole = _padded(torch.cat([matrix.flatten() for matrix in matrices]), workers).view(workers, -1)
+        starts = [0, 15]
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: workers)
+    monkeypatch.setattr("torch.distributed.all_gather_into_tensor", lambda all_, one: all_.copy_(whole.view(-1)))
+    found = torch.empty_like(whole)
+    for rank in range(workers):
+        monkeypatch.setattr("torch.distributed.get_rank", lambda rank=rank: rank)
+        slices = Slices([matrix.shape for matrix in matrices], starts, split)
+        found[rank] = slices.orthogonalise(whole[rank])
+    for matrix, start, step in zip(matrices, starts, muon_steps(matrices), strict=True):
+        rows = found if split else found.view(1, -1)
+        part = rows[:, start : start + -(-matrix.numel() // len(rows))].reshape(-1)[: matrix.numel()]
+        assert torch.equal(part.view(matrix.shape), step)
+
+
+def _padded(flat: torch.Tensor, workers: int) -> torch.Tensor:
+    return torch.nn.functional.pad(flat, (0, -len(flat) % workers))
 
 
 def test_the_learning_rate_warms_up_and_falls() -> None:

@@ -11,12 +11,14 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from typing import Any
 
 import torch
 
 from training.config import TrainConfig
-from training.optimizer import STATES, AveragingAdamW
+from training.muon import Slices
+from training.optimizer import STATES, AveragingOptimizer
 
 WEIGHT = "weight"
 
@@ -32,12 +34,47 @@ def start_engine(model: torch.nn.Module, config: TrainConfig, passes: int) -> An
     sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # type: ignore[attr-defined]
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in trained if config.optimizer.muon and parameter.ndim == 2]
+    others = [parameter for parameter in trained if not (config.optimizer.muon and parameter.ndim == 2)]
     engine, *_ = deepspeed.initialize(
         model=model,
-        optimizer=AveragingAdamW(trained, config.optimizer),
+        optimizer=AveragingOptimizer(others, matrices, config.optimizer),
         config=deepspeed_config(config, passes),
     )
+    _optimizer(engine).slices.update(_slices(engine))
+    _prepare_states(engine)
     return engine
+
+
+def _prepare_states(engine: Any) -> None:
+    """The optimiser's states before its first step, tied to DeepSpeed's accessors.
+
+    ZeRO-2 would tie them when the first group of weights has taken a step and the others have no state yet.
+    """
+    optimizer, zero = _optimizer(engine), engine.optimizer
+    if engine.zero_optimization_stage() == 3:
+        optimizer.prepare(zero.fp32_partitioned_groups_flat)
+    else:
+        optimizer.prepare(zero.single_partition_of_fp32_groups)
+        zero._lazy_init_hp_params_optimizer_state()
+
+
+def _slices(engine: Any) -> dict[torch.Tensor, Slices]:
+    """How the matrices lie in the flat weights that ZeRO has made for its optimiser."""
+    zero = engine.optimizer
+    if engine.zero_optimization_stage() == 3:
+        flat, groups, split = zero.fp32_partitioned_groups_flat, zero.fp16_groups, True
+        lengths = [[weight.partition_numel() for weight in group] for group in groups]
+        starts = [[0, *accumulate(of_group[:-1])] for of_group in lengths]
+    else:
+        flat, groups, split = zero.single_partition_of_fp32_groups, zero.bit16_groups, False
+        starts = zero.round_robin_bit16_offsets
+    shapes = [[tuple(getattr(weight, "ds_shape", weight.shape)) for weight in group] for group in groups]
+    return {
+        weights: Slices(of_group, begin, split)
+        for weights, of_group, begin in zip(flat, shapes, starts, strict=True)
+        if all(len(shape) == 2 for shape in of_group)
+    }
 
 
 def deepspeed_config(config: TrainConfig, passes: int) -> dict[str, Any]:
@@ -60,7 +97,7 @@ def deepspeed_config(config: TrainConfig, passes: int) -> dict[str, Any]:
     }
 
 
-def _optimizer(engine: Any) -> AveragingAdamW:
+def _optimizer(engine: Any) -> AveragingOptimizer:
     return engine.optimizer.optimizer
 
 
@@ -94,13 +131,7 @@ def restore_state(engine: Any, trained: Mapping[str, torch.nn.Parameter], state:
     """
     from deepspeed import utils
 
-    optimizer, zero = _optimizer(engine), engine.optimizer
-    if engine.zero_optimization_stage() == 3:
-        optimizer.prepare(zero.fp32_partitioned_groups_flat)
-    else:
-        optimizer.prepare(zero.single_partition_of_fp32_groups)
-        zero._lazy_init_hp_params_optimizer_state()  # ties the accessors below to the states just made
-    for partition in optimizer.state.values():
+    for partition in _optimizer(engine).state.values():
         partition["step"] = torch.tensor(float(step))
     for name, parameter in trained.items():
         device = parameter.device

@@ -1,7 +1,8 @@
-"""AdamW that also keeps a running average of the weights, and the learning rate over the steps.
+"""AdamW or Muon that also keep a running average of the weights, and the learning rate over the steps.
 
 Choices made: the average is one more state of the optimiser, beside its two moments. So DeepSpeed splits it among the
-workers, and saving and restoring treat it, like them. The learning rate is a function of the step, without a state.
+workers, and saving and restoring treat it, like them. Muon's momentum is the first moment; its second stays zero, so
+that all weights have the same states. The learning rate is a function of the step, without a state.
 """
 
 from __future__ import annotations
@@ -14,19 +15,30 @@ import torch
 from torch.optim import AdamW
 
 from training.config import OptimizerConfig
+from training.muon import Slices
 
 STATES = ("exp_avg", "exp_avg_sq", "average")
 """Of each weight, beside the number of steps: two moments and the running average."""
 
 
-class AveragingAdamW(AdamW):
-    """torch's AdamW with `state[weight]["average"]`, moved to the weight by 1 - average_decay after each step."""
+class AveragingOptimizer(AdamW):
+    """torch's AdamW with `state[weight]["average"]`, moved to the weight by 1 - average_decay after each step.
 
-    def __init__(self, weights: Iterable[torch.Tensor], config: OptimizerConfig) -> None:
+    matrices: weights that Muon steps instead. Once ZeRO has made flat slices of them, `slices` must say how they lie.
+    """
+
+    def __init__(
+        self, weights: Iterable[torch.Tensor], matrices: Iterable[torch.Tensor], config: OptimizerConfig
+    ) -> None:
+        parts = ((list(weights), False), (list(matrices), True))
         super().__init__(
-            weights, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+            [{"params": part, "muon": muon} for part, muon in parts if part],
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
         )
-        self.average_decay = config.average_decay
+        self.config = config
+        self.slices: dict[torch.Tensor, Slices] = {}
 
     def prepare(self, weights: Iterable[torch.Tensor]) -> None:
         """Give weights that have taken no step the state that AdamW starts them with."""
@@ -37,16 +49,33 @@ class AveragingAdamW(AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        weights = [
-            weight for group in self.param_groups for weight in group["params"] if weight.grad is not None
+        stepped = [
+            (weight, group)
+            for group in self.param_groups
+            for weight in group["params"]
+            if weight.grad is not None
         ]
-        self.prepare(weights)
+        self.prepare(weight for weight, _ in stepped)
+        for weight, group in stepped:
+            if group["muon"]:
+                self._muon_step(weight, group)
         super().step(closure)
-        for weight in weights:
+        for weight, _ in stepped:
             state = self.state[weight]
             done = float(state["step"])
-            decay = min(self.average_decay, (1 + done) / (10 + done))
+            decay = min(self.config.average_decay, (1 + done) / (10 + done))
             state["average"].lerp_(weight, 1 - decay)
+
+    def _muon_step(self, weight: torch.Tensor, group: dict[str, Any]) -> None:
+        """Steps and takes the gradient away, so that AdamW leaves the weight alone."""
+        state, gradient = self.state[weight], weight.grad
+        assert gradient is not None
+        state["step"] += 1
+        state["exp_avg"].lerp_(gradient, 1 - self.config.muon_momentum)
+        update = gradient.lerp(state["exp_avg"], self.config.muon_momentum)
+        weight.mul_(1 - group["lr"] * group["weight_decay"])
+        weight.sub_(self.slices[weight].orthogonalise(update), alpha=group["lr"])
+        weight.grad = None
 
 
 def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:

@@ -35,12 +35,14 @@ HEAD_CHANNELS = 32
 class BaseConfig(LoopConfig):
     """Train the image-to-video transformer."""
 
-    steps: int = 1200
-    batch: int = 8
-    learning_rate: float = 1.5e-3
+    steps: int = 5000
+    batch: int = 4
+    learning_rate: float = 2e-3
     measure_every: int = 250
     frames: int = 9
-    """Of a training item, 4k + 1; the clips are cut into as many as they hold, each beginning where one ends."""
+    """Of a training item, 4k + 1."""
+    items: int = 6
+    """Cut from each clip."""
     heads: int = 4
     """Of attention, 32 channels each."""
     layers: int = 6
@@ -170,13 +172,28 @@ def encode_clips(
     config: BaseConfig, vae: PrincipalVideoCodec, tokenizer: PreTrainedTokenizerFast, held_out: bool = False
 ) -> Clips:
     frames, captions = read_clips(config.folder, held_out)
-    starts = range(0, frames.shape[2] - config.frames + 1, config.frames - 1)
+    generator = torch.Generator().manual_seed(config.seed)
     latents = [
-        vae.encode(to_unit(part[:, :, start : start + config.frames]), return_dict=False)[0].mode()
-        for start in starts
+        vae.encode(to_unit(choose_frames(part, config.frames, generator)), return_dict=False)[0].mode()
+        for _ in range(config.items)
         for part in frames.split(50)
     ]
-    return Clips(normalise(vae, torch.cat(latents)), *tokenize(tokenizer, captions * len(starts)))
+    return Clips(normalise(vae, torch.cat(latents)), *tokenize(tokenizer, captions * config.items))
+
+
+def choose_frames(clips: Tensor, frames: int, generator: Generator) -> Tensor:
+    """Of clips (N, 3, T, H, W): a first frame and what follows (N, 3, frames, H, W), anywhere in each clip.
+
+    In every second item the first frame is not the one before the others but any of the clip: then the transformer has
+    to find the parts of a person again in another pose, which continuing a frame teaches too slowly.
+    """
+    count, length = len(clips), clips.shape[2]
+    starts = torch.randint(1, length - frames + 2, (count, 1), generator=generator)
+    following = starts + torch.arange(frames - 1)
+    anywhere = torch.randint(length, (count, 1), generator=generator)
+    far = (torch.arange(count) % 2 == 1).unsqueeze(1)
+    chosen = torch.cat([torch.where(far, anywhere, starts - 1), following], dim=1)
+    return torch.stack([clip[:, times] for clip, times in zip(clips, chosen, strict=True)])
 
 
 def normalise(vae: PrincipalVideoCodec, latents: Tensor) -> Tensor:

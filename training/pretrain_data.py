@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from posegen.puppets import ACTIONS, Puppet, Scene, kind_of, motion, render
+from posegen.puppets import ACTIONS, Puppet, Scene, calm_start, kind_of, motion, render
 
 SIZE = (64, 96)
 RATE = 12.0
-FRAMES = 17
+FRAMES = 33
+CALM = 9
+"""Frames at the start in which a person stands and moves over into the motion."""
 HELD_OUT = 1_000_000
 HELD_OUT_CLIPS = 100
 CLIPS_A_FILE = 100
@@ -31,7 +33,7 @@ class DataConfig:
 
     folder: Path = Path("build/mini")
     """Where everything lies."""
-    clips: int = 8000
+    clips: int = 4000
     """How many clips to train on, in hundreds; a hundred more are held out."""
     threads: int = 2
     """Processes that draw."""
@@ -93,6 +95,6 @@ def _write_file(folder: Path, first: int) -> None:
 
 def draw_clip(seed: int) -> tuple[np.ndarray, str]:
     """Frames (FRAMES, H, W, 3) uint8 of the seed's puppet, scene and motion, and their caption."""
-    keypoints = motion(seed, FRAMES, rate=RATE, size=SIZE)
+    keypoints = calm_start(motion(seed, FRAMES, rate=RATE, size=SIZE), CALM, seed, SIZE)
     clip = render(Puppet.sample(seed), Scene.sample(seed), keypoints, SIZE, RATE, ACTIONS[kind_of(seed)])
     return clip.frames, clip.caption
