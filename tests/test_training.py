@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 import pytest
 import ray
+from machines import Machine
 from tiny_training import SIZE, tiny_config, write_tiny_dataset, write_tiny_model
 
 from posegen.checkpoints import load_adapter
@@ -22,6 +23,8 @@ from posegen.video import probe
 from training.checkpoint import read_position
 from training.config import ClusterConfig, TrainConfig
 from training.log import read_log
+from training.loop import Training
+from training.objective import Examples
 from training.train import run, start_ray, trainer
 
 STEPS = 12
@@ -31,17 +34,26 @@ TOLERANCE = 2e-5
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A tiny model and dataset; the module's cluster is up."""
+    """A tiny model and dataset; the module's cluster is up, and notices quickly that a machine is dead."""
     path = tmp_path_factory.mktemp("training")
     write_tiny_model(path / "model")
     write_tiny_dataset(path / "dataset")
-    start_ray()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_health_check_period_ms", "500")
+        start_ray()
     yield path
     ray.shutdown()
 
 
 @pytest.fixture(scope="module")
-def reference(folder: Path) -> TrainConfig:
+def machine(folder: Path) -> Iterator[Machine]:
+    """A second machine like the first; there from the start, as Ray Train takes up to 20 s to learn of a new one."""
+    with Machine(ray.cluster_resources()["CPU"]) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def reference(folder: Path, machine: Machine) -> TrainConfig:
     """One worker, ZeRO-2, never disturbed; trained through the whole command."""
     config = tiny_config(folder, folder / "reference", steps=STEPS)
     config = replace(config, record=replace(config.record, sample=8, samples=1, sample_steps=2))
@@ -153,3 +165,57 @@ def test_a_signal_to_the_command_ends_it_with_a_checkpoint(reference: TrainConfi
     last = max(curve(config.output))
     assert 3 <= last < config.steps
     assert read_position(folder / "ended" / f"checkpoint-{last:08.0f}").step == last
+
+
+NOTICE = 5
+"""The step after which both workers hear that a machine goes; one checkpoint is written for it, and no other."""
+
+
+def held_loop() -> Callable[[dict[str, Any]], None]:
+    """What the workers do: two of them wait for the notice, then for their end; one trains on."""
+
+    def loop(settings: dict[str, Any]) -> None:  # made here, as workers cannot import this file
+        class Held(Training):
+            def train_step(self, examples: Examples) -> tuple[float, bool]:
+                while self.workers == 2 and (self.step >= NOTICE or self._waits()):
+                    time.sleep(0.1)
+                return super().train_step(examples)
+
+            def _waits(self) -> bool:
+                return self.step == NOTICE - 1 and ray.train.get_preemption_info() is None
+
+        Held(settings["config"]).run()
+
+    return loop
+
+
+def test_a_lost_machine_that_was_announced_costs_no_step_and_the_other_follows_the_curve(
+    reference: TrainConfig, folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "5")
+    monkeypatch.setenv("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "0.2")
+    output = folder / "lost"
+    config = replace(
+        on(reference, output, workers=2, zero_stage=2),
+        cluster=ClusterConfig(workers=2, least_workers=1, cpus=machine.cpus),  # one worker on each machine
+        record=replace(reference.record, checkpoint=STEPS, sample=0),
+    )
+    killed: list[str] = []
+
+    def take_away() -> None:
+        machine.announce_end(seconds=600)
+        while f"checkpoint-{NOTICE:08}" not in known_checkpoints(output):
+            time.sleep(0.1)
+        killed.extend(machine.kill())
+
+    threading.Thread(target=when_logged, args=(output, 1, take_away), daemon=True).start()
+    result = trainer(config, held_loop()).fit()
+    assert any("RayTrainWorker" in process for process in killed)
+    assert result.metrics == {"step": STEPS}
+    assert curve(output) == pytest.approx(curve(reference.output), abs=TOLERANCE)
+
+
+def known_checkpoints(output: Path) -> str:
+    """What Ray Train has written down of checkpoints."""
+    path = output / "checkpoint_manager_snapshot.json"
+    return path.read_text() if path.exists() else ""
