@@ -37,6 +37,8 @@ from training.stream import Batch, TrainingStream
 
 STOP_FILE = "stop"
 """In the output folder: ends the training with a checkpoint."""
+ASK_EVERY_S = 1.0
+"""How often, at most, Ray is asked whether a machine will be taken away, which all workers do together."""
 
 
 def train_loop_per_worker(settings: dict[str, Any]) -> None:
@@ -57,7 +59,8 @@ class Training:
         self.passes = math.ceil(share / config.engine.micro_batch)
         self.step = 0
         self._start_model()
-        self.started = self.last = time.monotonic()
+        self.started = self.last = self.asked = time.monotonic()
+        self.asks, self.noticed = 0.0, False
         self.first_step = self.logged_step = self.saved_step = self.step
         self.sampling: list[ray.ObjectRef] = []
         self.losses: list[float] = []  # since the last row of the log
@@ -98,7 +101,7 @@ class Training:
         """Trains to the last step, to the time limit or until it is told to stop."""
         config, record = self.config, self.config.record
         batches = ahead(map(self._examples, self.stream.batches(self.step, self.rank, self.workers)))
-        stop = noticed = False
+        stop = False
         while self.step < config.steps and not stop:
             with self.watch.timed("data"):
                 batch, examples = next(batches)
@@ -108,11 +111,8 @@ class Training:
             self.step += 1
             if self.step % record.log == 0:
                 self._log(batch)
-                # Ray tells all workers alike of a machine that is about to be taken away.
-                notice = ray.train.get_preemption_info() is not None
-                if notice and not noticed and self.step > self.saved_step:
-                    self._save()
-                noticed = notice
+            if self._notices() and self.step > self.saved_step:
+                self._save()
             if record.measure and self.step % record.measure == 0:
                 self._measure()
             if self.step % record.checkpoint == 0 and self.step < config.steps and not stop:
@@ -140,8 +140,17 @@ class Training:
                 self.engine.step()
             total += loss.detach()
         ends = self.rank == 0 and (self._time_is_over() or (self.output / STOP_FILE).exists())
-        loss_of_all, stop = self._summed(total.item(), float(ends))
+        asks = self.rank == 0 and time.monotonic() - self.asked >= ASK_EVERY_S
+        loss_of_all, stop, self.asks = self._summed(total.item(), float(ends), float(asks))
         return loss_of_all, stop > 0
+
+    def _notices(self) -> bool:
+        """Whether Ray tells for the first time, and all workers alike, of a machine that is about to be taken away."""
+        if not self.asks:
+            return False
+        self.asked, noticed = time.monotonic(), self.noticed
+        self.noticed = ray.train.get_preemption_info() is not None
+        return self.noticed and not noticed
 
     def _time_is_over(self) -> bool:
         return time.monotonic() - self.started > 60 * self.config.minutes
