@@ -3,8 +3,8 @@
     python benchmarks/train.py [--steps 20] [--batch-size 8] [--zero-stage 2] [--model DIR]
 
 Ours is what a worker does in a step: DeepSpeed, micro-batches, running average, sums over workers. The bare loop is
-forward, backward, clipping and torch's AdamW. Each pair of steps has the same batch; medians are compared, of wall
-time and of the process's CPU time. By default a random model of the mini model's size.
+forward, backward, clipping, and torch's Muon and AdamW. Each pair of steps has the same batch; medians are compared, of
+wall time and of the process's CPU time. By default a random model of the mini model's size.
 """
 
 from __future__ import annotations
@@ -121,21 +121,26 @@ def timed(act: Callable[[], object]) -> dict[str, float]:
 
 
 class BareLoop:
-    """Forward, backward, clipping, AdamW."""
+    """Forward, backward, clipping, Muon for matrices and AdamW for the rest."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.model = load_model(config, ray.train.torch.get_device())
         self.trained = [part for part in self.model.parameters() if part.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.trained, lr=config.optimizer.learning_rate)
+        rate = config.optimizer.learning_rate
+        self.optimizers = (
+            torch.optim.Muon([part for part in self.trained if part.ndim == 2], lr=rate),
+            torch.optim.AdamW([part for part in self.trained if part.ndim != 2], lr=rate),
+        )
 
     def step(self, batch: Examples) -> float:
         weight = self.config.loss.person_weight
         loss = velocity_losses(self.model, self.model.config.prediction, torch.float32, batch, weight).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.trained, self.config.optimizer.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.model.zero_grad()
         return loss.item()
 
 

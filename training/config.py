@@ -197,8 +197,8 @@ def mini_cpu() -> TrainConfig:
         output="build/training/mini",
         steps=4000,
         adapter=AdapterConfig(rank=32, alpha=128.0, empty_pose=True),
-        optimizer=OptimizerConfig(learning_rate=1.5e-3, final_share=0.03),
-        noise=NoiseConfig(mean=1.3, deviation=1.3, shift=6.0, measured=(0.7, 0.9, 0.97, 1.0)),
+        optimizer=OptimizerConfig(learning_rate=2e-3, final_share=0.03, muon=True),
+        noise=NoiseConfig(mean=1.0, deviation=1.4, shift=6.0, measured=(0.7, 0.9, 0.97, 1.0)),
         loss=LossConfig(person_weight=4.0),
         engine=EngineConfig(
             precision="float32", micro_batch=16, gradient_checkpointing=False, bucket=5_000_000

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Makes the mini model from nothing, on two CPU cores that do nothing else in about two hours.
 set -e
-python training/pretrain.py data --clips 8000
+python training/pretrain.py data --clips 4000
 python training/pretrain.py codec --steps 1  # the principal components alone: 100 steps of the refiner gained nothing
-python training/pretrain.py base --steps 1200
+python training/pretrain.py base --steps 3500 --threads 1
 python training/puppets.py --output build/mini/puppets --clips 4096 --frames 33 --calm 9 --motions demo/dataset --real 0.15
 train() {
     python training/train.py --config mini_cpu \
@@ -13,11 +13,8 @@ train() {
         --set data.augmentation.limbs=0.04 --set data.augmentation.drop_joint=0.01 \
         --set cluster.workers=2 --set engine.compile=true --set record.measure=1000 "$@"
 }
-# First what the pose decides, at high noise; then all noise levels.
-train --set output=build/training/pose --set steps=4000 --set optimizer.final_share=0.55
-train --set output=build/training/base --set adapter.start=build/training/pose/adapters/base --set steps=4600 \
-    --set noise.mean=0 --set noise.deviation=1.5 --set optimizer.learning_rate=1.2e-3
+train --set output=build/training/base --set steps=9000
 train --set data.adapter=cond --set output=build/training/cond --set adapter.start=build/training/base/adapters/base \
-    --set steps=1200 --set noise.mean=0 --set noise.deviation=1.5 --set optimizer.learning_rate=1e-3
+    --set steps=1200 --set optimizer.learning_rate=1e-3
 python training/bundle.py --adapters build/training/base/adapters/base build/training/cond/adapters/cond \
-    --runs build/training/pose build/training/base build/training/cond
+    --runs build/training/base build/training/cond
