@@ -9,8 +9,8 @@ train() {
     python training/train.py --config mini_cpu \
         --set data.dataset=build/mini/puppets --set data.spans=5 --set data.held_out=24 \
         --set data.drop_pose=0 --set data.drop_reference=0 \
-        --set data.augmentation.scale=0.01 --set data.augmentation.shift=0.005 \
-        --set data.augmentation.limbs=0.04 --set data.augmentation.drop_joint=0.01 \
+        --set data.augmentation.scale=0 --set data.augmentation.shift=0 \
+        --set data.augmentation.limbs=0.02 --set data.augmentation.drop_joint=0.01 \
         --set cluster.workers=2 --set engine.compile=true --set record.measure=1000 "$@"
 }
 train --set output=build/training/base --set steps=9000
