@@ -14,17 +14,17 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 
 from posegen.mini.codec import PrincipalVideoCodec
 from posegen.mini.text import MAX_TOKENS, make_tokenizer
-from training.pretrain_base import BaseConfig, sample_sigmas, tokenize, train_base
+from training.pretrain_base import BaseConfig, choose_frames, sample_sigmas, tokenize, train_base
 from training.pretrain_codec import CodecConfig, psnr, train_codec
 from training.pretrain_data import DataConfig, clips_folder, draw_clip, read_clips, to_unit, write_clips
-from training.pretrain_loop import Loop
+from training.pretrain_loop import Loop, make_optimizers
 
 SMALL = {"steps": 4, "batch": 2, "measure_every": 2}
 
 
 @pytest.fixture(scope="module")
 def video() -> Tensor:
-    """(4, 3, 17, 96, 64) in -1..1."""
+    """(4, 3, 33, 96, 64) in -1..1."""
     return to_unit(torch.stack([torch.from_numpy(draw_clip(seed)[0]) for seed in range(4)]).movedim(-1, 1))
 
 
@@ -123,10 +123,28 @@ def test_noise_levels_cover_their_range() -> None:
     assert abs(sigmas.median() - 0.75) < 0.02
 
 
+def test_half_of_the_items_begin_with_a_frame_from_elsewhere() -> None:
+    clips = torch.arange(33).view(1, 1, 33, 1, 1).expand(400, 3, 33, 2, 2)
+    chosen = choose_frames(clips, 9, torch.Generator().manual_seed(0))[:, 0, :, 0, 0]
+    assert (chosen[:, 2:] - chosen[:, 1:-1] == 1).all() and chosen.max() == 32
+    continued = chosen[:, 1] - chosen[:, 0] == 1
+    assert continued[::2].all() and continued[1::2].float().mean() < 0.1
+    assert set(chosen[1::2, 0].tolist()) == set(range(33))
+
+
+def test_muon_steps_the_matrices_of_blocks_alone() -> None:
+    model = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(4, 4)]), "embedding": nn.Embedding(3, 4)})
+    adamw, muon = make_optimizers(model)
+    assert isinstance(adamw, torch.optim.AdamW) and isinstance(muon, torch.optim.Muon)
+    assert [weight.shape for weight in muon.param_groups[0]["params"]] == [(4, 4)]
+    assert [weight.shape for weight in adamw.param_groups[0]["params"]] == [(4,), (3, 4)]
+    assert len(make_optimizers(nn.Conv3d(1, 1, 1))) == 1
+
+
 def test_held_out_clips_are_no_training_clips(folder: Path) -> None:
     frames, captions = read_clips(folder)
     held_out, _ = read_clips(folder, held_out=True)
-    assert frames.shape == (8, 3, 17, 96, 64)
+    assert frames.shape == (8, 3, 33, 96, 64)
     assert len(captions) == 8
     assert not any(torch.equal(clip, other) for clip in frames for other in held_out)
 

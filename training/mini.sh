@@ -13,7 +13,7 @@ train() {
         --set data.augmentation.limbs=0.02 --set data.augmentation.drop_joint=0.01 \
         --set cluster.workers=2 --set engine.compile=true --set record.measure=1000 "$@"
 }
-train --set output=build/training/base --set steps=9000
+train --set output=build/training/base --set steps=7400
 train --set data.adapter=cond --set output=build/training/cond --set adapter.start=build/training/base/adapters/base \
     --set steps=1200 --set optimizer.learning_rate=1e-3
 python training/bundle.py --adapters build/training/base/adapters/base build/training/cond/adapters/cond \
