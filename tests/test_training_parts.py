@@ -206,7 +206,8 @@ def test_muons_steps_are_of_one_size_in_all_directions() -> None:
 def test_workers_gather_the_matrices_that_zero_cut_up(split: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The gathering alone is played: all slices are in one process; `test_training.py` has real workers."""
     torch.manual_seed(0)
-    matrices, workers = [torch.randn(3, 5), torch.randn(8, 2)], 4
+    shapes, workers = [(3, 5), (8, 2)], 4
+    matrices = [torch.randn(shape) for shape in shapes]
     if split:
         parts = [_padded(matrix.flatten(), workers).view(workers, -1) for matrix in matrices]
         whole, starts = torch.cat(parts, dim=1), [0, parts[0].shape[1]]
@@ -220,7 +221,7 @@ def test_workers_gather_the_matrices_that_zero_cut_up(split: bool, monkeypatch: 
     found = torch.empty_like(whole)
     for rank in range(workers):
         monkeypatch.setattr("torch.distributed.get_rank", lambda rank=rank: rank)
-        slices = Slices([matrix.shape for matrix in matrices], starts, split)
+        slices = Slices(shapes, starts, split)
         found[rank] = slices.orthogonalise(whole[rank])
     for matrix, start, step in zip(matrices, starts, muon_steps(matrices), strict=True):
         rows = found if split else found.view(1, -1)
