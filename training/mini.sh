@@ -15,6 +15,6 @@ train() {
 }
 train --set output=build/training/base --set steps=7400
 train --set data.adapter=cond --set output=build/training/cond --set adapter.start=build/training/base/adapters/base \
-    --set steps=1200 --set optimizer.learning_rate=1e-3
+    --set steps=800 --set optimizer.learning_rate=1e-3
 python training/bundle.py --adapters build/training/base/adapters/base build/training/cond/adapters/cond \
     --runs build/training/base build/training/cond
