@@ -4,11 +4,12 @@
 
 Each clip has a puppet, a place and a motion of a seed from 1,000,000 on, with a still camera, as no input tells how one
 moves. The model is given a picture of the puppet standing in the place, the poses and a caption; the baselines are that
-picture repeated, and the base model without adapters continuing it. Silhouettes are found by colour alone
-(`posegen.metrics.find_person`): the rows "truth" and "codec" say what that finds in the true video and in the true
-video after the codec, the most any row below them can reach. Long videos have three segments (base, bridge, base),
-with the background shared and not; a seam of 1 is none, drift is in Lab to the first frame. Brackets are 95 % bootstrap
-intervals over clips. A picture of poses, ours and truth is written to --sheet. The last line is one JSON object.
+picture repeated, and the base model without adapters continuing it; differences to them are taken clip by clip.
+Silhouettes are found by colour alone (`posegen.metrics.find_person`): the rows "truth" and "codec" say what that finds
+in the true video and in the true video after the codec, the most any row below them can reach. Long videos have three
+segments (base, bridge, base), with the background shared and not; a seam of 1 is none, drift is in Lab to the first
+frame. Brackets are 95 % bootstrap intervals over clips. A picture of poses, ours and truth is written to --sheet. The
+last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -175,13 +176,17 @@ def short(models: Models, case: Case) -> tuple[dict[str, Row], np.ndarray]:
     frames, sharp = len(case.clip.frames), case.clip.background[0]
     behind = models.through_codec(case.clip.background)[-1]
     ours = models.ours(case)[0]
-    return {
+    rows = {
         "truth": {"iou": case.measure(case.clip.frames, sharp)["iou"]},
         "codec": case.measure(models.through_codec(case.clip.frames), behind),
         "ours": case.measure(ours, behind),
         "picture": case.measure(np.repeat(case.picture[None], frames, axis=0), sharp),
         "base": case.measure(models.base(case), behind),
-    }, ours
+    }
+    for baseline in ("picture", "base"):
+        gained = {name: value - rows[baseline][name] for name, value in rows["ours"].items()}
+        rows[f"ours - {baseline}"] = gained
+    return rows, ours
 
 
 def long(models: Models, case: Case) -> dict[str, Row]:

@@ -46,8 +46,8 @@ drawn people (`posegen.puppets`), not photographs. {size:.1f} MB, Apache-2.0.
 
     posegen generate --image puppet.png --video dance.mp4 --output out.mp4
 
-It is trained too little to be good: places are kept and the person goes where the pose is, but blurred, and the parts'
-colours run into each other. `python benchmarks/mini.py` prints how far it gets.
+It is trained too little to be good: places are kept and the person turns and bends as the pose does, but as a mosaic
+whose colours run into each other. `python benchmarks/mini.py` prints how far it gets.
 
 ## Training
 
