@@ -198,9 +198,8 @@ def test_a_lost_machine_that_was_announced_costs_no_step_and_the_other_follows_t
     config = replace(
         on(reference, output, workers=2, zero_stage=2),
         cluster=ClusterConfig(workers=2, least_workers=1, cpus=machine.cpus),  # one worker on each machine
-        record=replace(
-            reference.record, log=4, checkpoint=STEPS, sample=0
-        ),  # the notice comes between two rows
+        # The notice comes between two rows of the log.
+        record=replace(reference.record, log=4, checkpoint=STEPS, sample=0),
     )
     killed: list[str] = []
 

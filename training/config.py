@@ -48,7 +48,7 @@ class OptimizerConfig:
     betas: tuple[float, float] = (0.9, 0.99)
     """Of AdamW."""
     muon: bool = False
-    """Let Muon step LoRA's matrices, with the same learning rate, and AdamW the rest: takes fewer steps to learn."""
+    """Let Muon step LoRA's matrices, with the same learning rate, and AdamW the rest."""
     muon_momentum: float = 0.95
     weight_decay: float = 0.01
     clip_norm: float = 1.0

@@ -2,7 +2,8 @@
 
 Choices made: the network predicts the clean latents and is weighed as if it predicted the velocity, which a small
 one learns far better; it is given the first frame, and now and then no frame or no text, for guidance. The text
-encoder is trained along with it. The folder it writes is laid out as Wan's own models are; its transformer's
+encoder is trained along with it. In half of the items the given frame is from elsewhere in the clip, so that it learns
+to carry a person into another pose. The folder it writes is laid out as Wan's own models are; its transformer's
 configuration says `prediction: sample`.
 """
 
@@ -35,7 +36,7 @@ HEAD_CHANNELS = 32
 class BaseConfig(LoopConfig):
     """Train the image-to-video transformer."""
 
-    steps: int = 5000
+    steps: int = 3500
     batch: int = 4
     learning_rate: float = 2e-3
     measure_every: int = 250

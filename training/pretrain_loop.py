@@ -170,8 +170,7 @@ class Loop:
 def make_optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of blocks, AdamW for all other weights; their steps are of the same size.
 
-    Muon makes the steps in all directions of a matrix equally large (https://kellerjordan.github.io/posts/muon/), so a
-    small model takes fewer of them.
+    Muon makes the steps in all directions of a matrix equally large (https://kellerjordan.github.io/posts/muon/).
     """
     trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     matrices = [weight for name, weight in trained if weight.ndim == 2 and "block" in name]
