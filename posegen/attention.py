@@ -4,6 +4,8 @@ Choices made:
 
 - Self-attention is over video and reference tokens as one sequence. What sharing changes of it is behind a protocol;
   it is handed queries, and functions that make keys and values and that attend.
+- On a CPU, bf16 attention is plain matrix products: torch's fused one is the slower the more of it is bf16, and at
+  lengths that a CPU can do its memory is no concern.
 - Rotary positions are computed where they are needed, in float64. Nothing is kept in a buffer, so nothing that casts
   or shards a model's buffers can damage them.
 """
@@ -76,7 +78,7 @@ class SelfAttentionProcessor:
     ) -> torch.Tensor:
         config = context_parallel(self._parallel_config)
         spread = partial(tokens_to_heads, config=config, video_tokens=video_tokens)
-        attend = partial(dispatch_attention_fn, backend=self._attention_backend)
+        attend = partial(_attend, backend=self._attention_backend)
 
         def project(inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             key = _rotate(_heads(attn, attn.norm_k(attn.to_k(inputs))), rotary_emb)
@@ -108,7 +110,7 @@ class CrossAttentionProcessor:
         image: torch.Tensor | None = None,  # (B, image tokens, C)
         sharing: BlockSharing | None = None,
     ) -> torch.Tensor:
-        attend = partial(dispatch_attention_fn, backend=self._attention_backend)
+        attend = partial(_attend, backend=self._attention_backend)
         query = _heads(attn, attn.norm_q(attn.to_q(hidden_states)))
         key = _heads(attn, attn.norm_k(attn.to_k(encoder_hidden_states)))
         if sharing is not None:
@@ -119,6 +121,15 @@ class CrossAttentionProcessor:
             image_key = _heads(attn, attn.norm_added_k(attn.add_k_proj(image)))
             output = output + attend(query, image_key, _heads(attn, attn.add_v_proj(image)))
         return attn.to_out[1](attn.to_out[0](output.flatten(2).type_as(hidden_states)))
+
+
+def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, backend: Any) -> torch.Tensor:
+    """(B, T, H, D) in and out."""
+    if backend or query.device.type != "cpu" or query.dtype != torch.bfloat16:
+        return dispatch_attention_fn(query, key, value, backend=backend)
+    query, key, value = (states.transpose(1, 2) for states in (query, key, value))
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    return (scores.float().softmax(-1).type_as(value) @ value).transpose(1, 2)
 
 
 def _heads(attn: WanAttention, states: torch.Tensor) -> torch.Tensor:

@@ -346,3 +346,13 @@ def test_what_cannot_fit_is_refused_in_a_sentence(folder: Path) -> None:
     assert fits.trained == trained + hands and fits.step_seconds > 0
     with pytest.raises(EstimateError, match=r"needs .* GB, but its device \(a machine\) has 0.001 GB"):
         estimate(config, Device("a machine", 1e6, 1e9))
+
+
+def test_the_estimate_counts_the_matrices_that_muon_gathers(folder: Path) -> None:
+    config = tiny_config(folder, folder, adapter=AdapterConfig(rank=8, alpha=8.0))
+    trained = trained_of(load_model(config, torch.device("cpu"))).values()
+    matrices = sum(part.numel() for part in trained if part.ndim == 2)
+    muon = replace(config, optimizer=replace(config.optimizer, muon=True))
+    machine = Device("a machine", 1e9, 1e9)
+    before, after = (estimate(each, machine).memory["peak"] for each in (config, muon))
+    assert after - before == 8 * matrices > 0

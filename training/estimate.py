@@ -22,6 +22,8 @@ from training.config import TrainConfig
 from training.model import lora_config
 
 EFFICIENCY = 0.4
+MUON_BYTES = 8
+"""A number of LoRA's matrices, whole on every worker while Muon makes its steps: what is gathered, and the steps."""
 USABLE = 0.9
 """Of a device's memory; the rest goes to libraries and to gaps between tensors."""
 PROBE_SIZE = 1024
@@ -49,7 +51,9 @@ class Estimate:
     trained: int
 
     def __str__(self) -> str:
-        parts = ", ".join(f"{name} {_gb(size)}" for name, size in self.memory.items() if name != "peak")
+        parts = ", ".join(
+            f"{name} {_gb(size)}" for name, size in self.memory.items() if size and name != "peak"
+        )
         return (
             f"{self.trained / 1e6:.1f} M numbers are trained; a worker needs {_gb(self.memory['peak'])} ({parts}); "
             f"a step takes about {self.step_seconds:.2g} s"
@@ -61,7 +65,7 @@ def estimate(config: TrainConfig, device: Device) -> Estimate:
 
     Raises EstimateError, a sentence, where a worker does not fit into its device's memory.
     """
-    model, trained = describe_model(config)
+    model, trained, matrices = describe_model(config)
     least = config.cluster.least_workers or config.cluster.workers
     engine, size = config.engine, largest_bucket(config)
     memory = training_memory(
@@ -78,7 +82,8 @@ def estimate(config: TrainConfig, device: Device) -> Estimate:
         live_parameters=2 * engine.bucket,
     )
     memory["average"] = 4 * -(-trained // least)
-    memory["peak"] += memory["average"]
+    memory["muon"] = MUON_BYTES * matrices if config.optimizer.muon else 0
+    memory["peak"] += memory["average"] + memory["muon"]
     work = flops_per_training_step(
         model, *size, config.data.batch_size, gradient_checkpointing=engine.gradient_checkpointing
     )
@@ -98,8 +103,11 @@ def largest_bucket(config: TrainConfig) -> tuple[int, int, int]:
     return max(config.data.frames), height, width
 
 
-def describe_model(config: TrainConfig) -> tuple[dict[str, Any], int]:
-    """The transformer's configuration, and how many numbers its adapter trains; no weight is read."""
+def describe_model(config: TrainConfig) -> tuple[dict[str, Any], int, int]:
+    """The transformer's configuration, and how many numbers its adapter trains, in all and in matrices.
+
+    No weight is read.
+    """
     folder = model_folder(config.data.model, weights=False)
     saved = PoseGenTransformer3DModel.load_config(folder, subfolder="transformer")
     channels = saved["out_channels"]
@@ -110,7 +118,9 @@ def describe_model(config: TrainConfig) -> tuple[dict[str, Any], int]:
         )
         model.requires_grad_(False)
         model.add_adapter(lora_config(config), config.data.adapter)
-    return dict(model.config), sum(part.numel() for part in model.parameters() if part.requires_grad)
+    trained = [part for part in model.parameters() if part.requires_grad]
+    matrices = sum(part.numel() for part in trained if part.ndim == 2)
+    return dict(model.config), sum(part.numel() for part in trained), matrices
 
 
 def probe_device(config: TrainConfig) -> Device:
