@@ -9,7 +9,7 @@ authors' order (the anchor to its end, then all bases, then all bridges) over ou
 heartbeat a step and committing of a segment takes on SQLite. Exits with 1 where a simulated makespan is over 1.05
 times the bound.
 
-Then a video of the mini model on a real server with one replica, and with two (one thread each; some two minutes):
+Then a video of the mini model on a real server with one replica, and with two (one thread each; some five minutes):
 `mini_speedup` is the first's time over the second's, `mini_speedup_bound` the same of their bounds, `mini_over_bound_1`
 and `_2` each one's time over its bound in seconds, a step of which is taken as its share of the mean segment's time.
 

@@ -28,7 +28,7 @@ class Progress:
     def __init__(self, stage: str, unit: str, total: int | None = None, rate_unit: str | None = None):
         self.stage, self.unit, self.total = stage, unit, total
         self.rate_unit = rate_unit or unit
-        self.done, self.work, self.failed = 0, 0.0, 0
+        self.done, self.work, self.failed, self._found = 0, 0.0, 0, 0
         self._started = self._said = time.monotonic()
 
     def add(self, things: int = 1, work: float | None = None, failed: int = 0) -> None:
@@ -39,6 +39,11 @@ class Progress:
         if time.monotonic() - self._said >= EVERY_SECONDS and self.done != self.total:
             self.say()
 
+    def find(self, things: int, failed: int = 0) -> None:
+        """Counts things that an earlier run finished: they say nothing of the rate."""
+        self._found += things
+        self.add(things, work=0.0, failed=failed)
+
     def say(self) -> None:
         """Prints the line now."""
         self._said = time.monotonic()
@@ -47,8 +52,8 @@ class Progress:
         if self.failed:
             line += f" ({self.failed:,} failed)"
         line += f", {self.work / seconds:.1f} {self.rate_unit}/s"
-        if self.total and 0 < self.done < self.total:
-            line += f", {duration(seconds / self.done * (self.total - self.done))} to go"
+        if self.total and self._found < self.done < self.total:
+            line += f", {duration(seconds / (self.done - self._found) * (self.total - self.done))} to go"
         elif self.done == self.total:
             line += f", took {duration(seconds)}"
         print(line, file=sys.stderr, flush=True)

@@ -35,6 +35,17 @@ def test_a_line_says_how_many_how_fast_and_how_long_still(
     assert re.fullmatch(r"score    1,000/2,000 clips \(1 failed\), \d+\.\d frames/s, \d+ s to go\n", line)
 
 
+def test_what_was_there_before_makes_no_rate(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    clock = iter([0.0, 1.0, 10.0, 10.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    counted = Progress("draw", "clips", total=1000)
+    counted.find(800)
+    counted.add(100)
+    assert capsys.readouterr().err == "draw     900/1,000 clips, 10.0 clips/s, 10 s to go\n"
+
+
 def test_lines_come_seconds_apart(capsys: pytest.CaptureFixture[str]):
     counted = Progress("plan", "videos", total=100)
     for _ in range(50):

@@ -288,11 +288,16 @@ def rows_of(folder: Path, name: str) -> list[dict]:
     return list(itertools.chain.from_iterable(pq.read_table(file).to_pylist() for file in files))
 
 
-def test_the_job_writes_the_tables_of_curation(cluster: None, tmp_path: Path) -> None:
+def test_the_job_writes_the_tables_of_curation(
+    cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = PuppetsConfig(output=str(tmp_path / "puppets"), clips=3, frames=5)
     assert run(config) == {"kept": 3, "failed": 0}
     first = rows_of(tmp_path / "puppets", "clips")
     assert run(dataclasses.replace(config, clips=5)) == {"kept": 5, "failed": 0}
+    capsys.readouterr()
+    assert run(dataclasses.replace(config, clips=5)) == {"kept": 5, "failed": 0}
+    assert "5/5 clips, 0.0 clips/s" in capsys.readouterr().err  # all were there
     clips, media = (rows_of(tmp_path / "puppets", name) for name in ("clips", "media"))
     assert clips[:3] == first and len({row["clip_id"] for row in clips}) == 5
     assert [row["clip_id"] for row in clips] == [row["clip_id"] for row in media]

@@ -46,8 +46,9 @@ drawn people (`posegen.puppets`), not photographs. {size:.1f} MB, Apache-2.0.
 
     posegen generate --image puppet.png --video dance.mp4 --output out.mp4
 
-It is trained too little to be good: places are kept and the person turns and bends as the pose does, but as a mosaic
-whose colours run into each other. `python benchmarks/mini.py` prints how far it gets.
+It is trained too little to be sharp: places are kept and the person turns, bends and points as the pose does, in the
+right colours, but faces, hands and patterns are blurred into squares; `python benchmarks/mini.py` prints how far
+that is from the truth.
 
 ## Training
 
@@ -88,7 +89,7 @@ class BundleConfig:
     tail: int = 4
     rate: float = 12.0
     size: tuple[int, int] = (64, 96)
-    steps: int = 4
+    steps: int = 2
     guidance_scale: float = 1.0
     pose_oversampling: int = 2
 

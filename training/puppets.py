@@ -31,6 +31,9 @@ from training.puppet_clips import ClipSettings, RealMotions, draw_clip
 FILE_BYTES, FILE_CLIPS = 64 << 20, 64
 """Most bytes of frames, and most clips, that one file is drawn from."""
 
+FOUND = "found"
+"""Column of the writer's answer: 1 where an earlier run had drawn the file, so that it tells no rate."""
+
 
 @dataclass(frozen=True)
 class PuppetsConfig:
@@ -81,8 +84,8 @@ def run(config: PuppetsConfig) -> dict[str, int]:
     )
     progress = Progress("draw", "clips", config.clips)
     for batch in drawn.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
-        kept, failed = (int(batch[status].sum()) for status in (KEPT, FAILED))
-        progress.add(kept + failed, failed=failed)
+        kept, failed, found = (int(batch[column].sum()) for column in (KEPT, FAILED, FOUND))
+        (progress.find if found else progress.add)(kept + failed, failed=failed)
     progress.end()
     delete_shorter(Tables(config.output), settings, parts)
     return {KEPT: progress.done - progress.failed, FAILED: progress.failed}
@@ -122,13 +125,15 @@ def make_writer(
     def write(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         seeds = range(int(batch["start"][0]), int(batch["stop"][0]))
         name = file_name(settings, seeds)
-        if f"clips/{name}" not in tables.files("clips"):
+        found = f"clips/{name}" in tables.files("clips")
+        if not found:
             rows, media = zip(*(draw_clip(settings, seed, motions) for seed in seeds), strict=True)
             tables.write(f"media/{name}", [row for row in media if row], MEDIA)
             tables.write(f"clips/{name}", rows, CLIPS)  # last: it says that both are there
         groups = [Place(f"clips/{name}", group) for group in range(tables.groups(f"clips/{name}"))]
         statuses = [row["status"] for group in groups for row in tables.group(group, ["status"])]
-        return {status: np.array([statuses.count(status)]) for status in (KEPT, FAILED)}
+        counts = {KEPT: statuses.count(KEPT), FAILED: statuses.count(FAILED), FOUND: int(found)}
+        return {column: np.array([count]) for column, count in counts.items()}
 
     return write
 
