@@ -614,3 +614,5 @@ def test_a_database_that_cannot_be_opened_says_so_without_the_password() -> None
     with pytest.raises(StateError, match="cannot be opened") as refused:
         Database("postgresql://ann:secret@127.0.0.1:1/jobs")
     assert "secret" not in str(refused.value)
+    with pytest.raises(StateError, match=r"/proc/nowhere/state\.db cannot be opened: .*No such file"):
+        Database("sqlite:////proc/nowhere/state.db")

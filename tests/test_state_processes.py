@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import time
 from collections import Counter
+from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -21,20 +22,41 @@ PROCESSES, JOBS = 3, 3
 LONG, SHORT = 600.0, 2.0
 """Seconds of a lease: never to end in a test, and to be waited for."""
 
+MINUTE = 60.0
+"""Seconds that processes wait for one another, lest all wait for one that failed."""
 
-def test_processes_share_the_queue(database_url: str, tmp_path: Path) -> None:
-    """Processes open an empty database, post with one key, fill the queue and do all the work, all at once."""
-    together = SPAWN.Barrier(PROCESSES)
-    diaries = [tmp_path / f"{number}.jsonl" for number in range(PROCESSES)]
+
+def test_processes_open_empty_databases_at_once(tmp_path: Path) -> None:
+    """Turning an empty SQLite file to write-ahead logging used to fail in one of ten tries of three processes."""
+    together, folders = (
+        SPAWN.Barrier(PROCESSES, timeout=MINUTE),
+        [tmp_path / str(number) for number in range(40)],
+    )
+    run(PROCESSES, open_each, folders, together)
+
+
+def open_each(_number: int, folders: list[Path], together: Barrier) -> None:
+    for folder in folders:
+        together.wait()
+        Database(f"sqlite:///{folder}/state.db").close()
+
+
+def run(number: int, function: Callable[..., None], *arguments: Any) -> None:
+    """Runs the function in processes, which get their number first, to their end."""
     processes = [
-        SPAWN.Process(target=post_and_work, args=(database_url, diary, together)) for diary in diaries
+        SPAWN.Process(target=function, args=(index, *arguments), daemon=True) for index in range(number)
     ]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
-    assert [process.exitcode for process in processes] == [0] * PROCESSES
-    notes = [note for diary in diaries for note in read(diary)]
+    assert [process.exitcode for process in processes] == [0] * number
+
+
+def test_processes_share_the_queue(database_url: str, tmp_path: Path) -> None:
+    """Processes open an empty database, post with one key, fill the queue and do all the work, all at once."""
+    run(PROCESSES, post_and_work, database_url, tmp_path, SPAWN.Barrier(PROCESSES, timeout=MINUTE))
+    notes = [note for diary in tmp_path.glob("*.jsonl") for note in read(diary)]
     posts = [note["post"] for note in notes if "post" in note]
     assert len({job_id for job_id, _ in posts}) == 1 and [made for _, made in posts].count(True) == 1
     assert sum(note["more"] for note in notes if "more" in note) == JOBS - 1  # then the queue was full
@@ -48,19 +70,19 @@ def test_processes_share_the_queue(database_url: str, tmp_path: Path) -> None:
     database.close()
 
 
-def post_and_work(url: str, diary: Path, together: Barrier) -> None:
+def post_and_work(number: int, url: str, folder: Path, together: Barrier) -> None:
     """What one of the processes does; all notes of its diary are true once they are written."""
     together.wait()
     database = Database(url, Limits(jobs=JOBS))
-    with diary.open("w", buffering=1) as notes:
+    with (folder / f"{number}.jsonl").open("w", buffering=1) as notes:
         job, made = database.create_job(NewJob(new_job_id(), "ann", {}), "one key")
         write(notes, post=(job.id, made))
-        write(notes, more=fill(database, diary.stem))
+        write(notes, more=fill(database, str(number)))
         together.wait()
         while database.job_counts()[JobStatus.COMPLETED] < JOBS:
             # One process takes no stitching, which waits: else all might be waiting for segments at once.
-            for role in (Role.PREPARE, Role.GENERATE) if diary.stem == "0" else Role:
-                if claim := database.claim(role, f"{role} {diary.stem}", LONG):
+            for role in (Role.PREPARE, Role.GENERATE) if number == 0 else Role:
+                if claim := database.claim(role, f"{role} {number}", LONG):
                     write(notes, claim=claim.task.id)
                     assert hand_in(database, claim)
 
@@ -96,7 +118,7 @@ def test_a_killed_process_loses_nothing(database_url: str, tmp_path: Path) -> No
     database = Database(database_url)
     job = planned(database, job_plan(frames=1500))
     diary = tmp_path / "diary.jsonl"
-    victim = SPAWN.Process(target=work_on, args=(database_url, diary))
+    victim = SPAWN.Process(target=work_on, args=(database_url, diary), daemon=True)
     victim.start()
     while not diary.exists() or len(read(diary)) < 5:
         time.sleep(0.01)

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from filelock import FileLock
 
 from serving.state.rows import JobPlan, Kind, Role, StateError
 from serving.state.transitions import JobStatus, TaskState
@@ -130,8 +131,6 @@ class Storage:
         """
         address = _parsed(url)
         self._sqlite = address.get_backend_name() == "sqlite"
-        if self._sqlite:
-            Path(str(address.database)).parent.mkdir(parents=True, exist_ok=True)
         self.engine = sa.create_engine(
             address,
             pool_pre_ping=not self._sqlite,
@@ -144,12 +143,22 @@ class Storage:
         else:
             sa.event.listen(self.engine, "connect", _set_up_postgresql)
         try:
-            with self.writing() as connection:
+            with self._opening_alone(address), self.writing() as connection:
                 self.exclude(connection, OPENING)
                 metadata.create_all(connection)
                 self._check_version(connection)
-        except sa.exc.DBAPIError as error:
-            raise StateError(f"The database {address} cannot be opened: {error.orig}") from error
+        except (sa.exc.DBAPIError, OSError) as error:
+            reason = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+            raise StateError(f"The database {address} cannot be opened: {reason}") from error
+
+    def _opening_alone(self, address: sa.URL) -> AbstractContextManager[Any]:
+        """Of the processes that turn an empty SQLite file to WAL at once, all but one would fail with "database is
+        locked" and not wait; so a file beside it is locked meanwhile. Makes the folder."""
+        if not self._sqlite:
+            return nullcontext()
+        file = Path(str(address.database))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(f"{file}.opening", BUSY_SECONDS)
 
     def _check_version(self, connection: sa.Connection) -> None:
         found = connection.scalar(sa.select(made_by.c.version))
