@@ -23,6 +23,7 @@ from posegen.puppets import (
     Scene,
     calm_start,
     kind_of,
+    leave,
     motion,
     motion_of,
     reference,
@@ -266,6 +267,23 @@ def test_a_calm_start_stands_and_moves_over_into_the_motion(framing: float) -> N
     np.testing.assert_array_equal(calm_start(poses, 0, seed=3), poses)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_who_leaves_is_carried_out_of_sight_and_keeps_moving(seed: int) -> None:
+    poses = motion_of("wave", seed, 40)
+    gone = leave(poses, 9, seed)
+    np.testing.assert_array_equal(gone[:10], poses[:10])
+    way = gone[..., 0] - poses[..., 0]
+    np.testing.assert_allclose(way, way[:, :1].repeat(133, axis=1), atol=1e-3)
+    np.testing.assert_array_equal(gone[..., 1], poses[..., 1])
+    beyond = np.any((gone[..., :2] < 0) | (gone[..., :2] > np.array(SIZE) - 1), axis=-1)
+    assert (gone[..., 2][beyond] == 0).all()
+    away = np.isclose(np.abs(way[:, 0]), np.abs(way).max())
+    assert away.any() and beyond[away].all()
+    nobody = render(Puppet.sample(seed), Scene.sample(seed), gone).silhouettes[away]
+    assert not nobody.any()
+    assert (leave(poses[:12], 9, seed)[:10] == poses[:10]).all()  # too short to be out of sight in time
+
+
 def test_hands_have_five_fingers_at_their_points() -> None:
     keypoints = pose(Angles(), 1, Build())
     keypoints[..., :2] = keypoints[..., :2] * 360 + (128, 375)
@@ -316,6 +334,11 @@ def test_the_job_writes_the_tables_of_curation(
     keypoints = unpack_keypoints(rows_of(tmp_path / "calm", "clips")[1])
     np.testing.assert_array_equal(keypoints[9:], motion(1, 20)[9:])
     assert (keypoints[0] != motion(1, 20)[0]).any()
+
+    config = dataclasses.replace(config, output=str(tmp_path / "away"), frames=33, away=0.5)
+    run(config)
+    seen = [row["one_person"] for row in rows_of(tmp_path / "away", "clips")]
+    assert 1.0 in seen and min(seen) < 0.9
 
     config = PuppetsConfig(str(tmp_path / "real"), clips=2, frames=5, motions=config.output, real=1.0)
     assert run(config) == {"kept": 2, "failed": 0}

@@ -24,6 +24,7 @@ from posegen.puppets import (
     Scene,
     calm_start,
     kind_of,
+    leave,
     motion,
     render,
     retarget,
@@ -35,6 +36,8 @@ from training.cache import Place, Tables
 DRAWING = 2
 """Counts up with every change of what a seed draws."""
 PREVIEW_HEIGHT = 240
+MOTION, AWAY = 301, 303
+"""Streams of a seed's random numbers."""
 REAL_ACTION = "moves"
 MOTIONS = {
     "walk": "walking",
@@ -58,7 +61,7 @@ class RealMotions:
 
     def sample(self, seed: int, settings: ClipSettings) -> np.ndarray | None:
         """Keypoints (T, 133, 3) of the seed's real motion in the picture; None for a seed that has none."""
-        random = np.random.default_rng([seed, 301])
+        random = np.random.default_rng([seed, MOTION])
         if random.uniform() >= self.share:
             return None
         clip_id, place = self.clips[random.integers(len(self.clips))]
@@ -75,13 +78,15 @@ class RealMotions:
 class ClipSettings:
     """What clips of all seeds share: size is (width, height), rate in frames a second, `version` names all of it.
 
-    calm: frames at the start in which the person stands and then moves over into the motion.
+    calm: frames at the start in which the person stands and then moves over into the motion; away: the share of clips
+    in which the person leaves the picture after that.
     """
 
     size: tuple[int, int]
     frames: int
     rate: float
     calm: int
+    away: float
     version: str
 
     @classmethod
@@ -91,12 +96,13 @@ class ClipSettings:
         frames: int,
         rate: float,
         calm: int = 0,
+        away: float = 0.0,
         motions: RealMotions | None = None,
     ) -> ClipSettings:
         """The settings, their version following from the rest and from the real motions taken over."""
         real = (motions.share, *(clip_id for clip_id, _ in motions.clips)) if motions else ()
-        version = content_id("puppets", DRAWING, *size, frames, rate, calm, *real)
-        return cls(size, frames, rate, calm, version)
+        version = content_id("puppets", DRAWING, *size, frames, rate, calm, away, *real)
+        return cls(size, frames, rate, calm, away, version)
 
 
 def draw_clip(
@@ -123,6 +129,8 @@ def draw_clip(
     kind = kind_of(seed) if real is None else ""
     keypoints = motion(seed, settings.frames, rate, size) if real is None else real
     keypoints = calm_start(keypoints, settings.calm, seed, size)
+    if np.random.default_rng([seed, AWAY]).uniform() < settings.away:
+        keypoints = leave(keypoints, settings.calm, seed, size)
     puppet, scene = Puppet.sample(seed), Scene.sample(seed)
     clip = render(puppet, scene, keypoints, size, rate, ACTIONS.get(kind, REAL_ACTION))
     row |= {

@@ -52,6 +52,9 @@ class PuppetsConfig:
     calm: int = 0
     """Frames at each clip's start in which the person stands calmly and then moves over into the motion: a reference
     taken from there shows who, not how."""
+    away: float = 0.0
+    """Share of clips in which the person leaves the picture for a while or to the end, after the calm start: so a model
+    learns what frames without anybody look like."""
     first_seed: int = 0
     """Seed of the first clip; clips of other seeds are other people in other places."""
     motions: str | None = None
@@ -66,8 +69,9 @@ class PuppetsConfig:
             raise ValueError(f"--calm {self.calm}: give 0 or more, and fewer than the {self.frames} --frames")
         if min(self.size) < 16 or any(side % 2 for side in self.size):
             raise ValueError(f"--size {self.size[0]} {self.size[1]}: give even sides of 16 pixels or more")
-        if not 0 <= self.real <= 1:
-            raise ValueError(f"--real {self.real} is no share; give 0 to 1")
+        for name, share in (("real", self.real), ("away", self.away)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"--{name} {share} is no share; give 0 to 1")
 
 
 def run(config: PuppetsConfig) -> dict[str, int]:
@@ -76,7 +80,7 @@ def run(config: PuppetsConfig) -> dict[str, int]:
     Raises ValueError, a sentence, where --motions has no clip that is long enough.
     """
     motions = real_motions(config)
-    settings = ClipSettings.of(config.size, config.frames, config.rate, config.calm, motions)
+    settings = ClipSettings.of(config.size, config.frames, config.rate, config.calm, config.away, motions)
     parts = list(seed_ranges(config))
     start_ray()
     drawn = ray.data.from_items([{"start": part.start, "stop": part.stop} for part in parts]).map_batches(

@@ -2,6 +2,7 @@
 
 from posegen.puppets.calm import calm_start
 from posegen.puppets.clips import PuppetClip, reference, render
+from posegen.puppets.leaving import leave
 from posegen.puppets.motions import ACTIONS, KINDS, kind_of, motion, motion_of
 from posegen.puppets.people import Puppet
 from posegen.puppets.retarget import retarget
@@ -15,6 +16,7 @@ __all__ = [
     "Scene",
     "calm_start",
     "kind_of",
+    "leave",
     "motion",
     "motion_of",
     "reference",
