@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -29,11 +28,9 @@ def test_an_end_without_a_beginning_is_no_error():
 @pytest.mark.parametrize("hang", [SLEEP, MATCH, "while True: pass"])
 def test_what_hangs_is_ended_with_a_traceback(hang: str):
     code = f"from pipeline.attempts import time_limit\nwith time_limit(0.3):\n    {hang}\n"
-    started = time.monotonic()
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert ended.returncode == 1
     assert "Timeout" in ended.stderr and 'File "<string>", line 3' in ended.stderr
-    assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize("work", ["pass", "raise KeyError"])
