@@ -155,7 +155,12 @@ def test_muon_steps_the_same_matrices_on_other_workers_and_another_stage(
 
 
 def test_a_signal_to_the_command_ends_it_with_a_checkpoint(reference: TrainConfig, folder: Path) -> None:
-    config = replace(on(reference, folder / "ended", workers=1, zero_stage=2), steps=10_000)
+    config = replace(
+        on(reference, folder / "ended", workers=1, zero_stage=2),
+        data=replace(reference.data, held_out=0),
+        record=replace(reference.record, measure=1),
+        steps=10_000,
+    )
     watcher = threading.Thread(
         target=when_logged, args=(folder / "ended", 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
     )
@@ -165,6 +170,8 @@ def test_a_signal_to_the_command_ends_it_with_a_checkpoint(reference: TrainConfi
     last = max(curve(config.output))
     assert 3 <= last < config.steps
     assert read_position(folder / "ended" / f"checkpoint-{last:08.0f}").step == last
+    names = {name for row in read_log(folder / "ended") for name in row}
+    assert not any("held_out" in name for name in names)  # where nothing is held out, nothing is measured
 
 
 NOTICE = 5

@@ -29,6 +29,8 @@ from training.objective import Examples, velocity_losses
 from training.optimizer import AveragingOptimizer, learning_rate
 from training.train import parse
 
+ROOT = Path(__file__).parent.parent
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -76,6 +78,8 @@ def test_every_configuration_is_complete_and_says_its_machines() -> None:
         assert config.data.batch_size >= config.cluster.workers
         assert "sized for" in (getattr(make, "func", make).__doc__ or "") or "CPU" in (make.__doc__ or "")
     assert CONFIGS["wan14b_720p_zero3"]().engine.zero_stage == 3
+    bundled = ROOT / CONFIGS["mini_cpu"]().data.model
+    assert (bundled / "model_index.json").exists()
 
 
 def test_one_value_is_changed_by_its_path() -> None:

@@ -185,13 +185,12 @@ def mini_cpu() -> TrainConfig:
     return TrainConfig(
         data=DataConfig(
             dataset="demo/dataset",
-            model="build/mini/base",
+            model="posegen/mini/model",
             frames=(9,),
             batch_size=4,
             given_head=(1, 1),
             given_tail=(4, 4),
             pose_oversampling=2,
-            held_out=8,
         ),
         output="build/training/mini",
         steps=4000,

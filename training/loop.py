@@ -113,7 +113,7 @@ class Training:
                 self._log(batch)
             if self._notices() and self.step > self.saved_step:
                 self._save()
-            if record.measure and self.step % record.measure == 0:
+            if self.held_out and self.step % record.measure == 0:
                 self._measure()
             if self.step % record.checkpoint == 0 and self.step < config.steps and not stop:
                 self._save()
