@@ -46,9 +46,9 @@ drawn people (`posegen.puppets`), not photographs. {size:.1f} MB, Apache-2.0.
 
     posegen generate --image puppet.png --video dance.mp4 --output out.mp4
 
-It is trained too little to be sharp: places are kept and the person turns, bends and points as the pose does, in the
-right colours, but faces, hands and patterns are blurred into squares; `python benchmarks/mini.py` prints how far
-that is from the truth.
+It is trained too little to be sharp: places are kept, empty where the poses have nobody, and the person turns, bends
+and points as the pose does, in the right colours; but faces, hands and patterns are blurred into squares.
+`python benchmarks/mini.py` prints how far that is from the truth.
 
 ## Training
 

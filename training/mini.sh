@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the mini model from nothing; by the sum of its stages in about four hours, on two CPU cores that do nothing else.
+# Makes the mini model from nothing; by the sum of its stages in about five hours, on two CPU cores that do nothing else.
 set -e
 puppets() {
     python training/puppets.py --frames 33 --calm 9 --motions demo/dataset --real 0.15 "$@"
