@@ -337,8 +337,8 @@ def test_the_job_writes_the_tables_of_curation(
 
     config = dataclasses.replace(config, output=str(tmp_path / "away"), frames=33, away=0.5)
     run(config)
-    seen = [row["one_person"] for row in rows_of(tmp_path / "away", "clips")]
-    assert 1.0 in seen and min(seen) < 0.9
+    shown = [row["one_person"] for row in rows_of(tmp_path / "away", "clips")]
+    assert 1.0 in shown and min(shown) < 0.9
 
     config = PuppetsConfig(str(tmp_path / "real"), clips=2, frames=5, motions=config.output, real=1.0)
     assert run(config) == {"kept": 2, "failed": 0}

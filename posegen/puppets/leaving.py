@@ -9,8 +9,8 @@ import numpy as np
 
 from posegen.puppets.motions import SIZE
 
-GOING = (6, 15)
-"""Fewest and most frames from the first step to the last point out of sight."""
+FASTEST, SLOWEST = 6, 15
+"""Frames from the first step to the last point out of sight."""
 MARGIN = 0.1
 """Of the picture's height: how far hair and clothes reach beyond the points."""
 
@@ -21,13 +21,13 @@ def leave(poses: np.ndarray, first: int, seed: int, size: tuple[int, int] = SIZE
     Who has left is away for some frames or until the end; outside the picture the confidence is 0.
     """
     random = np.random.default_rng([seed, 302])
-    going = random.integers(*GOING, endpoint=True)
+    going = int(random.integers(FASTEST, SLOWEST, endpoint=True))
     start = random.integers(first, max(len(poses) - going, first), endpoint=True)
-    back = start + going + random.integers(len(poses))  # mostly never, in the time that the clip lasts
+    back = start + going + random.integers(len(poses))  # often after the last frame
     frames = np.arange(len(poses))
     share = np.clip((frames - start) / going, 0, 1) - np.clip((frames - back) / going, 0, 1)
     width, height = size
-    right, left = (width - poses[..., 0].min(), -poses[..., 0].max())
+    right, left = width - poses[..., 0].min(), -poses[..., 0].max()
     way = right + MARGIN * height if random.uniform() < 0.5 else left - MARGIN * height
     gone = poses.astype(np.float32)
     gone[..., 0] += (share * way)[:, None]
