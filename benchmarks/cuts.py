@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.shots import FRAME_SIZE, Cut, find_cuts
+from pipeline.plan.shots import FRAME_SIZE, Cut, find_cuts
 from posegen.video import VideoInfo, probe, read_frames
 
 TOLERANCE = 2  # frames

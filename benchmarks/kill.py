@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tyro
 
-from pipeline.samples import fetch_samples
+from pipeline.sample_videos import fetch_samples
 
 CURATE = Path(__file__).parent.parent / "pipeline" / "curate.py"
 CALM, HASTY = 50.0, 5.0

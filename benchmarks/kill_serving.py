@@ -19,9 +19,8 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from serving_cluster import VICTIMS, Cluster, Victim, done, torment
-from tiny_model import save_tiny_model
+from testkit.serving_cluster import VICTIMS, Cluster, Victim, done, torment
+from testkit.tiny_model import save_tiny_model
 
 
 @dataclass(frozen=True)

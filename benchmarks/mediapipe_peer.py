@@ -25,13 +25,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 from filelock import FileLock
-from mediapipe_holistic import frames
 
-from posegen.poses import Person
-from posegen.poses.blazepose import BlazePose
-from posegen.poses.regions import overlap
-from posegen.poses.wholebody import FACE, FACE_68, LEFT_HAND, RIGHT_HAND, body_keypoints
-from posegen.weights import MEDIAPIPE, cache_dir
+from benchmarks.mediapipe_holistic import frames
+from posegen.common.weights import MEDIAPIPE, cache_dir
+from posegen.driving.poses import Person
+from posegen.driving.poses.blazepose import BlazePose
+from posegen.driving.poses.regions import overlap
+from posegen.driving.poses.wholebody import FACE, FACE_68, LEFT_HAND, RIGHT_HAND, body_keypoints
 
 HOLISTIC = Path(__file__).with_name("mediapipe_holistic.py")
 SHORT_SIDE, CHUNK = 720, 32

@@ -57,11 +57,9 @@ def make(minutes: int) -> None:
     import numpy as np
     import torch
 
-    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-    from tiny_model import picture, tiny_pipeline, tiny_transformer, walking
-
     from posegen.mini.codec import PrincipalVideoCodec
     from posegen.video import encode
+    from testkit.tiny_model import picture, tiny_pipeline, tiny_transformer, walking
 
     codec = PrincipalVideoCodec.fit(
         [torch.rand(32, 3, 5, 16, 16) * 2 - 1], z_dim=8, refiner_width=8, refiner_blocks=1

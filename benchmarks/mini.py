@@ -5,7 +5,7 @@
 Each clip has a puppet, a place and a motion of a seed from 1,000,000 on, with a still camera, as no input tells how one
 moves. The model is given a picture of the puppet standing in the place, the poses and a caption; the baselines are that
 picture repeated, and the base model without adapters continuing it; differences to them are taken clip by clip.
-Silhouettes are found by colour alone (`posegen.metrics.find_person`): the rows "truth" and "codec" say what that finds
+Silhouettes are found by colour alone (`find_person`): the rows "truth" and "codec" say what that finds
 in the true video and in the true video after the codec, the most any row below them can reach. Long videos have three
 segments (base, bridge, base), with the background shared and not; a seam of 1 is none, drift is in Lab to the first
 frame. Brackets are 95 % bootstrap intervals over clips. A picture of poses, ours and truth is written to --sheet. The
@@ -29,10 +29,7 @@ import torch
 import tyro
 from diffusers import WanTransformer3DModel
 
-from posegen.cli import BUNDLED
-from posegen.conditions import decode, draw_poses, encode, encode_text, pose_condition
-from posegen.generation import PoseGenPipeline
-from posegen.metrics import (
+from benchmarks.metrics import (
     Interval,
     background_drift,
     bootstrap,
@@ -43,9 +40,12 @@ from posegen.metrics import (
     psnr,
     seam,
 )
-from posegen.puppets import ACTIONS, Puppet, PuppetClip, Scene, kind_of, motion, reference, render
-from posegen.sampling import flow_shift, initial_noise, schedule
-from posegen.segments import Plan
+from mini_model.puppets import ACTIONS, Puppet, PuppetClip, Scene, kind_of, motion, reference, render
+from posegen.cli import BUNDLED
+from posegen.longvideo.conditions import decode, draw_poses, encode, encode_text, pose_condition
+from posegen.longvideo.sampling import flow_shift, initial_noise, schedule
+from posegen.longvideo.segments import Plan
+from posegen.pipeline import PoseGenPipeline
 
 SHORT_SEEDS, LONG_SEEDS = 1_000_000, 1_500_000
 """The first seed of each; the training has those below a million."""

@@ -9,12 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from serving_cluster import Cluster
-from tiny_model import SIZE
-
 from serving.config import BUNDLED
 from serving.state.rows import JobPlan, Kind
+from testkit.serving_cluster import Cluster
+from testkit.tiny_model import SIZE
 
 FRAMES = 120  # 10 s
 WARM_UP = 42  # frames: three segments, so that each replica has made one

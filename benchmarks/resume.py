@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 import threading
 import time
@@ -22,13 +21,11 @@ from typing import Any, Literal
 import psutil
 import tyro
 
+from testkit.tiny_training import tiny_config, write_tiny_dataset, write_tiny_model
 from training.config import CONFIGS, ClusterConfig, TrainConfig
+from training.data.stream import prepare
 from training.log import read_log
-from training.stream import prepare
 from training.train import start_ray, trainer, with_absolute_paths
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from tiny_training import tiny_config, write_tiny_dataset, write_tiny_model
 
 Stage = Literal[2, 3]
 Curve = dict[tuple[str, float], float]

@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from posegen.segments import plan
+from posegen.longvideo.segments import plan
 from serving.state.database import Database, new_job_id
 from serving.state.rows import Claim, JobPlan, NewJob, Role
 from serving.state.schedule import next_segment, runnable
@@ -89,7 +89,7 @@ def simulated() -> dict[str, float]:
 
 def real() -> dict[str, float]:
     """The figures of the mini model on one replica and on two."""
-    from replicas import run  # starts servers; who only simulates needs none of that
+    from benchmarks.replicas import run  # starts servers; who only simulates needs none of that
 
     one, two = runs = run(1), run(2)
     print(f"mini model, {len(one.plan.timeline.segments)} segments of {one.plan.steps} steps:")

@@ -29,8 +29,9 @@ from typing import Any
 
 import torch
 
-from posegen.attention import Attend, Gather, Project
 from posegen.costs import block_flops, peak_flops, tokens
+from posegen.model.attention import Attend, Gather, Project
+from posegen.model.transformer import PassSharing, PoseGenTransformer3DModel
 from posegen.sharing import (
     AnchorReader,
     AnchorRecorder,
@@ -39,7 +40,6 @@ from posegen.sharing import (
     SharedRange,
     SharedRecord,
 )
-from posegen.transformer import PassSharing, PoseGenTransformer3DModel
 
 BLOCKS, SHARED_BLOCKS = 5, 1
 LATENTS = 16

@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from posegen.segments import Plan, plan
+from posegen.longvideo.segments import Plan, plan
 from posegen.video import probe
-from serving.artifacts import Artifacts
+from serving.state.artifacts import Artifacts
 from serving.state.database import Database, new_job_id
 from serving.state.rows import JobPlan, Kind, NewJob, Role
 from serving.work.loop import Worker

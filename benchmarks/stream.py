@@ -17,7 +17,7 @@ from dataclasses import replace
 import cv2
 import torch
 
-from training.stream import DataConfig, TrainingStream, prepare
+from training.data.stream import DataConfig, TrainingStream, prepare
 
 BATCH = 8
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,15 +24,13 @@ import torch
 import tyro
 from diffusers import WanTransformer3DModel
 
+from testkit.tiny_training import CHANNELS, FRAMES, MINI, SIZE, write_tiny_dataset, write_tiny_model
 from training.config import CONFIGS, ClusterConfig, TrainConfig
+from training.data.stream import prepare
 from training.loop import Training
-from training.model import load_model
-from training.objective import Examples, velocity_losses
-from training.stream import prepare
+from training.model.adapter import load_model
+from training.step.objective import Examples, velocity_losses
 from training.train import start_ray, trainer, with_absolute_paths
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from tiny_training import CHANNELS, FRAMES, MINI, SIZE, write_tiny_dataset, write_tiny_model
 
 RESULT = "result.json"
 WARM_UP = 2

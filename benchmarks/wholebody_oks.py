@@ -19,10 +19,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from mediapipe_holistic import frames
-from mediapipe_peer import PARTS, SHORT_SIDE, holistic, keypoints
 
-from posegen.poses.blazepose import BlazePose
+from benchmarks.mediapipe_holistic import frames
+from benchmarks.mediapipe_peer import PARTS, SHORT_SIDE, holistic, keypoints
+from posegen.driving.poses.blazepose import BlazePose
 
 HAND_SIGMAS = [29, 22, 35, 37, 47, 26, 25, 24, 35, 18, 24, 22, 26, 17, 21, 21, 32, 20, 19, 22, 31]
 # fmt: off

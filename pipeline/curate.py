@@ -22,13 +22,13 @@ import ray
 import tyro
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
-from pipeline.attempts import Attempts
+from pipeline.caption.model import make_captioner
 from pipeline.config import COMPOSED, CurateConfig
 from pipeline.feeds import Feed, unplanned_videos, unscored_clips
-from pipeline.listing import list_videos, listed_parts
-from pipeline.model_captions import make_captioner
-from pipeline.report import write_report
-from pipeline.tables import (
+from pipeline.plan.listing import list_videos, listed_parts
+from pipeline.records.attempts import Attempts
+from pipeline.report.write import write_report
+from pipeline.tables.write import (
     caption_batches,
     clips_parts,
     delete_others,
@@ -41,9 +41,9 @@ from pipeline.tables import (
 )
 from pipeline.verdict import ThresholdsError, load_thresholds
 from pipeline.workers import CaptionWorker, PlanWorker, ScoreWorker, SetupError, load_models
+from posegen.common.progress import Progress, Stage
+from posegen.common.storage import Folder, StorageError, absolute
 from posegen.dataset import FAILED, KEPT, REJECTED
-from posegen.progress import Progress, Stage
-from posegen.storage import Folder, StorageError, absolute
 
 # A measuring process computes on one core all the time. It asks Ray for a little less, so that the light tasks that
 # feed it, which ask for the rest, always find a place, also where there are as many processes as cores.

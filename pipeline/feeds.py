@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pyarrow as pa
 
 from pipeline.config import CurateConfig
-from pipeline.listing import read_part
+from pipeline.plan.listing import read_part
 from pipeline.workers import plan_journal, score_journal, video_key
 
 Feed = Callable[[pa.Table], Iterator[pa.Table]]

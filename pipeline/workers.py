@@ -14,16 +14,16 @@ import pyarrow as pa
 import ray
 from ray.actor import ActorHandle
 
-from pipeline.attempts import MOST_ATTEMPTS, time_limit
+from pipeline.caption.model import CAPTIONED, failed_caption, make_captioner
+from pipeline.caption.qwen import CaptionerError
 from pipeline.config import CurateConfig
-from pipeline.journal import Journal, is_failed
-from pipeline.model_captions import CAPTIONED, failed_caption, make_captioner
-from pipeline.plan import PLAN, failed_video, make_planner
-from pipeline.qwen import CaptionerError
-from pipeline.score import SCORED, failed_clip, make_scorer
+from pipeline.plan.clips import PLAN, failed_video, make_planner
+from pipeline.records.attempts import MOST_ATTEMPTS, time_limit
+from pipeline.records.journal import Journal, is_failed
+from pipeline.score.clip import SCORED, failed_clip, make_scorer
+from posegen.common.storage import Folder, StorageError
+from posegen.common.weights import WeightsError
 from posegen.dataset import content_id
-from posegen.storage import Folder, StorageError
-from posegen.weights import WeightsError
 
 # What takes longer is taken to hang. A clip of 20 s takes half a minute on one core, a video of an hour some minutes.
 PLAN_SECONDS = 4 * 3600.0

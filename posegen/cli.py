@@ -18,13 +18,13 @@ import numpy as np
 import tyro
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from posegen.weights import WeightsError
+from posegen.common.weights import WeightsError
 
 if TYPE_CHECKING:
-    from posegen.generation import PoseGenPipeline
-    from posegen.job import VideoJob
-    from posegen.sampling import Step
-    from posegen.segments import Plan
+    from posegen.longvideo.job import VideoJob
+    from posegen.longvideo.sampling import Step
+    from posegen.longvideo.segments import Plan
+    from posegen.pipeline import PoseGenPipeline
 
 BUNDLED = Path(__file__).parent / "mini" / "model"
 SAY_EVERY_S = 5.0
@@ -101,8 +101,8 @@ def generate(options: Generate) -> None:
     # Imported here, so that --help is there at once.
     import torch
 
-    from posegen.folder import model_folder
-    from posegen.group import Group
+    from posegen.distributed.group import Group
+    from posegen.model.folder import model_folder
     from posegen.sharing import SharedRecord
     from posegen.video import encode
 
@@ -144,10 +144,10 @@ def check(options: Generate) -> None:
 
 def dry_run(folder: Path, options: Generate) -> str:
     """What the command would do; nothing is loaded."""
-    from posegen.driving import frame_indices
+    from posegen.driving.driving_video import frame_indices
     from posegen.estimate import Estimate, pipeline_settings
-    from posegen.sampling import Guidance
-    from posegen.segments import plan
+    from posegen.longvideo.sampling import Guidance
+    from posegen.longvideo.segments import plan
     from posegen.video import probe
 
     settings = pipeline_settings(folder)
@@ -186,7 +186,7 @@ def load_pipeline(folder: Path, options: Generate) -> PoseGenPipeline:
     import torch
     import transformers
 
-    from posegen.generation import PoseGenPipeline
+    from posegen.pipeline import PoseGenPipeline
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
@@ -206,8 +206,8 @@ def load_pipeline(folder: Path, options: Generate) -> PoseGenPipeline:
 
 def make_job(pipeline: PoseGenPipeline, image: np.ndarray, options: Generate) -> VideoJob:
     """Reads the videos, and says what was made of the driving video."""
-    from posegen.driving import VideoFrames, read_driving
-    from posegen.poses import load_estimator
+    from posegen.driving.driving_video import VideoFrames, read_driving
+    from posegen.driving.poses import load_estimator
 
     rate, size = pipeline.config.rate, options.size or tuple(pipeline.config.size)
     pipeline.check_size(size)  # before the long work on the poses

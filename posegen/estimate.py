@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from posegen.conditions import MAX_TEXT_TOKENS
 from posegen.costs import flops_per_forward, generation_memory, tokens
-from posegen.folder import INDEX_FILE
-from posegen.generation import PoseGenPipeline
-from posegen.sampling import Guidance, flow_shift, schedule
-from posegen.segments import Plan
+from posegen.longvideo.conditions import MAX_TEXT_TOKENS
+from posegen.longvideo.sampling import Guidance, flow_shift, schedule
+from posegen.longvideo.segments import Plan
+from posegen.model.folder import INDEX_FILE
+from posegen.pipeline import PoseGenPipeline
 from posegen.sharing import FRAMINGS, Form, SharedRange
 
 Config = dict[str, Any]

@@ -25,9 +25,9 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingP
 
 from serving.api.routes import create_app
 from serving.api.settings import Model
-from serving.artifacts import Artifacts
 from serving.config import ConfigError, Replicas, ServingConfig, load_config
 from serving.model import ServedModel, read_model
+from serving.state.artifacts import Artifacts
 from serving.state.database import Database
 from serving.state.rows import Role
 from serving.work.loop import Work, Worker
@@ -108,9 +108,9 @@ class Generator(RoleReplica):
     def __init__(self, setting: Setting) -> None:
         import torch
 
-        from posegen.generation import PoseGenPipeline
-        from posegen.group import Group
-        from serving.anchor_store import RayRecords
+        from posegen.distributed.group import Group
+        from posegen.pipeline import PoseGenPipeline
+        from serving.work.anchor_store import RayRecords
         from serving.work.generate import Generate
 
         config, database = setting.config, setting.database()
@@ -135,7 +135,7 @@ class Preparer(RoleReplica):
     """Reads uploads and plans jobs."""
 
     def __init__(self, setting: Setting) -> None:
-        from serving.api.inspection import Limits
+        from serving.uploads.inspection import Limits
         from serving.work.prepare import Prepare
 
         config, api = setting.config, setting.config.api

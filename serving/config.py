@@ -17,7 +17,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import make_url
 
-from posegen.storage import absolute
+from posegen.common.storage import absolute
 from serving.api.settings import ApiSettings
 from serving.state.rows import Limits
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from posegen.costs import tokens
-from posegen.folder import model_folder
+from posegen.model.folder import model_folder
 
 SAMPLE = 1 << 20  # bytes that are read at each place
 
@@ -24,7 +24,7 @@ class ServedModel:
 
     digest: tells it from others. size: of its videos (width, height) in pixels unless others are asked for, multiples
     of `unit`. rate: frames/s. steps, guidance_scale: used unless others are asked for. segment_frames, head, tail: see
-    `posegen.segments.plan`. transformer: its config. itemsize: bytes of a number in its attention.
+    `posegen.longvideo.segments.plan`. transformer: its config. itemsize: bytes of a number in its attention.
     """
 
     folder: str

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from moto.server import ThreadedMotoServer
-from postgres import empty_database, postgres_server
-from tiny_qwen import save_tiny_qwen
+
+from testkit.postgres import empty_database, postgres_server
+from testkit.tiny_qwen import save_tiny_qwen
 
 # A shell ignores interrupts for what it runs in the background, and programs that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from posegen.checkpoints import diffusers_name, transformer_config
+from posegen.model.checkpoints import diffusers_name, transformer_config
+from posegen.model.transformer import PassSharing, PoseGenTransformer3DModel
 from posegen.sharing import (
     AnchorReader,
     AnchorRecorder,
@@ -28,7 +29,6 @@ from posegen.sharing import (
     SharedRecord,
     SubjectForeground,
 )
-from posegen.transformer import PassSharing, PoseGenTransformer3DModel
 
 LIMIT = 1e-5
 

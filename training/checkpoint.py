@@ -22,12 +22,12 @@ from pyarrow import fs
 from ray.train import Checkpoint, CheckpointUploadMode
 from safetensors.torch import load_file, save_file
 
-from posegen.checkpoints import Adapter, read_adapter, write_adapter
 from posegen.dataset import content_id
+from posegen.model.checkpoints import Adapter, read_adapter, write_adapter
 from training.config import TrainConfig
-from training.engine import WEIGHT, State
-from training.optimizer import STATES
-from training.stream import TrainingStream
+from training.data.stream import TrainingStream
+from training.step.engine import WEIGHT, State
+from training.step.optimizer import STATES
 
 ADAPTER, AVERAGE = "adapter", "average"
 MOMENTS = STATES[:2]

@@ -16,8 +16,8 @@ from typing import Any, Literal, get_type_hints
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from training.augment import PoseAugmentation
-from training.data import DataConfig
+from training.data.augment import PoseAugmentation
+from training.data.items import DataConfig
 
 __all__ = ["CONFIGS", "DataConfig", "PoseAugmentation", "TrainConfig", "changed"]
 
@@ -209,7 +209,7 @@ def mini_cpu() -> TrainConfig:
 def wan14b_480p(zero_stage: Literal[2, 3] = 2) -> TrainConfig:
     """Wan2.1-I2V-14B at 832x480, 81 frames.
 
-    ZeRO-2: sized for 8 GPUs of 80 GB, each with the whole model, 49 GB by the estimate (`training.estimate`).
+    ZeRO-2: sized for 8 GPUs of 80 GB, each with the whole model, 49 GB by the estimate (`training.memory`).
     ZeRO-3: sized for 8 GPUs of 48 GB, 24 GB on each while at least 4 are there. One more GPU of 80 GB encodes ahead of
     the step, with 8 GB for each encoder (see `wan14b_720p`), and one makes the samples.
     """
@@ -220,7 +220,7 @@ def wan14b_480p(zero_stage: Literal[2, 3] = 2) -> TrainConfig:
 def wan14b_720p(zero_stage: Literal[2, 3] = 2) -> TrainConfig:
     """Wan2.1-I2V-14B at 1280x720, 81 frames.
 
-    ZeRO-2: sized for 8 GPUs of 80 GB, each with the whole model, 67 GB by the estimate (`training.estimate`).
+    ZeRO-2: sized for 8 GPUs of 80 GB, each with the whole model, 67 GB by the estimate (`training.memory`).
     ZeRO-3: sized for the same GPUs, 42 GB on each while at least 4 are there. Two more GPUs encode ahead of the step,
     four encoders on each, and one makes the samples. An encoder takes about 17 GB by an estimate: Wan's VAE in float32
     on 81 frames, untiled, holds tensors of 14 GB at its peak (outputs that are alive, counted operation by operation on

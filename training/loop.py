@@ -26,14 +26,14 @@ import torch.distributed as dist
 from posegen.costs import flops_per_training_step, peak_flops, tokens
 from training.checkpoint import Position, Saved, fingerprint, read_position, read_state, report
 from training.config import TrainConfig
-from training.engine import WEIGHT, State, gather_state, restore_state, set_learning_rate, start_engine
+from training.data.stream import Batch, TrainingStream
 from training.log import Log, Stopwatch, progress_line
-from training.model import adapter_parameters, load_model
-from training.noise import noise, sigmas
-from training.objective import Examples, velocity_losses
-from training.optimizer import learning_rate
+from training.model.adapter import adapter_parameters, load_model
 from training.samples import sample_later
-from training.stream import Batch, TrainingStream
+from training.step.engine import WEIGHT, State, gather_state, restore_state, set_learning_rate, start_engine
+from training.step.noise import noise, sigmas
+from training.step.objective import Examples, velocity_losses
+from training.step.optimizer import learning_rate
 
 STOP_FILE = "stop"
 """In the output folder: ends the training with a checkpoint."""

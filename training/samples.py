@@ -12,17 +12,17 @@ import numpy as np
 import ray
 import torch
 
-from posegen.checkpoints import load_adapter
-from posegen.conditions import Conditions, decode
-from posegen.folder import model_folder
-from posegen.sampling import Guidance, denoise, schedule
-from posegen.transformer import PoseGenTransformer3DModel
+from posegen.longvideo.conditions import Conditions, decode
+from posegen.longvideo.sampling import Guidance, denoise, schedule
+from posegen.model.checkpoints import load_adapter
+from posegen.model.folder import model_folder
+from posegen.model.transformer import PoseGenTransformer3DModel
 from posegen.video import encode as write_video
-from training import models
 from training.checkpoint import AVERAGE
 from training.config import TrainConfig
-from training.noise import noise
-from training.stream import Batch
+from training.data.stream import Batch
+from training.model import frozen as models
+from training.step.noise import noise
 
 FOLDER = "samples"
 

@@ -29,12 +29,12 @@ import yaml
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from posegen.storage import StorageError, absolute
+from posegen.common.storage import StorageError, absolute
 from training.checkpoint import AVERAGE, check_output
 from training.config import CONFIGS, TrainConfig, changed
-from training.estimate import estimate, probe_device
+from training.data.stream import TrainingStream, prepare
 from training.loop import STOP_FILE, train_loop_per_worker
-from training.stream import TrainingStream, prepare
+from training.memory import estimate, probe_device
 
 
 def run(config: TrainConfig) -> Path:

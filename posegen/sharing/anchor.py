@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as functional
 
-from posegen.attention import Attend, BlockSharing, Gather, PassSharing, Project
+from posegen.model.attention import Attend, BlockSharing, Gather, PassSharing, Project
 from posegen.sharing.foreground import Foreground
 from posegen.sharing.record import Branch, Form, Position, SharedEntry, SharedRange, SharedStore, SharingError
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 
-from posegen.attention import Gather
+from posegen.model.attention import Gather
 from posegen.sharing.record import Branch, SharingError
 
 SUBJECT_BLOCKS = 11  # the first blocks' cross-attention votes for the foreground, as in the authors' code

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, Protocol
 
 import torch
 
-from posegen.attention import Project
+from posegen.model.attention import Project
 
 Branch = Literal["guided", "unguided"]
 Form = Literal["key_value", "input"]

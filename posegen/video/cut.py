@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from posegen.files import written_whole
+from posegen.common.files import written_whole
 from posegen.video.container import VideoError, open_video, packets
 from posegen.video.decode import read_frames
 from posegen.video.encode import CONTAINER, encode

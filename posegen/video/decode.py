@@ -18,7 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from posegen.profiling import timed
+from posegen.common.profiling import timed
 from posegen.video.container import VideoError, intact_frames, open_video
 from posegen.video.info import VideoInfo
 

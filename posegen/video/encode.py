@@ -19,7 +19,7 @@ from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from posegen.files import written_whole
+from posegen.common.files import written_whole
 
 CODEC = {"crf": "18", "preset": "veryfast", "bf": "0", "threads": "1"}  # CRF 18: visually lossless
 CONTAINER = {"movflags": "+faststart", "fflags": "+bitexact"}  # bitexact: no names and times of writing

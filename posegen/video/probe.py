@@ -18,7 +18,7 @@ from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from posegen.profiling import timed
+from posegen.common.profiling import timed
 from posegen.video.container import VideoError, decode_packet, intact_frames, open_video, packets
 from posegen.video.info import VideoInfo, repaired_times
 

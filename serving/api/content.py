@@ -20,10 +20,10 @@ from starlette.datastructures import Headers
 
 from posegen.video import probe, read_frames
 from serving.api.errors import ApiError
-from serving.artifacts import Artifacts
-from serving.growing import GrowingVideo
+from serving.state.artifacts import Artifacts
 from serving.state.rows import Task
 from serving.state.transitions import TaskState
+from serving.work.growing import GrowingVideo
 
 CHUNK = 1 << 18
 SHEET = 4  # pictures across and down a spritesheet

@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field
 from serving.api.errors import AllSent
 from serving.api.schemas import Video
 from serving.api.server import CurrentJob, CurrentServer, Server
-from serving.state.estimate import seconds_left
+from serving.state.eta import seconds_left
 from serving.state.rows import Job, Kind, NotFoundError, Role, Task
 from serving.state.transitions import JobStatus, TaskState
 

@@ -14,7 +14,7 @@ from fastapi.params import Form
 from fastapi.routing import APIRoute
 
 from serving.api.auth import authenticate
-from serving.api.uploads import bounded
+from serving.uploads.uploads import bounded
 
 JSON_BYTES = 2**16
 

@@ -40,11 +40,11 @@ from serving.api.schemas import (
 from serving.api.server import CurrentJob, CurrentServer, Server
 from serving.api.settings import ApiSettings
 from serving.api.upkeep import delete, upkeep
-from serving.api.uploads import multipart_only
-from serving.artifacts import Artifacts
+from serving.state.artifacts import Artifacts
 from serving.state.database import Database, new_job_id
 from serving.state.rows import ConflictError, Job, NewJob
 from serving.state.transitions import TaskState
+from serving.uploads.uploads import multipart_only
 
 Responses = dict[int | str, dict[str, Any]]
 

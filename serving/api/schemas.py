@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from fastapi import UploadFile
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from posegen.alignment import Fit
+from posegen.driving.alignment import Fit
 from serving.api.settings import ApiSettings, Model
 from serving.state.rows import Job, Kind, Task
 from serving.state.transitions import JobStatus, TaskState

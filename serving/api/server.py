@@ -14,10 +14,10 @@ from fastapi import Depends, Path, Request
 from serving.api.auth import CurrentCaller
 from serving.api.schemas import VIDEO_ID, Video
 from serving.api.settings import ApiSettings
-from serving.api.uploads import Uploads
-from serving.artifacts import Artifacts
+from serving.state.artifacts import Artifacts
 from serving.state.database import Database
 from serving.state.rows import Job, Kind, Task
+from serving.uploads.uploads import Uploads
 
 
 @dataclass

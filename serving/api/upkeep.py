@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from serving.api.server import Server
 from serving.api.webhooks import deliver
-from serving.artifacts import Artifacts
+from serving.state.artifacts import Artifacts
 from serving.state.database import Database
 from serving.state.rows import NotFoundError
 

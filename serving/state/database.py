@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from serving.artifacts import prepared_artifact, segment_artifacts, video_artifact
 from serving.state import schedule
+from serving.state.artifacts import prepared_artifact, segment_artifacts, video_artifact
 from serving.state.claims import Claims
 from serving.state.queries import UNFINISHED, as_job, change_job, drop_record, job_tasks, lock_job
 from serving.state.rows import (

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from posegen.segments import Plan
+from posegen.longvideo.segments import Plan
 from serving.state.transitions import JobStatus, TaskState
 
 
@@ -48,10 +48,10 @@ KINDS: dict[Role, tuple[Kind, ...]] = {
 class JobPlan:
     """How a job's video is made.
 
-    The first five are a `posegen.segments.Plan`'s. steps: denoising steps of a segment. seed: of the initial noise.
+    The first five are a `segments.Plan`'s. steps: denoising steps of a segment. seed: of the initial noise.
     shared_steps: how many of the anchor's steps the other base segments read, 0 without sharing. record_bytes: size of
     what they read. content_id: names all that the frames depend on beside the seeds, see
-    `posegen.job.VideoJob.content_id`.
+    `posegen.longvideo.job.VideoJob.content_id`.
     """
 
     frames: int

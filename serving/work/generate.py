@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from safetensors.numpy import load
 
-from posegen.generation import Callback, PoseGenPipeline
-from posegen.job import EncodedJob, VideoJob
-from posegen.sampling import Step
+from posegen.longvideo.job import EncodedJob, VideoJob
+from posegen.longvideo.sampling import Step
+from posegen.pipeline import Callback, PoseGenPipeline
 from posegen.sharing import SharingError
-from serving.artifacts import Artifacts, prepared_artifact
+from serving.state.artifacts import Artifacts, prepared_artifact
 from serving.state.database import Database
 from serving.state.rows import Claim, Job, Kind
 from serving.work.loop import Beat, HandedBack, Refused

@@ -18,11 +18,11 @@ import numpy as np
 from PIL import Image, ImageOps
 from safetensors.numpy import load_file, save
 
-from posegen.alignment import Fit, fit_picture
-from posegen.driving import Align, Driving, fill_gaps, place, read_driving
-from posegen.poses import PoseEstimator, load_estimator
-from posegen.weights import WeightsError
-from serving.api.inspection import PICTURES, Limits, confine
+from posegen.common.weights import WeightsError
+from posegen.driving.alignment import Fit, fit_picture
+from posegen.driving.driving_video import Align, Driving, fill_gaps, place, read_driving
+from posegen.driving.poses import PoseEstimator, load_estimator
+from serving.uploads.inspection import PICTURES, Limits, confine
 from serving.work.sound import extract_sound
 
 PREPARED, SOUND = "prepared.safetensors", "sound.mp4"

@@ -22,15 +22,15 @@ from typing import Any
 
 from safetensors.numpy import load
 
-from posegen.framing import framing_of
-from posegen.segments import plan
+from posegen.driving.framing import framing_of
+from posegen.longvideo.segments import plan
 from posegen.sharing import SharedRange
-from serving.api.inspection import Limits
-from serving.api.uploads import ENVIRONMENT, upload_artifact
-from serving.artifacts import Artifacts
 from serving.model import ServedModel
-from serving.scratch import scratch_folder
+from serving.state.artifacts import Artifacts
 from serving.state.rows import Claim, JobPlan
+from serving.uploads.inspection import Limits
+from serving.uploads.scratch import scratch_folder
+from serving.uploads.uploads import ENVIRONMENT, upload_artifact
 from serving.work.loop import Beat, Refused
 from serving.work.preparation import PREPARED, SOUND, Order
 from serving.work.sound import sound_artifact

@@ -1,7 +1,7 @@
 """A job's segments -> its video, written while they are made.
 
 Choices made: segments are taken in the order of the timeline as soon as they are committed, so one segment and one
-overlap are in memory, however long the video. What is finished can be watched at once (`serving.growing`); the final
+overlap are in memory, however long the video. What is finished can be watched at once (`growing.py`); the final
 file holds the same pictures and the driving video's sound. Nothing is kept on the way: a stitcher that takes over
 begins with the first stored segment and writes the same bytes.
 """
@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from posegen.segments import Stitcher
-from serving.artifacts import Artifacts
-from serving.growing import GrowingVideo
-from serving.scratch import scratch_folder
+from posegen.longvideo.segments import Stitcher
+from serving.state.artifacts import Artifacts
 from serving.state.database import Database
 from serving.state.rows import Claim, JobPlan, Kind
 from serving.state.transitions import TaskState
+from serving.uploads.scratch import scratch_folder
 from serving.work.fragments import FragmentWriter, finish
+from serving.work.growing import GrowingVideo
 from serving.work.loop import Beat
 from serving.work.sound import sound_artifact
 

@@ -1,0 +1,1 @@
+"""What makes the bundled mini model: drawn people, pretraining, the recipe, the bundle."""

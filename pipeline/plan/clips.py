@@ -1,0 +1,96 @@
+"""Phase A: a video becomes clip rows. Every file that was listed ends as at least one row.
+
+A row of the plan says where a clip is, or why there is none. Clip ids follow from the file's content and the span, so
+a file that was moved or copied is known again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.config import CurateConfig
+from pipeline.plan.shots import detector_maker, find_cuts, plan_spans
+from posegen.common.storage import Folder
+from posegen.dataset import CLIPS, content_id, table
+from posegen.video import VideoError, probe
+
+PLAN = pa.schema(
+    [
+        CLIPS.field(name)
+        for name in (
+            *("clip_id", "video_id", "path", "start", "stop", "rate", "width", "height"),
+            *("error_stage", "error_type", "error_message"),
+        )
+    ]
+)
+
+
+def make_planner(config: CurateConfig) -> Callable[[str], pa.Table]:
+    """A function from the name of a file below the input folder to its clips, a table of schema `PLAN`."""
+    folder = Folder(config.input)
+    detector_maker(config.shots)(config.rate)  # imports what it needs before the first video
+
+    def plan(name: str) -> pa.Table:
+        stage, video_id = "read", None
+        path: str | Path = name
+        try:
+            with folder.local_copy(name) as path:
+                video_id = file_id(path)
+                stage = "probe"
+                info = probe(path)
+                stage = "shots"
+                spans = plan_spans(info, find_cuts(info, config.shots), config.rate)
+        except (VideoError, OSError) as error:
+            return failed_video(name, stage, said_of(name, path, error), video_id)
+        common = {
+            "video_id": video_id,
+            "path": name,
+            "rate": config.rate,
+            "width": info.width,
+            "height": info.height,
+        }
+        rows = [
+            {
+                **common,
+                "clip_id": content_id(video_id, start, stop, config.rate),
+                "start": start,
+                "stop": stop,
+            }
+            for start, stop in spans
+        ]
+        return table(rows, PLAN)
+
+    return plan
+
+
+def failed_video(name: str, stage: str, error: Exception, video_id: str | None = None) -> pa.Table:
+    """The plan of a file that no clip can be made of: one row that says why."""
+    row: dict[str, Any] = {
+        "clip_id": content_id("failed", name, video_id),
+        "video_id": video_id,
+        "path": name,
+        **failure(stage, error),
+    }
+    return table([row], PLAN)
+
+
+def failure(stage: str, error: Exception) -> dict[str, str]:
+    """The three columns that say what failed, where, and how it said so."""
+    message = " ".join(str(error).split()) or f"{type(error).__name__} without a message"
+    return {"error_stage": stage, "error_type": type(error).__name__, "error_message": message}
+
+
+def said_of(name: str, path: str | Path, error: Exception) -> Exception:
+    """The same error with the file called by its name in the input folder, not by where it lay on the worker."""
+    return type(error)(str(error).replace(str(path), name))
+
+
+def file_id(path: Path) -> str:
+    """The first 24 hexadecimal digits of the file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:24]

@@ -1,0 +1,48 @@
+"""What is already done: one small Parquet file for each finished key, in sixteen folders.
+
+A record is written whole or not at all, under a name that follows from its key alone, so whoever is killed at any
+moment leaves only finished records, and doing one twice leaves one. That is all a rerun needs to know.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from posegen.common.storage import Folder
+
+
+class Journal:
+    """Records of one kind below a folder; keys are hexadecimal content ids. Pickles into workers."""
+
+    def __init__(self, folder: Folder, kind: str, schema: pa.Schema):
+        self.folder, self.kind, self.schema = folder, kind, schema
+
+    def name(self, key: str) -> str:
+        """Where a key's record lies, below the folder."""
+        return f"{self.kind}/{key[0]}/{key}.parquet"
+
+    def has(self, key: str) -> bool:
+        """Whether the key's record is there."""
+        return self.folder.exists(self.name(key))
+
+    def is_open(self, key: str, retry_failed: bool = False) -> bool:
+        """Whether the key is still to do; one that failed is, with `retry_failed`, and its record is deleted."""
+        if not self.has(key):
+            return True
+        if retry_failed and is_failed(self.read(key, ["error_stage"])):
+            self.folder.delete(self.name(key))
+            return True
+        return False
+
+    def write(self, key: str, table: pa.Table) -> None:
+        """Stores a key's record, a table of the journal's schema."""
+        self.folder.write_table(self.name(key), table.cast(self.schema))
+
+    def read(self, key: str, columns: list[str] | None = None) -> pa.Table:
+        """A key's record; raises FileNotFoundError where there is none."""
+        return self.folder.read_table(self.name(key), columns)
+
+
+def is_failed(record: pa.Table) -> bool:
+    """Whether a record says that its work failed."""
+    return bool(record.num_rows) and record["error_stage"][0].is_valid

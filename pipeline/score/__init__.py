@@ -1,0 +1,1 @@
+"""Clips to scores: poses, how many people, quality, clothing. Nothing is judged here."""

@@ -1,0 +1,177 @@
+"""Phase B: one clip is decoded once, in chunks, and everything there is to measure is measured on the way.
+
+A scorer never drops a clip: it gives back one record, with the scores or with what went wrong. Memory holds a chunk of
+frames, whatever the clip's length; what is kept of each frame is its keypoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from pipeline.config import CurateConfig
+from pipeline.plan.clips import failure, said_of
+from pipeline.score.clothing import ClothingColours
+from pipeline.score.composed_caption import Measured, compose_caption
+from pipeline.score.content import load_networks
+from pipeline.score.evidence import Detector, Evidence
+from pipeline.score.person import PersonTrack
+from pipeline.score.quality import Quality
+from posegen.common.profiling import collect, timed
+from posegen.common.storage import Folder
+from posegen.common.weights import fetch
+from posegen.dataset import CLIPS, SCORES, pack_keypoints, table
+from posegen.driving.poses import PoseEstimator, load_estimator
+from posegen.driving.poses.yolox import DETECTOR, YoloxDetector
+from posegen.video import VideoError, VideoInfo, probe, read_frames, sample_indices
+
+ANALYSIS_SIDE = 720
+"""Longest short side, in pixels, of the frames that are measured; larger ones are scaled down."""
+PREVIEW_HEIGHT = 240
+
+SCORED = pa.schema(
+    [
+        CLIPS.field(name)
+        for name in (
+            "clip_id",
+            "error_stage",
+            "error_type",
+            "error_message",
+            *SCORES,
+            "perceptual_hashes",
+            "framing",
+            "motion",
+            "subject",
+            "caption",
+            "caption_source",
+            "keypoints",
+            "keypoints_shape",
+            "preview",
+            "preview_frame",
+            "scored_by",
+            "cpu_seconds",
+        )
+    ]
+)
+
+
+def make_scorer(config: CurateConfig) -> Callable[[Mapping[str, Any]], pa.Table]:
+    """A function from a row of the plan to its record, a table of one row of schema `SCORED`. Loads the models."""
+    folder = Folder(config.input)
+    estimator = make_estimator(config)
+    evidence = Evidence(_yolox(config))
+    load_networks()
+    scored_by = f"{config.poses} {config.score_version[:8]}"
+
+    def score(clip: Mapping[str, Any]) -> pa.Table:
+        name: str = clip["path"]
+        path: str | Path = name
+        try:
+            with collect() as seconds, timed("all"), folder.local_copy(name) as path:
+                row = measure(clip, probe(path), estimator, evidence)
+        except (VideoError, OSError) as error:
+            return failed_clip(clip, "read", said_of(name, path, error))
+        return table([row | {"scored_by": scored_by, "cpu_seconds": list(seconds.items())}], SCORED)
+
+    return score
+
+
+def failed_clip(clip: Mapping[str, Any], stage: str, error: Exception) -> pa.Table:
+    """The record of a clip that could not be scored."""
+    return table([{"clip_id": clip["clip_id"], **failure(stage, error)}], SCORED)
+
+
+def measure(
+    clip: Mapping[str, Any], info: VideoInfo, estimator: PoseEstimator, evidence: Evidence
+) -> dict[str, Any]:
+    """Everything there is to say of one clip of a video, as columns of `SCORED`."""
+    size = analysis_size(info)
+    shown = sample_indices(info, clip["start"], clip["stop"], clip["rate"])
+    distinct, frame_of = np.unique(shown, return_inverse=True)
+    track, quality, clothing, preview = PersonTrack(size), Quality(), ClothingColours(), None
+    estimator.reset()
+    evidence.begin()
+    for frames, indices in _chunks(info, distinct, size):
+        times = info.frame_times[indices] - clip["start"]
+        with timed("pose"):
+            people = track.update(estimator(frames), times)
+        with timed("evidence"):
+            evidence.update(frames, people, times)
+        with timed("quality"):
+            quality.update(frames, people, times)
+            clothing.update(frames, people, times)
+        if preview is None and indices[-1] >= shown[len(shown) // 2]:
+            preview = _jpeg(frames[np.searchsorted(indices, shown[len(shown) // 2])])
+    scores, keypoints = track.result()
+    found = quality.result()
+    scores |= {"seconds": clip["stop"] - clip["start"], "frames": len(shown), **evidence.result()}
+    scores |= {name: found[name] for name in SCORES if name in found}
+    caption = compose_caption(
+        Measured(
+            keypoints,
+            info.frame_times[distinct] - clip["start"],
+            size,
+            clothing.result(),
+            **{name: found[name] for name in ("camera_motion", "background_brightness")},
+        )
+    )
+    keypoints[..., :2] *= np.array([info.width, info.height]) / size
+    return {
+        "clip_id": clip["clip_id"],
+        **{name: None if value is None or np.isnan(value) else value for name, value in scores.items()},
+        "perceptual_hashes": found["perceptual_hashes"],
+        "framing": caption.framing,
+        "motion": caption.motion,
+        "subject": caption.subject,
+        "caption": caption.text,
+        "caption_source": "composed",
+        **pack_keypoints(keypoints[frame_of]),
+        "preview": preview,
+        "preview_frame": len(shown) // 2,
+    }
+
+
+def _jpeg(frame: np.ndarray) -> bytes:
+    """The frame (H, W, 3) uint8 RGB as a JPEG of the preview's height."""
+    height, width = frame.shape[:2]
+    small = cv2.resize(
+        frame, (max(1, round(width * PREVIEW_HEIGHT / height)), PREVIEW_HEIGHT), interpolation=cv2.INTER_AREA
+    )
+    return cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+
+
+def _chunks(
+    info: VideoInfo, indices: np.ndarray, size: tuple[int, int]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Chunks of frames together with their indices in the video."""
+    first = 0
+    for chunk in read_frames(info, indices, size):
+        yield chunk, indices[first : first + len(chunk)]
+        first += len(chunk)
+
+
+def analysis_size(info: VideoInfo) -> tuple[int, int]:
+    """The (width, height) a video is measured at."""
+    scale = min(1.0, ANALYSIS_SIDE / min(info.width, info.height))
+    return round(info.width * scale), round(info.height * scale)
+
+
+def make_estimator(config: CurateConfig) -> PoseEstimator:
+    """The pose estimator that the configuration asks for."""
+    if config.poses == "blazepose":
+        return load_estimator("blazepose")
+    cuda = config.gpus_per_worker > 0
+    return load_estimator(
+        config.poses, weights=config.pose_weights, detector=config.person_detector, cuda=cuda
+    )
+
+
+def _yolox(config: CurateConfig) -> Detector | None:
+    if config.person_detector is None:
+        return None
+    return YoloxDetector(fetch(DETECTOR, config.person_detector), cuda=config.gpus_per_worker > 0)

@@ -1,0 +1,236 @@
+"""Captions: one sentence about a clip, with exactly one of the words woman, girl, man, boy, person.
+
+Choices made: without a GPU a caption is composed from what was measured, and says no more than that; a
+language model's caption (qwen.py) goes through the same rule of one subject word. The rule is by word, not
+substring: "many" and "romantic" hold no man.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.score.clothing import Clothing
+from posegen.driving.skeleton import BODY, FACE, KEYPOINT_INDEX, VISIBLE, standing_height
+
+SUBJECT_WORDS = ("woman", "girl", "man", "boy", "person")
+COMPOSED_SUBJECT = "person"
+"""No model at hand on a CPU tells women from men: NudeNet's votes call most men female. So nothing is claimed."""
+
+SYNONYMS = {
+    "woman": ("woman", "women", "lady", "ladies", "female", "females"),
+    "girl": ("girl", "girls"),
+    "man": ("man", "men", "guy", "guys", "gentleman", "gentlemen", "male", "males"),
+    "boy": ("boy", "boys", "lad", "lads"),
+    "person": (
+        *("person", "persons", "people", "individual", "individuals", "somebody", "someone"),
+        *(
+            "kid",
+            "kids",
+            "child",
+            "children",
+            "toddler",
+            "toddlers",
+            "teenager",
+            "teenagers",
+            "adult",
+            "adults",
+        ),
+    ),
+}
+SUBJECT_OF = {synonym: subject for subject, synonyms in SYNONYMS.items() for synonym in synonyms}
+_ALTERNATIVES = "|".join(sorted(SUBJECT_OF, key=len, reverse=True))
+_COMPOUND = re.compile(rf"(?<=\w-)({_ALTERNATIVES})\b|\b({_ALTERNATIVES})(?=-\w)", re.IGNORECASE)
+_ADJECTIVE = re.compile(r"\b(male|female|adult)\s+(?=[a-z])", re.IGNORECASE)
+_MENTION = re.compile(
+    rf"\b(?:(?P<article>an|two|three|four|several|some)(?P<space>\s+))?(?P<word>{_ALTERNATIVES})\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A sentence and the words it was made of: subject is one of SUBJECT_WORDS, framing one of close-up,
+    half-body, full-body and distant, motion one of still, gesturing, walking, running, dancing and moving."""
+
+    text: str
+    subject: str
+    framing: str
+    motion: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a composed caption is made of; None where it could not be measured.
+
+    keypoints: (T, 133, 3) of the subject, NaN where it is not seen; times: (T,) seconds; size: (width,
+    height) of the picture in the keypoints' pixels. The rest as in measures.py, content.py and clothing.py.
+    """
+
+    keypoints: np.ndarray
+    times: np.ndarray
+    size: tuple[int, int]
+    clothing: Clothing
+    camera_motion: float | None = None
+    background_brightness: float | None = None
+
+
+def compose_caption(measured: Measured) -> Caption:
+    """A caption from measurements alone; the same for the same measurements."""
+    poses, times = _seen(measured.keypoints, measured.times)
+    framing, motion = framing_of(poses, measured.size), motion_of(poses, times)
+    text = ", ".join(
+        part
+        for part in (
+            f"A {COMPOSED_SUBJECT}{_clothes(measured.clothing)}",
+            _MOTIONS.get(motion, motion),
+            f"seen {_VIEWS[framing]}",
+            _background(measured.background_brightness),
+            _camera(measured.camera_motion),
+        )
+        if part
+    )
+    return Caption(f"{text}.", COMPOSED_SUBJECT, framing, motion)
+
+
+_MOTIONS = {"still": "keeping still", "moving": "moving about"}
+_VIEWS = {
+    "close-up": "in close-up",
+    "half-body": "from the waist up",
+    "full-body": "from head to foot",
+    "distant": "from a distance",
+}
+
+
+def _seen(keypoints: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The poses (n, 133, 3) and times of frames with the subject, ten a second at most."""
+    seen = np.flatnonzero(~np.isnan(keypoints[:, 0, 0]))
+    _, first = np.unique(np.floor(times[seen] * 10 + 1e-6), return_index=True)
+    return keypoints[seen[first]], times[seen[first]]
+
+
+def framing_of(poses: np.ndarray, size: tuple[int, int]) -> str:
+    """How much of the subject the picture shows: a joint counts where it is seen in most poses (n, 133,
+    3)."""
+    if not len(poses):
+        return "distant"
+    inside = np.all((poses[..., :2] >= 0) & (poses[..., :2] < size), axis=2)
+    shown = ((poses[..., 2] >= VISIBLE) & inside).mean(axis=0) > 0.5  # (133,)
+    height = float(np.median([_extent(pose) for pose in np.where(inside[..., None], poses, 0)])) / size[1]
+    face = poses[:, FACE][:, :, 1]
+    face_height = (
+        float(np.median(face.max(axis=1) - face.min(axis=1))) / size[1] if shown[FACE].any() else 0.0
+    )
+    if _any(shown, "ankle"):
+        return "full-body" if height > 0.35 else "distant"
+    if face_height > 0.25 or not (_any(shown, "hip") or _any(shown, "elbow")):
+        return "close-up"
+    return "half-body" if height > 0.3 else "distant"
+
+
+def _extent(pose: np.ndarray) -> float:
+    """Height in pixels of the visible points of one pose (133, 3)."""
+    rows = pose[pose[:, 2] >= VISIBLE, 1]
+    return float(np.ptp(rows)) if len(rows) else 0.0
+
+
+def _any(shown: np.ndarray, joint: str) -> bool:
+    return bool(shown[KEYPOINT_INDEX[f"left_{joint}"]] or shown[KEYPOINT_INDEX[f"right_{joint}"]])
+
+
+def motion_of(poses: np.ndarray, times: np.ndarray) -> str:
+    """The kind of motion of poses (n, 133, 3), by the speed of joints in person heights a second."""
+    if len(poses) < 2:
+        return "still"
+    body = np.where(poses[:, BODY, 2:] >= VISIBLE, poses[:, BODY, :2], np.nan)  # (n, 17, 2)
+    height = float(np.median([standing_height(pose) for pose in poses])) or np.inf
+    centre = _centre(poses[:, [5, 6, 11, 12]])  # of shoulders and hips
+    arms = _speed(body[:, [7, 8, 9, 10]] - centre, times) / height
+    legs = _speed(body[:, [13, 14, 15, 16]] - centre, times) / height
+    travel = _travel(centre[:, 0], times) / height
+    if travel > 0.25 and legs > 0.3:
+        return "running" if travel > 1.2 else "walking"
+    if legs > 0.25 and arms > 0.3:
+        return "dancing"
+    if arms > 0.15:
+        return "gesturing"
+    return "moving" if max(travel, legs, _speed(centre, times) / height) > 0.12 else "still"
+
+
+def _centre(points: np.ndarray) -> np.ndarray:
+    """The mean (n, 1, 2) of the visible ones of points (n, k, 3); NaN where there are none."""
+    visible = (points[..., 2:] >= VISIBLE).astype(float)
+    with np.errstate(invalid="ignore"):
+        return (points[..., :2] * visible).sum(axis=1, keepdims=True) / visible.sum(axis=1, keepdims=True)
+
+
+def _speed(points: np.ndarray, times: np.ndarray) -> float:
+    """Mean speed, pixels a second, of points (n, k, 2); unseen ones are NaN, nothing seen is 0."""
+    steps = np.linalg.norm(np.diff(points, axis=0), axis=2) / np.diff(times)[:, None]
+    return float(np.nanmean(steps)) if np.isfinite(steps).any() else 0.0
+
+
+def _travel(points: np.ndarray, times: np.ndarray) -> float:
+    """Median way, pixels a second, that a point (n, 2) gets along in a second, there and back not counted."""
+    ahead = np.searchsorted(times, times + 1.0)
+    ways = [np.linalg.norm(points[j] - points[i]) for i, j in enumerate(ahead) if j < len(times)]
+    return float(np.nanmedian(ways)) if np.isfinite(ways).any() else 0.0
+
+
+def _clothes(clothing: Clothing) -> str:
+    if clothing.upper and clothing.lower and clothing.upper != clothing.lower:
+        return f" dressed in {clothing.upper} above and {clothing.lower} below"
+    colour = clothing.upper or clothing.lower
+    return f" dressed in {colour}" if colour else ""
+
+
+def _background(brightness: float | None) -> str:
+    if brightness is None or 0.3 <= brightness <= 0.65:
+        return ""
+    return "in front of a bright background" if brightness > 0.65 else "in front of a dark background"
+
+
+def _camera(motion: float | None) -> str:
+    if motion is None:
+        return ""
+    return "filmed by a still camera" if motion < 0.01 else "filmed by a moving camera"
+
+
+def subject_word(text: str) -> str:
+    """The first of SUBJECT_WORDS in a text, of which `ensure_one_subject_word` leaves just one.
+
+    Raises ValueError where there is none.
+    """
+    found = re.search(rf"\b({'|'.join(SUBJECT_WORDS)})\b", text, re.IGNORECASE)
+    if not found:
+        raise ValueError(f"the caption {text!r} has no subject word")
+    return found[1].lower()
+
+
+def ensure_one_subject_word(text: str, fallback: str = "person") -> str:
+    """The text with exactly one subject word: its first mention of the subject, in the most definite word it
+    uses; later mentions become "figure". A text without any is led by `fallback`, one of SUBJECT_WORDS.
+
+    Raises ValueError for another fallback.
+    """
+    if fallback not in SUBJECT_WORDS:
+        raise ValueError(f"the subject word {fallback!r} is not one of {', '.join(SUBJECT_WORDS)}")
+    adjectives = [match[1].lower() for match in _ADJECTIVE.finditer(text)]
+    text = _COMPOUND.sub("human", _ADJECTIVE.sub("", text)).strip()
+    mentions = [SUBJECT_OF[match["word"].lower()] for match in _MENTION.finditer(text)]
+    definite = [word for word in (*mentions, *(SUBJECT_OF[a] for a in adjectives)) if word != "person"]
+    subject = definite[0] if definite else fallback
+    if not mentions:
+        return f"A {subject}. {text}".strip()
+    first = True
+
+    def replace(match: re.Match[str]) -> str:
+        nonlocal first
+        word, first = (subject if first else "figure"), False
+        before = "a" + match["space"] if match["article"] else ""
+        result = before + word
+        return result.capitalize() if match[0][0].isupper() else result
+
+    return _MENTION.sub(replace, text)

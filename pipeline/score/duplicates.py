@@ -1,0 +1,99 @@
+"""Near-duplicate clips, told by perceptual hashes of three moments.
+
+Choices made: two clips are near duplicates where each of their three 64-bit hashes differs in at most some
+bits. Of n + 1 bands of a hash one is equal where at most n bits differ, so candidates are the clips that
+share a band of their first hash and one of their last: sorting finds them, a million clips in about a minute.
+Every duplicate points at the smallest clip id that it duplicates and that is none itself; it never becomes a
+chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import imagehash
+import numpy as np
+import scipy.fftpack  # noqa: F401  imagehash would import it within the first hash
+from PIL import Image
+
+from pipeline.score.measures import People, Ticks, small_grey
+
+NEIGHBOURS = 64  # clips of one band compared with each; more are alike only in crowds of near-identical clips
+
+
+def near_duplicates(hashes: Mapping[str, Sequence[str]], bits: int) -> dict[str, str]:
+    """For each clip that duplicates another: its clip_id -> that of the clip that stands for both.
+
+    hashes: clip_id -> its three hashes, 16 hexadecimal digits each. bits: the most by which each hash may
+    differ, 0..63. The answer depends on neither the order nor the other clips' number.
+    """
+    clips = sorted(hashes)
+    if not clips:
+        return {}
+    numbers = np.array([[int(text, 16) for text in hashes[clip]] for clip in clips], np.uint64)
+    # Equal clips first: however many there are, one of them stands for all in the search.
+    _, first, group = np.unique(numbers, axis=0, return_index=True, return_inverse=True)
+    stands_for = {i: int(first[g]) for i, g in enumerate(group.ravel().tolist()) if first[g] != i}
+    kept = np.sort(first)
+    for one, other in _alike(numbers[kept], bits):
+        i, j = int(kept[one]), int(kept[other])
+        if i not in stands_for:
+            stands_for.setdefault(j, i)
+    roots = {j: stands_for.get(i, i) for j, i in stands_for.items()}
+    return {clips[j]: clips[i] for j, i in roots.items()}
+
+
+def _alike(numbers: np.ndarray, bits: int) -> list[tuple[int, int]]:
+    """Pairs i < j, sorted, of rows of (N, 3) uint64 that differ by at most `bits` in each column."""
+    pairs: set[tuple[int, int]] = set()
+    bands = [_band(bits, index) for index in range(bits + 1)]
+    for first_shift, first_mask in bands:
+        begin = (numbers[:, 0] >> first_shift) & first_mask
+        for last_shift, last_mask in bands:
+            keys = begin << np.uint64(32) | ((numbers[:, -1] >> last_shift) & last_mask)
+            for one, other in _equal(keys):
+                near = (np.bitwise_count(numbers[one] ^ numbers[other]) <= bits).all(axis=1)
+                pairs.update(zip(one[near].tolist(), other[near].tolist(), strict=True))
+    return sorted(pairs)
+
+
+def _band(bits: int, index: int) -> tuple[np.uint64, np.uint64]:
+    """Shift and mask of one of `bits` + 1 bands that share out a hash's 64 bits; of the first 32 of a
+    band."""
+    start, stop = 64 * index // (bits + 1), 64 * (index + 1) // (bits + 1)
+    return np.uint64(start), np.uint64(2 ** min(32, stop - start) - 1)
+
+
+def _equal(keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Index arrays i < j of equal keys, in portions; in a crowd only of near ones."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    for distance in range(1, min(NEIGHBOURS, len(keys) - 1) + 1):
+        same = ordered[distance:] == ordered[:-distance]
+        if not same.any():
+            return
+        yield order[:-distance][same], order[distance:][same]
+
+
+class PerceptualHashes:
+    """perceptual_hashes: 64-bit pHashes (16 hexadecimal digits each) of the frames next to 1/6, 1/2 and 5/6
+    of the clip's length; None for a clip without frames."""
+
+    def __init__(self) -> None:
+        self.ticks, self.hashes = Ticks(1.0), list[tuple[float, str]]()
+        self.last = 0.0
+
+    def update(self, frames: np.ndarray, people: People, times: np.ndarray) -> None:
+        for index in self.ticks.pick(times):
+            picture = Image.fromarray(small_grey(frames[index]))
+            self.hashes.append((float(times[index]), str(imagehash.phash(picture))))
+        self.last = float(times[-1]) if len(times) else self.last
+
+    def result(self) -> dict[str, Any]:
+        if not self.hashes:
+            return {"perceptual_hashes": None}
+        moments = [self.last * share for share in (1 / 6, 1 / 2, 5 / 6)]
+        at = np.array([time for time, _ in self.hashes])
+        nearest = [int(np.abs(at - moment).argmin()) for moment in moments]
+        return {"perceptual_hashes": [self.hashes[index][1] for index in nearest]}

@@ -1,0 +1,1 @@
+"""What every part of the library uses: storage, files, downloaded weights, progress, CPU times."""

@@ -1,0 +1,175 @@
+"""A folder that may be local or in a bucket: one small class over pyarrow's file systems.
+
+Choices made: a file written here is whole or absent. Locally it is renamed into place, and a bucket shows an object
+only when its upload has ended. That one property is what resuming after a kill rests on. Names are relative to the
+folder, with slashes, and cannot leave it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from posegen.common.files import written_whole
+
+CHUNK = 1 << 20  # bytes copied at once
+
+
+class StorageError(RuntimeError):
+    """A folder or URI cannot be used; the message says which and why."""
+
+
+def absolute(uri: str) -> str:
+    """A local path made absolute, so that it means the same in processes that run elsewhere; a URI as it is."""
+    return uri if "://" in uri else str(Path(uri).resolve())
+
+
+class Folder:
+    """A folder by local path or URI (s3://, gs://), or a folder `below` that one; pickles into workers."""
+
+    def __init__(self, uri: str, below: str = "") -> None:
+        """Opens the folder, which need not be there yet; raises StorageError."""
+        try:
+            self.filesystem, root = fs.FileSystem.from_uri(absolute(uri))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise StorageError(f"{uri} is no folder that can be opened: {error}") from error
+        self.local = isinstance(self.filesystem, fs.LocalFileSystem)
+        # Joined to the path, not to the URI, which may end in options (?endpoint_override=..).
+        self.root = f"{root}/{below}".rstrip("/")
+
+    def path(self, name: str) -> str:
+        """The name below this folder, as `filesystem` wants it; raises ValueError for one that leads out of it."""
+        if not name or name.startswith("/") or ".." in name.split("/"):
+            raise ValueError(f"{name!r} is no name of a file in a folder; give a relative path")
+        return f"{self.root}/{name}"
+
+    def exists(self, name: str = "") -> bool:
+        """Whether the folder itself, or a file or folder in it, is there."""
+        return self.filesystem.get_file_info(self._folder(name)).type != fs.FileType.NotFound
+
+    @contextmanager
+    def sink(self, name: str) -> Iterator[IO[bytes]]:
+        """A stream whose file appears when the block ends, and not if it ends in an error.
+
+        It replaces a file of that name; folders on the way are made.
+        """
+        path = self.path(name)
+        with self._local_sink(path) if self.local else self._bucket_sink(path) as stream:
+            yield stream
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes a whole file."""
+        with self.sink(name) as stream:
+            stream.write(content)
+
+    def save(self, name: str, file: Path) -> None:
+        """Copies a local file, however large."""
+        with file.open("rb") as source, self.sink(name) as stream:
+            shutil.copyfileobj(source, stream, CHUNK)
+
+    def write_table(self, name: str, table: pa.Table, row_group_size: int | None = None) -> None:
+        """Writes a Parquet file (zstd)."""
+        with self.sink(name) as stream:
+            pq.write_table(table, stream, compression="zstd", row_group_size=row_group_size)
+
+    def open(self, name: str) -> pa.NativeFile:
+        """A file to read from, with `seek` and `size`; raises FileNotFoundError where there is none."""
+        return self.filesystem.open_input_file(self.path(name))
+
+    def read(self, name: str) -> bytes:
+        """A file's content; raises FileNotFoundError."""
+        with self.open(name) as stream:
+            return stream.read()
+
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """A Parquet file as a table, or only some of its columns; raises FileNotFoundError."""
+        return pq.read_table(self.path(name), columns=columns, filesystem=self.filesystem, partitioning=None)
+
+    @contextmanager
+    def local_copy(self, name: str) -> Iterator[Path]:
+        """A local path of a file for as long as the block lasts: itself, or a bucket's object copied to disk."""
+        if self.local:
+            yield Path(self.path(name))
+            return
+        with tempfile.TemporaryDirectory(prefix="posegen-") as scratch:
+            copy = Path(scratch) / Path(name).name
+            with self.open(name) as remote, copy.open("wb") as local:
+                shutil.copyfileobj(remote, local, CHUNK)
+            yield copy
+
+    def names(self, folder: str = "") -> list[str]:
+        """Names of the finished files directly in a folder below this one, sorted; none where it does not exist."""
+        names = self._directly_in(folder, fs.FileType.File)
+        return [name for name in names if not name.endswith(".part")]
+
+    def folders(self) -> list[str]:
+        """Names of the folders directly in this one, sorted; none where it does not exist."""
+        return self._directly_in("", fs.FileType.Directory)
+
+    def walk(self) -> Iterator[tuple[str, int, int]]:
+        """Every file below, as (name, bytes, time of change in ns), one after the other, in no order.
+
+        Locally each entry is read as it is yielded; in a bucket one folder is listed at a time.
+        """
+        yield from self._walk_local(self.root) if self.local else self._walk_bucket(self.root)
+
+    def delete(self, name: str) -> None:
+        """Deletes a file."""
+        self.filesystem.delete_file(self.path(name))
+
+    def delete_folder(self, name: str) -> None:
+        """Deletes a folder in this one with all that is in it; it need not be there."""
+        if self.filesystem.get_file_info(self.path(name)).type != fs.FileType.NotFound:
+            self.filesystem.delete_dir(self.path(name))
+
+    def _folder(self, name: str) -> str:
+        return self.path(name) if name else self.root
+
+    @contextmanager
+    def _local_sink(self, path: str) -> Iterator[IO[bytes]]:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(Path(path)) as part, part.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())  # else a power cut could leave the file there and empty
+
+    @contextmanager
+    def _bucket_sink(self, path: str) -> Iterator[IO[bytes]]:
+        stream = self.filesystem.open_output_stream(path)
+        try:
+            yield stream
+        except BaseException:
+            stream.close()  # which cannot be avoided, and makes an object of what was written
+            self.filesystem.delete_file(path)
+            raise
+        stream.close()
+
+    def _directly_in(self, folder: str, kind: fs.FileType) -> list[str]:
+        selector = fs.FileSelector(self._folder(folder), allow_not_found=True)
+        infos = self.filesystem.get_file_info(selector)
+        return sorted(info.base_name for info in infos if info.type == kind)
+
+    def _walk_local(self, directory: str) -> Iterator[tuple[str, int, int]]:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield from self._walk_local(entry.path)
+                elif entry.is_file():
+                    status = entry.stat()
+                    yield os.path.relpath(entry.path, self.root), status.st_size, status.st_mtime_ns
+
+    def _walk_bucket(self, directory: str) -> Iterator[tuple[str, int, int]]:
+        for info in self.filesystem.get_file_info(fs.FileSelector(directory)):
+            if info.type == fs.FileType.Directory:
+                yield from self._walk_bucket(info.path)
+            elif info.type == fs.FileType.File:
+                yield info.path.removeprefix(self.root).lstrip("/"), info.size, info.mtime_ns or 0

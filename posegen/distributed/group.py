@@ -1,0 +1,239 @@
+"""Several processes that denoise together: one leads, the others follow.
+
+Choices made: the leader holds the pipeline and does all that one process does; it starts the others on its machine,
+each on a GPU of its own (or all on the CPU). All take the same steps in lockstep, split by context parallelism. What
+only the leader does, after a step or for the record, is told to the others: go on, or stop and wait for the next
+segment; so a cancelled segment stops all of them at that step. A group that lost a process is of no use any more: its
+owner replaces it, or ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import multiprocessing
+import os
+import pickle
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from posegen.distributed.worker import Order, Setting, Stopped, follow, moved
+from posegen.longvideo.conditions import Conditions
+from posegen.longvideo.sampling import Guidance, Step, denoise
+from posegen.pipeline import PoseGenPipeline
+from posegen.sharing import AnchorReader, AnchorRecorder, Position, SharedEntry, SharedRecord, SharedStore
+from posegen.sharing.parts import gather, part_shape, scatter
+
+TIMEOUT_S = 60.0
+"""How long a process waits for another in an exchange; they are hardly apart."""
+GRACE_S = 10.0
+"""How long a leader that lost a process may take to notice by itself."""
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+class GroupError(RuntimeError):
+    """A process of the group has ended, and with it the group."""
+
+    def __init__(self) -> None:
+        super().__init__("a process that denoises with this one has ended, see above; start anew")
+
+
+class Group:
+    """This process and those that follow it: `pipeline.group = Group(pipeline, folder, processes)`."""
+
+    def __init__(
+        self, pipeline: PoseGenPipeline, folder: str | Path, processes: int, timeout: float = TIMEOUT_S
+    ) -> None:
+        """Starts the others, which load the transformer of `folder` for themselves; returns when all are ready.
+
+        The pipeline is on the CPU or on the first GPU; the others take the next ones. timeout: seconds that a process
+        waits for another in an exchange. Raises ValueError, a sentence, for a number of processes that cannot be,
+        GroupError where one cannot load the transformer.
+        """
+        transformer, context = pipeline.transformer, multiprocessing.get_context("spawn")
+        self._device = transformer.device
+        _require(transformer, processes)
+        self._scratch = tempfile.TemporaryDirectory()
+        setting = Setting(
+            folder=str(folder),
+            dtype=transformer.dtype,
+            device=self._device.type,
+            processes=processes,
+            rendezvous=f"{self._scratch.name}/rendezvous",
+            timeout=timeout,
+        )
+        self._processes: list[BaseProcess] = []
+        self._channels: list[Connection] = []
+        self._ended = self._stopped = False
+        self._idle = threading.Event()
+        self._idle.set()
+        atexit.register(self.close)
+        for rank in range(1, processes):
+            ours, theirs = context.Pipe()
+            self._processes.append(context.Process(target=follow, args=(setting, rank, theirs), daemon=True))
+            self._channels.append(ours)
+            self._processes[-1].start()
+            theirs.close()  # so that the end of the process is the end of the pipe
+        try:
+            self._await_others()
+            setting.join(0, transformer)
+        except BaseException:
+            self.close()
+            raise
+        threading.Thread(target=self._watch, name="group", daemon=True).start()
+
+    def _await_others(self) -> None:
+        for channel in self._channels:
+            try:
+                channel.recv_bytes()
+            except EOFError as error:
+                raise GroupError from error
+
+    @property
+    def pids(self) -> list[int]:
+        """The other processes' ids."""
+        return [process.pid for process in self._processes if process.pid]
+
+    def check(self) -> None:
+        """Raises GroupError where a process has ended."""
+        if self._ended:
+            raise GroupError
+
+    def close(self) -> None:
+        """Ends the other processes; the pipeline's transformer is of no use alone."""
+        atexit.unregister(self.close)
+        self._ended = True
+        for process in self._processes:
+            process.kill()
+            process.join()
+        if self._device.type == "cpu" and dist.is_initialized():  # nccl might wait for those that are no more
+            dist.destroy_process_group()
+        self._scratch.cleanup()
+
+    def denoise(
+        self,
+        transformer: Any,
+        conditions: Conditions,
+        noise: torch.Tensor,
+        sigmas: Sequence[float],
+        guidance: Guidance,
+        sharing: AnchorRecorder | AnchorReader | None = None,
+        callback: Callable[[Step], object] | None = None,
+    ) -> torch.Tensor:
+        """`denoise` by all processes. What its callback or its store raise leaves the group whole.
+
+        Raises GroupError where a process has ended.
+        """
+        self.check()
+        order = Order(
+            adapter=_active_adapter(transformer),
+            conditions=moved(conditions, torch.device("cpu")),
+            noise=noise.cpu(),
+            sigmas=sigmas,
+            guidance=guidance,
+            sharing=sharing and replace(sharing, store=SharedRecord()),
+        )
+        if sharing is not None:
+            sharing = replace(sharing, store=_Record(sharing.store, self._lead, self._device))
+        tell = partial(self._after_step, callback)
+        self._stopped = False
+        self._idle.clear()
+        try:
+            self._send(order)
+            return denoise(transformer, conditions, noise, sigmas, guidance, sharing, tell)
+        except BaseException:
+            if not self._stopped:
+                self._give_up()
+            raise
+        finally:
+            self._idle.set()
+
+    def _after_step(self, callback: Callable[[Step], object] | None, step: Step) -> None:
+        self._lead(lambda: None if callback is None else callback(step), lambda _: None)
+
+    def _lead(self, do: Callable[[], Result], tell: Callable[[Result], object]) -> Result:
+        """Does what only the leader does, and tells the others of it, or that they are to stop."""
+        try:
+            result = do()
+        except BaseException:
+            self._send(Stopped())
+            self._stopped = True
+            raise
+        self._send(tell(result))
+        return result
+
+    def _send(self, message: object) -> None:
+        # As bytes: torch would hand over memory that the other process keeps alive.
+        content = pickle.dumps(message)
+        try:
+            for channel in self._channels:
+                channel.send_bytes(content)
+        except OSError as error:
+            raise GroupError from error
+
+    def _give_up(self) -> None:
+        """Ends the others, who are in the middle of a step; raises GroupError where one of them was the first."""
+        lost = wait([process.sentinel for process in self._processes], timeout=1)
+        self.close()
+        if lost:
+            raise GroupError
+
+    def _watch(self) -> None:
+        """Ends this process where it waits, maybe within a GPU's kernel, for one that is no more."""
+        wait([process.sentinel for process in self._processes])
+        if self._ended:
+            return
+        self._ended = True
+        log.error("a process that denoises with this one has ended")
+        if not self._idle.wait(GRACE_S):
+            log.error("this one waits for it in vain, and ends too")
+            os._exit(1)
+
+
+@dataclass(frozen=True)
+class _Record:
+    """The leader's store, of whole entries, as one that all processes use at once."""
+
+    store: SharedStore
+    lead: Callable[..., Any]
+    device: torch.device
+
+    def put(self, position: Position, entry: SharedEntry) -> None:
+        """Keeps what all have."""
+        whole = gather(entry)
+        self.lead(lambda: self.store.put(position, whole), lambda _: None)
+
+    def get(self, position: Position) -> SharedEntry:
+        """Hands each its part."""
+        whole = self.lead(lambda: self.store.get(position), part_shape)
+        return scatter(part_shape(whole), self.device, whole)
+
+
+def _require(transformer: Any, processes: int) -> None:
+    """Raises ValueError where so many processes cannot denoise together."""
+    heads, gpus = transformer.config.num_attention_heads, torch.cuda.device_count()
+    if heads % processes:
+        raise ValueError(
+            f"{processes} processes cannot share the model's {heads} attention heads; take a number that divides them."
+        )
+    if transformer.device.type == "cuda" and processes > gpus:
+        raise ValueError(f"{processes} processes need a GPU each, and there are {gpus}; take fewer.")
+
+
+def _active_adapter(transformer: Any) -> str | None:
+    if not getattr(transformer, "peft_config", {}):
+        return None
+    (adapter,) = transformer.active_adapters()
+    return adapter

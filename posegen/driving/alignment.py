@@ -1,0 +1,93 @@
+"""Where a picture or a person lands in the target picture: a scale and a shift, the same for pixels and keypoints.
+
+Choices made: no rotation, no shear: a driving video that is tilted stays so. Pixel centres have whole coordinates. The
+scale between two people is that of their standing heights, which does not ask them to stand alike; then the middles of
+their torsos are laid on each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from posegen.driving.skeleton import FEET, KEYPOINT_INDEX, VISIBLE, standing_height
+
+Fit = Literal["crop", "pad"]
+
+FIRST_FRAMES = 5
+"""Poses at the start of a driving video whose median is laid onto the reference picture's."""
+
+_TORSO = [KEYPOINT_INDEX[f"{side}_{joint}"] for side in ("left", "right") for joint in ("shoulder", "hip")]
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Pixel (x, y) goes to `scale * (x, y) + shift`."""
+
+    scale: float
+    shift: tuple[float, float]
+
+    def keypoints(self, keypoints: np.ndarray) -> np.ndarray:
+        """The poses (..., 133, 3) float32 where they land."""
+        moved = keypoints.astype(np.float32, copy=True)
+        moved[..., :2] = moved[..., :2] * self.scale + np.array(self.shift, np.float32)
+        return moved
+
+
+def fit(source: tuple[int, int], target: tuple[int, int], how: Fit = "crop") -> Similarity:
+    """A picture of size `source` (width, height) centred in one of `target`: filling it, or (pad) wholly inside."""
+    ratios = [wanted / there for wanted, there in zip(target, source, strict=True)]
+    scale = max(ratios) if how == "crop" else min(ratios)
+    across, down = (
+        (scale - 1) / 2 + (wanted - scale * there) / 2 for wanted, there in zip(target, source, strict=True)
+    )
+    return Similarity(scale, (across, down))
+
+
+def fit_picture(picture: np.ndarray, size: tuple[int, int], how: Fit = "crop") -> np.ndarray:
+    """The picture (H, W, 3) uint8 as `fit` puts it into one of size (width, height), to a pixel; padded with black.
+
+    Raises ValueError for another shape or type.
+    """
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise ValueError(f"The picture is {picture.dtype} {picture.shape}; give uint8 (height, width, 3).")
+    scale = fit((picture.shape[1], picture.shape[0]), size, how).scale
+    width, height = (max(1, round(side * scale)) for side in (picture.shape[1], picture.shape[0]))
+    scaled = cv2.resize(
+        picture, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    )
+    shift = np.array([[1, 0, (size[0] - width) // 2], [0, 1, (size[1] - height) // 2]], np.float32)
+    return cv2.warpAffine(scaled, shift, size, flags=cv2.INTER_NEAREST)
+
+
+def align(driving: np.ndarray, reference: np.ndarray) -> Similarity:
+    """What lays the person at the start of driving poses (T, 133, 3) onto the one of a picture, (133, 3).
+
+    Raises ValueError where the two have no limb or no joint in common that is visible in both.
+    """
+    start = _typical(driving[:FIRST_FRAMES])
+    heights = standing_height(start), standing_height(reference)
+    shared = (start[:, 2] >= VISIBLE) & (reference[:, 2] >= VISIBLE)
+    joints = [joint for joint in _TORSO if shared[joint]] or np.flatnonzero(shared[: FEET.stop]).tolist()
+    if not joints or not all(heights):
+        raise ValueError(
+            "The person in the driving video cannot be laid onto the one in the picture, as no part of the body is "
+            'seen in both: choose align="none", or another picture.'
+        )
+    scale = heights[1] / heights[0]
+    shift = reference[joints, :2].mean(axis=0) - scale * start[joints, :2].mean(axis=0)
+    return Similarity(scale, (float(shift[0]), float(shift[1])))
+
+
+def _typical(poses: np.ndarray) -> np.ndarray:
+    """The median pose (133, 3) of a few (T, 133, 3), each point over the poses in which it is visible."""
+    visible = poses[..., 2] >= VISIBLE
+    points = np.where(visible[..., None], poses[..., :2], np.nan)
+    typical = np.zeros(poses.shape[1:], np.float32)
+    seen = visible.any(axis=0)
+    typical[seen, :2] = np.nanmedian(points[:, seen], axis=0)
+    typical[:, 2] = np.where(visible, poses[..., 2], 0).max(axis=0)
+    return typical

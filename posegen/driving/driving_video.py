@@ -1,0 +1,188 @@
+"""A driving video of any size and rate -> the poses of its main person, where the picture's person stands.
+
+Choices made: the video is sampled at the model's rate on the exact clock of `posegen.video`, so a pose a frame is all
+that is kept of it. The main person is the estimator's first; they are followed by track or by box, never swapped for
+another within a second. Frames without them are filled in and reported: between two seen frames joints move evenly, at
+the ends the nearest pose stays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from posegen.driving.alignment import Fit, align, fit, fit_picture
+from posegen.driving.poses import Person, PoseEstimator, load_estimator
+from posegen.driving.poses.regions import overlap
+from posegen.video import VideoError, VideoInfo, probe, read_frames, sample_indices
+from posegen.video.info import TOLERANCE
+
+PATIENCE_S = 1.0
+"""Seconds for which a person who is out of sight is waited for before another one is followed."""
+SAME_BOX = 0.3
+"""Least overlap (IoU) of the boxes of one person in two frames."""
+REDUCED = (1, 2, 4)
+"""How many times smaller a picture is looked at, one after the other, until somebody is found."""
+
+Align = Literal["reference", "none"]
+
+
+@dataclass(frozen=True)
+class Driving:
+    """Poses of one person at an even rate.
+
+    keypoints: (T, 133, 3) float32 x, y in pixels of a picture of `size` (width, height), confidence 0..1; never NaN.
+    gaps: spans [start, stop) of frames in which nobody was seen and the pose is filled in.
+    """
+
+    keypoints: np.ndarray
+    size: tuple[int, int]
+    gaps: tuple[tuple[int, int], ...] = ()
+
+
+class VideoFrames:
+    """The frames of a video file at an even rate and one size, read when they are asked for.
+
+    Indexed by an array of frame numbers it gives their (n, height, width, 3) uint8 RGB; `len` counts frames.
+    """
+
+    def __init__(self, path: str | Path, rate: float, size: tuple[int, int]) -> None:
+        self._info = probe(path)
+        self._size = size
+        self._shown = frame_indices(self._info, rate)
+
+    def __len__(self) -> int:
+        return len(self._shown)
+
+    def __getitem__(self, frames: np.ndarray) -> np.ndarray:
+        distinct, place = np.unique(self._shown[frames], return_inverse=True)
+        return np.concatenate(list(read_frames(self._info, distinct, self._size)))[place]
+
+    def tobytes(self) -> bytes:
+        """The file's bytes, which tell these frames from others."""
+        return Path(self._info.path).read_bytes()
+
+
+def frame_indices(info: VideoInfo, rate: float) -> np.ndarray:
+    """The indices (T,) of the frames that a whole video shows at `rate` frames/s."""
+    return sample_indices(info, 0, info.duration, rate)
+
+
+def read_driving(
+    path: str | Path, rate: float, estimator: PoseEstimator, seconds: float | None = None
+) -> Driving:
+    """The poses of a video's main person at `rate` frames/s; the estimator is reset.
+
+    seconds: the longest that the video may be by its frames' own times, whatever its container states. Raises
+    `VideoError` where it is longer, before a picture is decoded, and where it cannot be read or shows nobody.
+    """
+    info = probe(path)
+    if seconds is not None and info.duration > seconds + TOLERANCE:
+        raise VideoError(f"{path}: it is {info.duration:.1f} s long; give at most {seconds:g} s.")
+    follow = MainPerson(patience=round(PATIENCE_S * rate))
+    estimator.reset()
+    poses = [
+        follow(people)
+        for frames in read_frames(info, frame_indices(info, rate))
+        for people in estimator(frames)
+    ]
+    try:
+        keypoints, gaps = fill_gaps(np.stack(poses))
+    except ValueError as error:
+        raise VideoError(f"{path}: {error}") from error
+    return Driving(keypoints, (info.width, info.height), gaps)
+
+
+def picture_pose(picture: np.ndarray, estimator: PoseEstimator) -> np.ndarray:
+    """The pose (133, 3) of the main person in a picture (H, W, 3) uint8; ValueError where nobody is seen.
+
+    An estimator may miss at one size whom it sees at another, so a picture of nobody is looked at smaller, too.
+    """
+    size = picture.shape[1], picture.shape[0]
+    for reduced in REDUCED:
+        smaller = max(1, size[0] // reduced), max(1, size[1] // reduced)
+        estimator.reset()
+        if people := estimator(fit_picture(picture, smaller)[None])[0]:
+            return fit(smaller, size).keypoints(people[0].keypoints)
+    raise ValueError(
+        'No person is found in the picture: choose a clearer one, or align="none" if the driving video already '
+        "shows its person where the picture does."
+    )
+
+
+def place(
+    driving: Driving | str | Path,
+    image: np.ndarray,
+    size: tuple[int, int],
+    rate: float,
+    estimator: PoseEstimator | None = None,
+    how: Align = "reference",
+    fitting: Fit = "crop",
+) -> np.ndarray:
+    """Driving poses (T, 133, 3) in pixels of a video of `size` (width, height) that begins with the person of `image`.
+
+    driving: poses, or a video to read at `rate`. image: (H, W, 3) uint8, which is put into the size by `fitting`.
+    how: "reference" lays the driving person onto the picture's, "none" leaves them where they are in the driving
+    video's frames, which are then fitted as the picture is. estimator: BlazePose unless given. Raises ValueError where
+    there is nobody in the video or, if asked to lay them on it, in the picture.
+    """
+    estimator = estimator or load_estimator("blazepose")
+    if not isinstance(driving, Driving):
+        driving = read_driving(driving, rate, estimator)
+    if how == "none":
+        return fit(driving.size, size, fitting).keypoints(driving.keypoints)
+    reference = fit((image.shape[1], image.shape[0]), size, fitting).keypoints(picture_pose(image, estimator))
+    return align(driving.keypoints, reference).keypoints(driving.keypoints)
+
+
+class MainPerson:
+    """Follows one person through the people of consecutive frames; `patience` in frames."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+        self._last: Person | None = None
+        self._missing = 0
+
+    def __call__(self, people: list[Person]) -> np.ndarray:
+        """The keypoints (133, 3) of the followed person, NaN where they are not among these people."""
+        person = self._same(people)
+        if person is None and people and (self._last is None or self._missing >= self.patience):
+            person = people[0]
+        if person is None:
+            self._missing += 1
+            return np.full((133, 3), np.nan, np.float32)
+        self._last, self._missing = person, 0
+        return person.keypoints
+
+    def _same(self, people: list[Person]) -> Person | None:
+        if self._last is None or not people:
+            return None
+        for person in people:
+            if person.track_id >= 0 and person.track_id == self._last.track_id:
+                return person
+        near = overlap(self._last.box, np.array([person.box for person in people]))
+        return people[int(near.argmax())] if near.max() >= SAME_BOX else None
+
+
+def fill_gaps(keypoints: np.ndarray) -> tuple[np.ndarray, tuple[tuple[int, int], ...]]:
+    """Poses (T, 133, 3) without their NaN frames, and the spans [start, stop) that were filled in.
+
+    Raises ValueError where no frame shows a person.
+    """
+    seen = ~np.isnan(keypoints).any(axis=(1, 2))
+    if not seen.any():
+        raise ValueError("there is nobody in the driving video; choose one that shows a person.")
+    frames, there = np.arange(len(keypoints)), np.flatnonzero(seen)
+    edges = np.flatnonzero(np.diff(seen, prepend=True, append=True))
+    gaps = tuple((int(start), int(stop)) for start, stop in edges.reshape(-1, 2))
+    # The seen frames around each frame; past an end both are the nearest one.
+    after = there[np.minimum(np.searchsorted(there, frames), len(there) - 1)]
+    before = np.where(seen, frames, there[np.maximum(np.searchsorted(there, frames) - 1, 0)])
+    share = ((frames - before) / np.maximum(after - before, 1))[:, None, None]
+    filled = (1 - share) * keypoints[before] + share * keypoints[after]
+    # A joint that one end does not show has no place there to move to or from.
+    filled[..., 2] = np.minimum(keypoints[before, :, 2], keypoints[after, :, 2])
+    return filled.astype(np.float32), gaps

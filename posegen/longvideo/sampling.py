@@ -1,0 +1,147 @@
+"""One segment from noise to latents: flow matching, Euler steps, classifier-free guidance.
+
+Choices made: the latents and the arithmetic between passes are float32, whatever the network computes in. Guidance may
+be limited to an interval of noise levels (Kynkaanniemi et al., arXiv 2404.07724); outside it there is no unguided pass
+at all. The initial noise depends on the seed alone: it is drawn on the CPU, so it is the same on every device and in
+every process. Whoever follows the steps may end them by raising `Cancelled`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from posegen.longvideo.conditions import Conditions
+from posegen.model.transformer import PassSharing
+from posegen.sharing import Branch
+
+
+class Cancelled(Exception):  # noqa: N818 - a wish, not an error
+    """Raised by a callback that wants no further step."""
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How strongly the text is followed: 1 means no unguided pass.
+
+    interval: lowest and highest noise level (sigma, 0..1) at which guidance is on.
+    """
+
+    scale: float = 5.0
+    interval: tuple[float, float] = (0.0, 1.0)
+
+    def applies(self, sigma: float) -> bool:
+        """Whether a step at this noise level has an unguided pass."""
+        return self.scale != 1 and self.interval[0] <= sigma <= self.interval[1]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is told after a step: the index-th of `steps`, from noise level `sigma` on.
+
+    preview: (B, z, f, h, w) float32, the clean latents as the network now guesses them.
+    """
+
+    index: int
+    steps: int
+    sigma: float
+    preview: torch.Tensor
+
+
+class Sharing(Protocol):
+    """What a segment records or reads while it is denoised; `posegen.sharing` has both."""
+
+    def start(self, step: int, branch: Branch) -> PassSharing | None:
+        """What to hand to the transformer in this pass, None for nothing."""
+        ...
+
+
+def schedule(steps: int, shift: float) -> list[float]:
+    """Noise levels of `steps` steps, from 1 down to and with 0: steps + 1 values (method of Wan, flow matching).
+
+    shift: how far steps are moved towards noise; s becomes shift s / (1 + (shift - 1) s).
+    """
+    if steps < 1:
+        raise ValueError(f"{steps} denoising steps are too few; ask for 1 or more.")
+    sigmas = np.linspace(1, 0, steps + 1)
+    return (shift * sigmas / (1 + (shift - 1) * sigmas)).tolist()
+
+
+def flow_shift(scheduler_config: Mapping[str, Any]) -> float:
+    """The shift that a model folder's scheduler is set to: UniPC's setting, or flow matching Euler's."""
+    return scheduler_config.get("flow_shift", scheduler_config.get("shift", 1.0))
+
+
+def initial_noise(seed: int, shape: Sequence[int]) -> torch.Tensor:
+    """Standard normal noise, float32 on the CPU, the same for the same seed everywhere."""
+    return torch.randn(tuple(shape), generator=torch.Generator("cpu").manual_seed(seed))
+
+
+@torch.no_grad()
+def denoise(
+    transformer: Any,
+    conditions: Conditions,
+    noise: torch.Tensor,
+    sigmas: Sequence[float],
+    guidance: Guidance,
+    sharing: Sharing | None = None,
+    callback: Callable[[Step], object] | None = None,
+) -> torch.Tensor:
+    """The latents (B, z, f, h, w) float32 that the noise of that shape becomes, at the last of `sigmas`.
+
+    callback: called after each step; may raise `Cancelled`, which then leaves this function.
+    """
+    if conditions.negative_text is None and any(guidance.applies(sigma) for sigma in sigmas[:-1]):
+        raise ValueError(
+            "Guidance needs conditions.negative_text: encode a negative prompt, or set its scale to 1."
+        )
+    transformer._reset_stateful_cache()  # of First Block Cache and the like: nothing of another segment
+    latents = noise.to(conditions.pose.device, torch.float32)
+    for index, (sigma, following) in enumerate(pairwise(sigmas)):
+        predict = partial(_velocity, transformer, conditions, latents, sigma)
+        velocity = predict("guided", _start(sharing, index, "guided"))
+        if guidance.applies(sigma):
+            unguided = predict("unguided", _start(sharing, index, "unguided"))
+            velocity = unguided + guidance.scale * (velocity - unguided)
+        if callback is not None:
+            callback(Step(index, len(sigmas) - 1, sigma, latents - sigma * velocity))
+        latents = latents + (following - sigma) * velocity
+    return latents
+
+
+def _start(sharing: Sharing | None, step: int, branch: Branch) -> PassSharing | None:
+    return None if sharing is None else sharing.start(step, branch)
+
+
+def _velocity(
+    transformer: Any,
+    conditions: Conditions,
+    latents: torch.Tensor,
+    sigma: float,
+    branch: Branch,
+    sharing: PassSharing | None,
+) -> torch.Tensor:
+    """Noise - clean latents (B, z, f, h, w) float32, as one pass of the network sees it."""
+
+    def cast(tensor: torch.Tensor | None) -> torch.Tensor | None:
+        return None if tensor is None else tensor.to(latents.device, transformer.dtype)
+
+    with transformer.cache_context(branch):
+        output = transformer(
+            hidden_states=cast(torch.cat([latents, conditions.pose], dim=1)),
+            timestep=torch.full((len(latents),), 1000 * sigma, device=latents.device),
+            encoder_hidden_states=cast(conditions.text if branch == "guided" else conditions.negative_text),
+            encoder_hidden_states_image=cast(conditions.image),
+            reference_latents=cast(conditions.reference),
+            hand_latents=cast(conditions.hands),
+            sharing=sharing,
+        ).sample.float()
+    if transformer.config.prediction == "sample":
+        return (latents - output) / sigma
+    return output

@@ -1,0 +1,184 @@
+"""Attention of the transformer's blocks: who attends to whom, and where tokens stand.
+
+Choices made:
+
+- Self-attention is over video and reference tokens as one sequence. What sharing changes of it is behind a protocol;
+  it is handed queries, and functions that make keys and values and that attend.
+- On a CPU, bf16 attention is plain matrix products: torch's fused one is the slower the more of it is bf16, and at
+  lengths that a CPU can do its memory is no concern.
+- Rotary positions are computed where they are needed, in float64. Nothing is kept in a buffer, so nothing that casts
+  or shards a model's buffers can damage them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.transformers.transformer_wan import WanAttention
+from torch import nn
+
+from posegen.model.context_parallel import context_parallel, gather_tokens, heads_to_tokens, tokens_to_heads
+
+ROTARY_THETA = 10_000.0
+
+Project = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Gather = Callable[[torch.Tensor], torch.Tensor]
+
+
+class BlockSharing(Protocol):
+    """What a block asks of `posegen.sharing` while it runs; `None` in its place means plain attention."""
+
+    def self_attention(
+        self, query: torch.Tensor, hidden_states: torch.Tensor, project: Project, attend: Attend
+    ) -> torch.Tensor:
+        """The output (B, T, H, D) for the query (B, T, H, D) of all video tokens, then all reference tokens.
+
+        `project` turns normalised attention inputs like `hidden_states` (B, T, C) into keys and values (B, T, H, D).
+        """
+        ...
+
+    def cross_attention(self, query: torch.Tensor, key: torch.Tensor, gather: Gather) -> None:
+        """Look at this process's video tokens' queries and the text tokens' keys, (B, tokens, H, D).
+
+        `gather` joins what all processes have for their video tokens, (B, own tokens) -> (B, tokens).
+        """
+        ...
+
+
+class PassSharing(Protocol):
+    """Sharing in one pass through the network."""
+
+    def block(self, index: int) -> BlockSharing | None:
+        """What block `index` has to do, if anything."""
+        ...
+
+
+class SelfAttentionProcessor:
+    """Joint self-attention over video and reference tokens, with sharing and context parallelism."""
+
+    # Set by diffusers' set_attention_backend and enable_parallelism.
+    _attention_backend: Any = None
+    _parallel_config: Any = None
+
+    def __call__(
+        self,
+        attn: WanAttention,
+        hidden_states: torch.Tensor,  # (B, video + reference tokens, C), modulated
+        encoder_hidden_states: None,
+        attention_mask: None,
+        rotary_emb: torch.Tensor,
+        *,
+        video_tokens: int,
+        sharing: BlockSharing | None = None,
+    ) -> torch.Tensor:
+        config = context_parallel(self._parallel_config)
+        spread = partial(tokens_to_heads, config=config, video_tokens=video_tokens)
+        attend = partial(_attend, backend=self._attention_backend)
+
+        def project(inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            key = _rotate(_heads(attn, attn.norm_k(attn.to_k(inputs))), rotary_emb)
+            return spread(key), spread(_heads(attn, attn.to_v(inputs)))
+
+        query = spread(_rotate(_heads(attn, attn.norm_q(attn.to_q(hidden_states))), rotary_emb))
+        if sharing is None:
+            output = attend(query, *project(hidden_states))
+        else:
+            output = sharing.self_attention(query, hidden_states, project, attend)
+        output = heads_to_tokens(output, config, video_tokens)
+        return attn.to_out[1](attn.to_out[0](output.flatten(2).type_as(hidden_states)))
+
+
+class CrossAttentionProcessor:
+    """Video tokens read the text and, where the model has that branch, the picture's CLIP tokens."""
+
+    _attention_backend: Any = None
+    _parallel_config: Any = None
+
+    def __call__(
+        self,
+        attn: WanAttention,
+        hidden_states: torch.Tensor,  # (B, own video tokens, C)
+        encoder_hidden_states: torch.Tensor,  # (B, text tokens, C)
+        attention_mask: None,
+        rotary_emb: None,
+        *,
+        image: torch.Tensor | None = None,  # (B, image tokens, C)
+        sharing: BlockSharing | None = None,
+    ) -> torch.Tensor:
+        attend = partial(_attend, backend=self._attention_backend)
+        query = _heads(attn, attn.norm_q(attn.to_q(hidden_states)))
+        key = _heads(attn, attn.norm_k(attn.to_k(encoder_hidden_states)))
+        if sharing is not None:
+            gather = partial(gather_tokens, config=context_parallel(self._parallel_config))
+            sharing.cross_attention(query, key, gather)
+        output = attend(query, key, _heads(attn, attn.to_v(encoder_hidden_states)))
+        if image is not None:
+            image_key = _heads(attn, attn.norm_added_k(attn.add_k_proj(image)))
+            output = output + attend(query, image_key, _heads(attn, attn.add_v_proj(image)))
+        return attn.to_out[1](attn.to_out[0](output.flatten(2).type_as(hidden_states)))
+
+
+def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, backend: Any) -> torch.Tensor:
+    """(B, T, H, D) in and out."""
+    if backend or query.device.type != "cpu" or query.dtype != torch.bfloat16:
+        return dispatch_attention_fn(query, key, value, backend=backend)
+    query, key, value = (states.transpose(1, 2) for states in (query, key, value))
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    return (scores.float().softmax(-1).type_as(value) @ value).transpose(1, 2)
+
+
+def _heads(attn: WanAttention, states: torch.Tensor) -> torch.Tensor:
+    return states.unflatten(2, (attn.heads, -1))  # (B, T, C) -> (B, T, H, D)
+
+
+def _rotate(states: torch.Tensor, rotary_emb: torch.Tensor) -> torch.Tensor:
+    """Turn each pair of neighbouring channels by its token's angle; (B, T, H, D) in and out."""
+    # Complex numbers take a tenth of the time that reals take on a CPU, as no strided halves are read and written.
+    pairs = torch.view_as_complex(states.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rotary_emb).flatten(-2).type_as(states)
+
+
+class RotaryPositions(nn.Module):
+    """Angles of all tokens by frame, row and column; the reference picture stands left of the video.
+
+    Reference tokens have frame 0, rows from 0, and columns -w..-1 where `shift_reference`, else 0..w-1.
+    """
+
+    def __init__(self, head_dim: int, patch_size: tuple[int, int, int], shift_reference: bool) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.shift_reference = shift_reference
+        spatial = 2 * (head_dim // 6)
+        self.channels = (head_dim - 2 * spatial, spatial, spatial)  # of frame, row and column, as in Wan
+
+    def forward(
+        self, video_shape: tuple[int, int, int], reference_shape: tuple[int, int, int], device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """cos + i sin of the angles, (1, tokens, 1, head_dim / 2) complex64: of the video's and the reference's tokens.
+
+        Shapes are (frames, height, width) of latents.
+        """
+        frames, rows, columns = self._grid(video_shape)
+        video = self._table(device, range(frames), range(rows), range(columns))
+        frames, rows, columns = self._grid(reference_shape)
+        across = range(-columns, 0) if self.shift_reference else range(columns)
+        return video, self._table(device, range(frames), range(rows), across)
+
+    def _grid(self, shape: tuple[int, int, int]) -> tuple[int, ...]:
+        return tuple(size // patch for size, patch in zip(shape, self.patch_size, strict=True))
+
+    def _table(self, device: torch.device, *places: range) -> torch.Tensor:
+        parts = []
+        for axis, (positions, channels) in enumerate(zip(places, self.channels, strict=True)):
+            exponents = torch.arange(0, channels, 2, dtype=torch.float64) / channels
+            angles = torch.outer(torch.tensor(positions, dtype=torch.float64), ROTARY_THETA**-exponents)
+            shape = [1, 1, 1, -1]
+            shape[axis] = len(positions)
+            part = torch.polar(torch.ones_like(angles), angles).to(device, torch.complex64)
+            parts.append(part.view(shape).expand(*map(len, places), -1))
+        return torch.cat(parts, dim=-1).flatten(0, 2)[None, :, None]

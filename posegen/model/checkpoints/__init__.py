@@ -1,0 +1,57 @@
+"""Checkpoints in and out: published PoseGen folders, adapters in PEFT's layout, LoRA files for other programs.
+
+Choices made: inside, names are diffusers'. Files are safetensors, or pickles read with `weights_only`; what is missing,
+unknown or of a wrong shape is a CheckpointError that names file and tensor.
+"""
+
+from posegen.model.checkpoints.conversion import convert_published
+from posegen.model.checkpoints.export import export_lora
+from posegen.model.checkpoints.lora import (
+    EMBEDDINGS,
+    Adapter,
+    attach_adapter,
+    load_adapter,
+    model_weights,
+    read_adapter,
+    save_adapter,
+    set_adapter,
+    write_adapter,
+)
+from posegen.model.checkpoints.names import (
+    CheckpointError,
+    diffusers_name,
+    model_config,
+    published_name,
+    transformer_config,
+)
+from posegen.model.checkpoints.published import (
+    load_published,
+    published_adapter,
+    published_tensors,
+    read_published,
+    save_published,
+)
+
+__all__ = [
+    "EMBEDDINGS",
+    "Adapter",
+    "CheckpointError",
+    "attach_adapter",
+    "convert_published",
+    "diffusers_name",
+    "export_lora",
+    "load_adapter",
+    "load_published",
+    "model_config",
+    "model_weights",
+    "published_adapter",
+    "published_name",
+    "published_tensors",
+    "read_adapter",
+    "read_published",
+    "save_adapter",
+    "save_published",
+    "set_adapter",
+    "transformer_config",
+    "write_adapter",
+]

@@ -1,0 +1,402 @@
+"""PoseGenPipeline: a picture and driving poses -> a video of any length, in one process.
+
+Choices made: a diffusers pipeline whose folder also holds the two adapters, so the mini model and the 14B one differ by
+the folder only. What is the same for all segments is encoded once. One function makes one segment, here and in a
+server's replica. Segments are made in an order in which frames become final all along, each is let go of as soon as no
+other needs it, and neighbours see its very frames: memory does not grow with the video's length.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.pipelines.wan.pipeline_output import WanPipelineOutput
+from PIL.Image import Image
+
+from posegen.driving.alignment import Fit, fit_picture
+from posegen.driving.driving_video import Align, Driving, place
+from posegen.driving.framing import framing_of
+from posegen.driving.poses import PoseEstimator
+from posegen.longvideo.conditions import (
+    Conditions,
+    decode,
+    encode,
+    encode_image,
+    encode_text,
+    pose_condition,
+    subject_tokens,
+)
+from posegen.longvideo.job import (
+    BackgroundSharing,
+    EncodedJob,
+    ForegroundSource,
+    Frames,
+    SegmentStore,
+    VideoJob,
+    model_id,
+)
+from posegen.longvideo.sampling import Guidance, Step, denoise, flow_shift, initial_noise, schedule
+from posegen.longvideo.segments import Segment, Stitcher, plan
+from posegen.model.checkpoints import load_adapter, model_weights, save_adapter, set_adapter
+from posegen.model.folder import model_folder
+from posegen.model.transformer import PoseGenTransformer3DModel
+from posegen.sharing import (
+    AnchorReader,
+    AnchorRecorder,
+    Foreground,
+    Form,
+    GivenForeground,
+    SharedRange,
+    SharedRecord,
+    SharedStore,
+    SubjectForeground,
+    foreground_tokens,
+)
+
+ADAPTERS = ("base", "cond")  # for base segments and for bridges
+
+Callback = Callable[[int, Step], object]
+"""Told the segment's index and the step, after each step; may raise `posegen.longvideo.sampling.Cancelled`."""
+
+
+class PoseGenPipeline(DiffusionPipeline):
+    """Makes long videos of the person in a picture.
+
+    Settings, kept in the folder's model_index.json: the longest segment and a bridge's given frames, the video's rate
+    in frames/s and (width, height), the steps, guidance and negative prompt used unless others are asked for, and how
+    many times as large poses are drawn before they are shrunk to the video's size.
+    """
+
+    transformer: Any
+    vae: Any
+    group: Any = (
+        None  # a `posegen.distributed.group.Group`: the processes that denoise together with this one
+    )
+    model_cpu_offload_seq = "text_encoder->image_encoder->transformer->vae"
+    _optional_components: list[str] = ["image_encoder", "image_processor"]  # noqa: RUF012 - diffusers' own
+
+    def __init__(
+        self,
+        transformer: PoseGenTransformer3DModel,
+        vae: Any,
+        text_encoder: Any,
+        tokenizer: Any,
+        scheduler: Any,
+        image_encoder: Any = None,
+        image_processor: Any = None,
+        segment_frames: int = 81,
+        head: int = 21,
+        tail: int = 20,
+        rate: float = 30.0,
+        size: tuple[int, int] | list[int] = (720, 1280),
+        steps: int = 25,
+        guidance_scale: float = 5.0,
+        negative_prompt: str = "",
+        pose_oversampling: int = 1,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            transformer=transformer,
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            scheduler=scheduler,
+            image_encoder=image_encoder,
+            image_processor=image_processor,
+        )
+        self.register_to_config(
+            segment_frames=segment_frames,
+            head=head,
+            tail=tail,
+            rate=rate,
+            size=tuple(size),
+            steps=steps,
+            guidance_scale=guidance_scale,
+            negative_prompt=negative_prompt,
+            pose_oversampling=pose_oversampling,
+        )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> PoseGenPipeline:
+        """The pipeline of a folder (or of a repository of the Hugging Face hub), with its adapters.
+
+        A plain Wan 2.1 image-to-video folder will do too; its transformer lacks what the adapters bring. Further
+        arguments are those of diffusers' `DiffusionPipeline.from_pretrained`.
+        """
+        folder = model_folder(pretrained_model_name_or_path, revision=kwargs.pop("revision", None))
+        for value in cls.load_config(folder).values():
+            if isinstance(value, list) and str(value[0]).startswith("posegen."):
+                importlib.import_module(value[0])  # diffusers takes no class of a module that is not imported
+        dtype = kwargs.get("dtype")
+        if isinstance(dtype, dict):
+            dtype = dtype.get("transformer", dtype.get("default"))
+        # The transformer's class loads its own folders and plain Wan's; diffusers would take what the folder names.
+        transformer = kwargs.pop("transformer", None) or PoseGenTransformer3DModel.from_pretrained(
+            folder, subfolder="transformer", dtype=dtype
+        )
+        pipeline = super().from_pretrained(folder, transformer=None, **kwargs)
+        pipeline.register_modules(transformer=transformer)
+        for name in ADAPTERS:
+            if (folder / "adapters" / name).is_dir():
+                load_adapter(pipeline.transformer, folder / "adapters" / name, name)
+        return pipeline
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Write the pipeline to a folder, its adapters apart from the transformer they are on."""
+        transformer = self.transformer
+        with torch.device("meta"):
+            self.transformer = type(transformer).from_config(transformer.config)
+        self.transformer.load_state_dict(model_weights(transformer), assign=True)
+        try:
+            super().save_pretrained(save_directory, **kwargs)
+        finally:
+            self.transformer = transformer
+        for name in getattr(transformer, "peft_config", {}):
+            save_adapter(transformer, name, Path(save_directory) / "adapters" / name)
+
+    def job(
+        self,
+        image: Image | np.ndarray,
+        driving: np.ndarray | Driving | str | Path,
+        prompt: str = "",
+        negative_prompt: str | None = None,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        size: tuple[int, int] | None = None,
+        fit: Fit = "crop",
+        align: Align = "reference",
+        estimator: PoseEstimator | None = None,
+        planner: Literal["fitted", "published"] = "fitted",
+        anchor: int = 0,
+        framing: str = "auto",
+        foreground: ForegroundSource = "pose",
+        keep_person: bool = True,
+        form: Form = "key_value",
+        hands: Frames | None = None,
+        mask: Frames | None = None,
+    ) -> VideoJob:
+        """All that a video depends on, checked; raises ValueError in a sentence.
+
+        Args:
+            image: the person, a PIL image or (H, W, 3) uint8 RGB, fitted to `size`.
+            driving: poses (T, 133, 3) at the pipeline's rate in pixels of `size`, or a video (or its `Driving`), whose
+                person is then placed: `align`, `fit` and `estimator` are those of `driving_video.place`.
+            negative_prompt, steps, guidance_scale, size: None for the pipeline's own.
+            guidance_interval: lowest and highest noise level, 0..1, at which guidance is on.
+            planner, anchor: see `posegen.longvideo.segments.plan`.
+            framing: how much of the background is shared: a key of `posegen.sharing.FRAMINGS`, "auto" or "off".
+            foreground: where the person is told from: the pose, the subject word of the prompt, `mask`, or nowhere.
+            keep_person: whether backgrounds may attend to the anchor's person.
+            form: what is kept of the anchor: "input" takes half of the memory, and a little time.
+            hands: the hands' surface normals on black, T frames of `size`. mask: T frames, white where the person is.
+        """
+        config = self.config
+        size = tuple(size or config.size)
+        self.check_size(size)
+        image = np.asarray(image.convert("RGB") if isinstance(image, Image) else image)
+        if not isinstance(driving, np.ndarray):
+            driving = place(driving, image, size, config.rate, estimator, align, fit)
+        steps = config.steps if steps is None else steps
+        sharing = None
+        if framing != "off":
+            name = framing_of(driving, size) if framing == "auto" else framing
+            shared = SharedRange.of_framing(name, steps, len(self.transformer.blocks))
+            sharing = BackgroundSharing(shared, foreground, keep_person, form)
+        scale = config.guidance_scale if guidance_scale is None else guidance_scale
+        return VideoJob(
+            picture=fit_picture(image, size, fit),
+            keypoints=np.asarray(driving, np.float32),
+            plan=plan(len(driving), config.segment_frames, config.head, config.tail, anchor, planner),
+            prompt=prompt,
+            negative_prompt=config.negative_prompt if negative_prompt is None else negative_prompt,
+            seed=seed,
+            steps=steps,
+            guidance=Guidance(scale, guidance_interval),
+            sharing=sharing,
+            hands=hands,
+            mask=mask,
+        )
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Raises ValueError for a (width, height) that does not divide into the transformer's patches."""
+        unit = self.vae.config.scale_factor_spatial * self.transformer.config.patch_size[-1]
+        if min(size) < unit or size[0] % unit or size[1] % unit:
+            raise ValueError(
+                f"A video of {size[0]}x{size[1]} cannot be made: choose multiples of {unit} pixels."
+            )
+
+    @torch.no_grad()
+    def encode(self, job: VideoJob) -> EncodedJob:
+        """What all segments of a job see alike."""
+        text = encode_text(self.tokenizer, self.text_encoder, [job.prompt, job.negative_prompt])
+        image = None
+        if self.image_encoder is not None:
+            image = encode_image(self.image_processor, self.image_encoder, job.picture[None])
+        hands = None
+        if self.transformer.config.hand_channels is not None and job.hands is None:
+            hands = encode(self.vae, np.zeros((1, job.plan.segment_frames, *job.picture.shape), np.uint8))
+        reference = encode(self.vae, job.picture[None, None])
+        return EncodedJob(reference, text[:1], text[1:], image, hands)
+
+    @torch.no_grad()
+    def generate_segment(
+        self,
+        job: VideoJob,
+        encoded: EncodedJob,
+        index: int,
+        neighbours: Mapping[int, np.ndarray],
+        record: SharedStore | None = None,
+        callback: Callback | None = None,
+    ) -> np.ndarray:
+        """One segment's frames (F, H, W, 3) uint8.
+
+        neighbours: for a bridge, the frames of the two segments that it depends on, by index. record: what the anchor
+        keeps for the other base segments and those read, needed by base segments where the job shares.
+        """
+        segment = job.plan.segments[index]
+        conditions = self._conditions(job, encoded, segment, neighbours)
+        sharing = self._sharing(job, segment, record)
+        latents = self._denoise(job, segment, conditions, sharing, callback)
+        return decode(self.vae, latents)[0].numpy()
+
+    @torch.no_grad()
+    def record_anchor(
+        self, job: VideoJob, encoded: EncodedJob, record: SharedStore, callback: Callback | None = None
+    ) -> None:
+        """Only the anchor's shared steps, each told, for when its frames are there and its record is not."""
+        segment = job.plan.segments[job.plan.anchor]
+        if sharing := self._sharing(job, segment, record):
+            conditions = self._conditions(job, encoded, segment, {})
+            self._denoise(job, segment, conditions, sharing, callback, sharing.shared.steps)
+
+    def generate(
+        self,
+        job: VideoJob,
+        store: str | Path | None = None,
+        callback: Callback | None = None,
+        record: SharedRecord | None = None,
+    ) -> Iterator[np.ndarray]:
+        """The video's frames as they become final, in order, (n, H, W, 3) uint8 at a time.
+
+        store: a folder that keeps finished segments; those already there are taken from it, so an interrupted video
+        goes on where it stopped. callback: told each step, also when only recording. record: an empty one to use.
+        """
+        stored = (
+            SegmentStore(store, job.content_id(model_id(self.transformer, dict(self.config))))
+            if store is not None
+            else None
+        )
+        stitcher = Stitcher(job.plan)
+        try:
+            for index, frames in self._segments(job, stored, callback, record or SharedRecord()):
+                if finished := stitcher.add(index, frames):
+                    yield np.stack(finished)
+        finally:
+            self.maybe_free_model_hooks()
+
+    def _segments(
+        self, job: VideoJob, stored: SegmentStore | None, callback: Callback | None, record: SharedRecord
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Each segment's index and frames in the plan's order, taken from the store or made."""
+        encoded = self.encode(job)
+        bridges = range(1, len(job.plan.segments), 2)
+        waiting = Counter(base for bridge in bridges for base in job.plan.dependencies(bridge))
+        bases: dict[int, np.ndarray] = {}  # those that a bridge still waits for
+        for index in job.plan.order():
+            frames = stored.load(index) if stored else None
+            if frames is None:
+                reads = job.plan.segments[index].kind == "base" and index != job.plan.anchor
+                if reads and not record.entries:
+                    self.record_anchor(job, encoded, record, callback)  # the anchor came from the store
+                frames = self.generate_segment(job, encoded, index, bases, record, callback)
+                if stored:
+                    stored.save(index, frames)
+            yield index, frames
+            if index in waiting:
+                bases[index] = frames
+                continue
+            for base in job.plan.dependencies(index):
+                waiting[base] -= 1
+                if not waiting[base]:
+                    del bases[base]
+
+    def __call__(
+        self,
+        image: Image | np.ndarray,
+        driving: np.ndarray | Driving | str | Path,
+        prompt: str = "",
+        *,
+        store: str | Path | None = None,
+        callback: Callback | None = None,
+        **options: Any,
+    ) -> WanPipelineOutput:
+        """The whole video at once, `.frames` (T, H, W, 3) uint8; see `job` for options, `generate` for less memory."""
+        job = self.job(image, driving, prompt, **options)
+        return WanPipelineOutput(frames=np.concatenate(list(self.generate(job, store, callback))))
+
+    def _denoise(
+        self,
+        job: VideoJob,
+        segment: Segment,
+        conditions: Conditions,
+        sharing: AnchorRecorder | AnchorReader | None,
+        callback: Callback | None = None,
+        steps: int | None = None,
+    ) -> torch.Tensor:
+        """The segment's latents after all steps of the job, or after the first few."""
+        if getattr(self.transformer, "peft_config", {}):
+            set_adapter(self.transformer, ADAPTERS[segment.kind == "bridge"])
+        noise = initial_noise(job.seed, (1, self.vae.config.z_dim, *conditions.pose.shape[2:]))
+        tell = None if callback is None else lambda step: callback(segment.index, step)
+        sigmas = schedule(job.steps, flow_shift(self.scheduler.config))[: (steps or job.steps) + 1]
+        run = self.group.denoise if self.group else denoise
+        return run(self.transformer, conditions, noise, sigmas, job.guidance, sharing, tell)
+
+    def _conditions(
+        self, job: VideoJob, encoded: EncodedJob, segment: Segment, neighbours: Mapping[int, np.ndarray]
+    ) -> Conditions:
+        pictures, given = job.pose_video(segment.index, neighbours, self.config.pose_oversampling)
+        hands = encoded.hands
+        if job.hands is not None:
+            hands = encode(self.vae, job.hands[job.plan.driving_frames(segment.index)][None])
+        return Conditions(
+            pose=pose_condition(self.vae, pictures[None], torch.from_numpy(given)[None]),
+            reference=encoded.reference,
+            text=encoded.text,
+            negative_text=encoded.negative_text,
+            image=encoded.image,
+            hands=hands,
+        )
+
+    def _sharing(
+        self, job: VideoJob, segment: Segment, record: SharedStore | None
+    ) -> AnchorRecorder | AnchorReader | None:
+        if job.sharing is None or segment.kind == "bridge" or not job.plan.bridges:
+            return None
+        if record is None:
+            raise ValueError(
+                f"Base segment {segment.index} shares the background; give it the anchor's record."
+            )
+        sharing, foreground = job.sharing, self._foreground(job, segment)
+        if segment.index == job.plan.anchor:
+            return AnchorRecorder(sharing.shared, foreground, record, sharing.form)
+        return AnchorReader(sharing.shared, foreground, record, sharing.keep_person)
+
+    def _foreground(self, job: VideoJob, segment: Segment) -> Foreground:
+        patch = tuple(self.transformer.config.patch_size)
+        if job.sharing is None or job.sharing.foreground != "subject":
+            return GivenForeground(foreground_tokens(job.person(segment.index), patch))
+        stride = self.vae.config.scale_factor_spatial
+        rows, columns = (side // stride // patch[1] for side in job.picture.shape[:2])
+        grid = ((segment.frames - 1) // 4 + 1, rows, columns)
+        return SubjectForeground(subject_tokens(self.tokenizer, job.prompt), grid)

@@ -1,0 +1,171 @@
+"""What clients send: bounded while it comes in, inspected apart, then kept under the job's id.
+
+Choices made: a request's bytes are counted as they are read, whatever its Content-Length says. Files lie in a folder of
+their own until they are known to be sound; names that clients give are never used. Whatever is decoded is decoded in
+processes of `serving.uploads.inspection`, as many as were needed at once, without the server's secrets.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import logging
+import os
+import queue
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request, UploadFile
+from starlette.types import Message, Receive
+
+from serving.api.errors import ApiError
+from serving.api.settings import ApiSettings
+from serving.state.artifacts import Artifacts
+from serving.uploads.inspection import Limits
+from serving.uploads.scratch import scratch_folder
+
+ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG")  # all of it that inspecting processes get to know
+DIED = "it takes too much time or memory to read, or is damaged; export it again."
+STORED = {
+    "input_reference": "input_reference",
+    "driving_video": "driving_video",
+    "poses": "poses.safetensors",
+}
+"""The file in the job's folder that each upload becomes; poses are "keypoints" (T, 133, 3) float32 there."""
+
+log = logging.getLogger(__name__)
+_idle: queue.SimpleQueue[subprocess.Popen[str]] = queue.SimpleQueue()
+"""Inspecting processes that are waiting; they end with this one, by the end of their input."""
+
+
+def upload_artifact(job_id: str, parameter: str) -> str:
+    """The name of an upload's file."""
+    return f"{job_id}/{STORED[parameter]}"
+
+
+def bounded(receive: Receive, limit: int) -> Receive:
+    """The body of a request, refused with 413 as soon as more than `limit` bytes of it have come."""
+    received = 0
+
+    async def receive_bounded() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise ApiError(413, f"The request has more than {limit} bytes; send less.", "request_too_large")
+        return message
+
+    return receive_bounded
+
+
+def multipart_only(request: Request) -> None:
+    """Refuses a form that cannot hold files with 415."""
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise ApiError(
+            415, "A video is asked for by a form; send multipart/form-data.", "unsupported_media_type"
+        )
+
+
+class Uploads:
+    """Takes the files of new jobs."""
+
+    def __init__(self, settings: ApiSettings, artifacts: Artifacts) -> None:
+        self._artifacts = artifacts
+        frames = round(settings.seconds * settings.model.rate)
+        self._limits = Limits(settings.pixels, settings.seconds, frames)
+
+    def keep(self, job_id: str, sent: Mapping[str, UploadFile | str]) -> dict[str, dict[str, Any]]:
+        """Stores a new job's files; returns what each holds and its SHA-256, by parameter.
+
+        Raises ApiError 400 naming the parameter for the first that cannot be taken.
+        """
+        with scratch_folder() as scratch:
+            paths = {name: scratch / name for name in sent}
+            hashes = {name: _save(upload, name, paths[name]) for name, upload in sent.items()}
+            found = inspect(paths, self._limits)
+            for name in sent:
+                self._artifacts.save(upload_artifact(job_id, name), scratch / STORED[name])
+        return {name: {"sha256": hashes[name], **found[name]} for name in sent}
+
+
+def _save(upload: UploadFile | str, name: str, path: Path) -> str:
+    """Writes an upload to a file; returns its SHA-256 in hexadecimal digits."""
+    with path.open("wb") as file:
+        if isinstance(upload, str):
+            file.write(_from_text(upload, name))
+        else:
+            shutil.copyfileobj(upload.file, file, 1 << 20)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _from_text(text: str, name: str) -> bytes:
+    """The bytes of a data URL (RFC 2397, base64), or JSON as it is."""
+    if name == "poses" and not text.startswith("data:"):
+        return text.encode()
+    head, _, body = text.partition(",")
+    try:
+        if not (head.startswith("data:") and head.endswith(";base64")):
+            raise ValueError
+        return base64.b64decode(body, validate=True)
+    except (ValueError, binascii.Error):
+        raise ApiError(
+            400, f"{name}: send a file, or a data URL (data:TYPE;base64,..).", "invalid_file", name
+        ) from None
+
+
+def inspect(paths: Mapping[str, Path], limits: Limits) -> dict[str, dict[str, Any]]:
+    """What each file holds, by parameter; ApiError 400 for the first that is not what it should be."""
+    found = dict(zip(paths, _ask(paths, limits), strict=False))
+    for name in paths:
+        if error := found.get(name, {"error": DIED}).get("error"):
+            raise ApiError(400, f"{name}: {error}", "invalid_file", name)
+    return found
+
+
+def _ask(paths: Mapping[str, Path], limits: Limits) -> list[dict[str, Any]]:
+    """What was found of the files in turn, up to one that was too much."""
+    process = _inspector()
+    assert process.stdin and process.stdout  # pipes
+    order = {"limits": asdict(limits), "files": {name: str(path) for name, path in paths.items()}}
+    print(json.dumps(order), file=process.stdin, flush=True)
+    answers: list[dict[str, Any]] = []
+    for line in process.stdout:
+        answer = json.loads(line)
+        if "ended" in answer:
+            _idle.put(process)
+            if answer["ended"]:
+                log.warning("the inspection of %s ended with status %d", list(paths), answer["ended"])
+            return answers
+        answers.append(answer)
+    raise RuntimeError(f"the inspection of uploads has stopped with {process.wait()}")
+
+
+def _inspector() -> subprocess.Popen[str]:
+    """An idle process that has not been killed meanwhile, or a new one."""
+    while True:
+        try:
+            process = _idle.get_nowait()
+        except queue.Empty:
+            return _start()
+        if process.poll() is None:
+            return process
+
+
+def _start() -> subprocess.Popen[str]:
+    environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "serving.uploads.inspection"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        text=True,
+    )

@@ -1,0 +1,213 @@
+"""What deploys the rooms: the manifests name settings, programs, versions and resources that there are."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tyro
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from pipeline.config import CurateConfig
+from serving.app import HEALTH_S, by_queue, options
+from serving.config import Replicas, ServingConfig, load_config
+from serving.state.rows import Role
+from testkit import ROOT
+from training.config import TrainConfig
+from training.train import parse
+
+FOLDER = ROOT / "cluster"
+MANIFESTS = ("rayservice", "curate", "train")
+FIELDS: dict[str, dict[str, str]] = json.loads((ROOT / "tests/data/kuberay_fields.json").read_text())
+TYPES: dict[str, Any] = {
+    "string": str,
+    "integer": int,
+    "boolean": bool,
+    "object": dict,
+    "array": list,
+    "number": (int, float),
+}
+SECRET = {
+    "POSEGEN_DATABASE": "postgresql+psycopg://posegen:password@database/posegen",
+    "POSEGEN_API": "{tokens: [{name: ann, sha256: ab12}]}",
+}
+
+
+def manifest(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    return found
+
+
+def ray_cluster(name: str) -> dict[str, Any]:
+    spec = manifest(name)["spec"]
+    found: dict[str, Any] = spec.get("rayClusterConfig") or spec["rayClusterSpec"]
+    return found
+
+
+def groups(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The head and the groups of workers, with the kind of each."""
+    yield "head", ray_cluster(name)["headGroupSpec"]
+    yield from (("worker", group) for group in ray_cluster(name)["workerGroupSpecs"])
+
+
+def container(group: dict[str, Any]) -> dict[str, Any]:
+    (found,) = group["template"]["spec"]["containers"]
+    return dict(found)
+
+
+def resources(group: dict[str, Any]) -> tuple[float, float]:
+    """CPUs and GPUs that Ray counts on each machine of a group."""
+    limits = container(group)["resources"]["limits"]
+    cpus = group["rayStartParams"].get("num-cpus", limits["cpu"])
+    return float(cpus), float(limits.get("nvidia.com/gpu", 0))
+
+
+def entrypoint(name: str) -> tuple[Path, list[str]]:
+    """The program that a job starts, and its arguments."""
+    python, program, *arguments = shlex.split(manifest(name)["spec"]["entrypoint"])
+    assert python == "python"
+    return ROOT / Path(program).relative_to("/app"), arguments
+
+
+def served() -> ServingConfig:
+    (application,) = manifest("serve")["applications"]
+    return load_config(application["args"], SECRET)
+
+
+def test_serve_takes_the_servers_configuration() -> None:
+    schema = ServeDeploySchema.model_validate(manifest("serve"))
+    module, name = schema.applications[0].import_path.split(":")
+    assert callable(getattr(import_module(module), name))
+    assert yaml.safe_load(manifest("rayservice")["spec"]["serveConfigV2"]) == manifest("serve")
+
+
+def test_the_servers_secrets_come_from_the_environment() -> None:
+    config = served()
+    assert config.database == SECRET["POSEGEN_DATABASE"]
+    assert [token.name for token in config.api.tokens] == ["ann"]
+    assert config.ingress.least >= 2 and config.generators.gpus >= 1
+
+
+def test_the_ingress_is_scaled_by_its_requests_and_workers_by_their_queue() -> None:
+    config = served()
+    ingress = options(config.ingress, config, None)["autoscaling_config"]
+    assert ingress.policy.is_default_policy_function()
+    assert ingress.target_ongoing_requests > 10
+    workers = options(config.generators, config, Role.GENERATE)["autoscaling_config"]
+    assert workers.policy.get_policy().__name__ == by_queue.__name__  # a copy, as Serve pickles it
+    for found in (ingress, workers):
+        assert (found.upscale_delay_s, found.downscale_delay_s) == (30, 600)
+    assert options(Replicas(), config, Role.STITCH)["num_replicas"] == 1
+
+
+def test_a_machine_leaves_after_its_segment_was_handed_back() -> None:
+    for kind, group in groups("rayservice"):
+        if kind == "worker":
+            (*_, command) = container(group)["lifecycle"]["preStop"]["exec"]["command"]
+            (deadline,) = map(int, re.findall(r"--deadline-remaining-seconds (\d+)", command))
+            assert group["template"]["spec"]["terminationGracePeriodSeconds"] > deadline
+            assert deadline > served().drain + HEALTH_S
+            assert container(group)["readinessProbe"]["httpGet"]["path"] == "/healthz"
+
+
+@pytest.mark.parametrize(("bound", "machines"), [("least", "minReplicas"), ("most", "maxReplicas")])
+def test_the_server_has_room_for_the_least_and_the_most_of_each_part(bound: str, machines: str) -> None:
+    config, (cpu, gpu) = served(), ray_cluster("rayservice")["workerGroupSpecs"]
+    others = (config.ingress, config.preparers, config.stitchers)
+    needed = sum(getattr(part, bound) * part.cpus for part in others)
+    assert needed <= cpu[machines] * resources(cpu)[0]
+    generators = config.generators
+    assert getattr(generators, bound) * generators.gpus <= gpu[machines] * resources(gpu)[1]
+    assert generators.cpus <= resources(gpu)[0]
+    assert config.limits.record_bytes <= int(gpu["rayStartParams"]["object-store-memory"])
+
+
+def test_curation_is_started_as_its_program_wants_it() -> None:
+    program, arguments = entrypoint("curate")
+    assert program.is_file()
+    config = tyro.cli(CurateConfig, args=arguments)
+    assert config.input.startswith("s3://") and config.output.startswith("s3://")
+
+
+def test_a_training_gets_what_it_asks_for() -> None:
+    program, arguments = entrypoint("train")
+    assert program.is_file()
+    config, shown = parse(arguments)
+    assert not shown and config.output.startswith("/shared/") and config.data.dataset.startswith("/shared/")
+    workers = [resources(group) for kind, group in groups("train") if kind == "worker"]
+    assert all(group["replicas"] == 1 for kind, group in groups("train") if kind == "worker")
+    assert (sum(cpus for cpus, _ in workers), sum(gpus for _, gpus in workers)) == demand(config)
+    assert workers[0][1] == config.cluster.workers * config.cluster.gpus, "they sit in one machine"
+
+
+def demand(config: TrainConfig) -> tuple[float, float]:
+    """CPUs and GPUs of a training."""
+    cluster, data, record = config.cluster, config.data, config.record
+    cpus = cluster.workers * cluster.cpus + data.encode_workers * data.encode_cpus + record.sample_cpus
+    gpus = cluster.workers * cluster.gpus + data.encode_workers * data.encode_gpus + record.sample_gpus
+    return cpus, gpus
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_versions_are_those_that_are_tested(name: str) -> None:
+    pinned = dict(re.findall(r"(?m)^([\w-]+)==(\S+)$", (ROOT / "requirements.txt").read_text()))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert ray_cluster(name)["rayVersion"] == pinned["ray"]
+    for _, group in groups(name):
+        image, tag = container(group)["image"].split(":")
+        assert image == project["name"] and tag in (f"{project['version']}-cpu", f"{project['version']}-cuda")
+        assert "nvidia.com/gpu" not in container(group)["resources"]["limits"] or tag.endswith("cuda")
+
+
+def test_the_image_has_this_python_and_every_package() -> None:
+    lines = (FOLDER / "Dockerfile").read_text()
+    assert f"FROM python:{sys.version_info.major}.{sys.version_info.minor}-slim" in lines
+    copied = [name for line in re.findall(r"(?m)^COPY (.+) \S+$", lines) for name in line.split()]
+    assert all((ROOT / name).exists() for name in copied)
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
+    assert {package.rstrip("*") for package in packages["include"]} <= set(copied)
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_clusters_ask_for_tokens_and_hold_no_secret(name: str) -> None:
+    assert ray_cluster(name)["authOptions"] == {"mode": "token"}
+    for _, group in groups(name):
+        assert group["template"]["spec"]["securityContext"]["runAsNonRoot"]
+        assert container(group)["envFrom"] == [{"secretRef": {"name": "posegen"}}]
+        plain = {variable["name"] for variable in container(group).get("env", [])}
+        assert plain <= {"OMP_NUM_THREADS", "HF_HOME"}
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_kuberay_knows_every_field(name: str) -> None:
+    whole = manifest(name)
+    assert whole["apiVersion"] == "ray.io/v1"
+    check(whole["kind"], whole["spec"])
+    check("RayCluster", ray_cluster(name))
+    for option in ("authOptions", "autoscalerOptions"):
+        check(option, ray_cluster(name).get(option, {}))
+    for kind, group in groups(name):
+        check(kind, group)
+        check("pod", group["template"]["spec"])
+        check("container", container(group))
+        for part in ("readinessProbe", "lifecycle"):
+            check(part, container(group).get(part, {}))
+        for variable in container(group).get("env", []):
+            assert set(variable) == {"name", "value"} and isinstance(variable["value"], str)
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+
+
+def check(kind: str, values: dict[str, Any]) -> None:
+    """Asserts that a resource has the fields of its kind, of their types."""
+    for name, value in values.items():
+        assert name in FIELDS[kind], f"{kind} has no field {name}"
+        assert isinstance(value, TYPES[FIELDS[kind][name]]), f"{kind}.{name}"

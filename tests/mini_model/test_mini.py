@@ -1,0 +1,193 @@
+"""The mini model's codec, tokenizer and pretraining, on a few small puppet clips."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
+from torch import Tensor, nn
+from transformers import AutoTokenizer, UMT5EncoderModel
+
+from mini_model.base import BaseConfig, choose_frames, sample_sigmas, tokenize, train_base
+from mini_model.clips import DataConfig, clips_folder, draw_clip, read_clips, to_unit, write_clips
+from mini_model.codec import CodecConfig, psnr, train_codec
+from mini_model.loop import Loop, make_optimizers
+from posegen.mini.codec import PrincipalVideoCodec
+from posegen.mini.text import MAX_TOKENS, make_tokenizer
+
+SMALL = {"steps": 4, "batch": 2, "measure_every": 2}
+
+
+@pytest.fixture(scope="module")
+def video() -> Tensor:
+    """(4, 3, 33, 96, 64) in -1..1."""
+    return to_unit(torch.stack([torch.from_numpy(draw_clip(seed)[0]) for seed in range(4)]).movedim(-1, 1))
+
+
+@pytest.fixture(scope="module")
+def codec(video: Tensor) -> PrincipalVideoCodec:
+    torch.manual_seed(0)
+    codec = PrincipalVideoCodec.fit(video.split(2), refiner_width=8, refiner_blocks=1)
+    nn.init.normal_(codec.refiner.exit.weight, std=0.1)
+    return codec.eval()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips and a codec to pretrain on."""
+    folder = tmp_path_factory.mktemp("mini")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mini_model.clips.CLIPS_A_FILE", 4)
+        write_clips(DataConfig(folder, clips=8, threads=1))
+    train_codec(CodecConfig(folder, **SMALL))
+    return folder
+
+
+def encoded(codec: Any, video: Tensor) -> Tensor:
+    return codec.encode(video).latent_dist.mode()
+
+
+def decoded(codec: Any, latents: Tensor) -> Tensor:
+    with torch.no_grad():
+        return codec.decode(latents).sample
+
+
+@pytest.mark.parametrize("frames", [1, 5, 17])
+def test_strides(codec: PrincipalVideoCodec, video: Tensor, frames: int) -> None:
+    latents = encoded(codec, video[:, :, :frames])
+    assert latents.shape == (4, codec.config.z_dim, (frames - 1) // 4 + 1, 12, 8)
+    assert decoded(codec, latents).shape == (4, 3, frames, 96, 64)
+
+
+@pytest.mark.parametrize("shape", [(16, 96, 64), (17, 90, 64), (17, 96, 60)])
+def test_other_sizes_are_refused(codec: PrincipalVideoCodec, shape: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="4k \\+ 1 frames"):
+        codec.encode(torch.zeros(1, 3, *shape))
+
+
+def test_first_frame_stands_alone(codec: PrincipalVideoCodec, video: Tensor) -> None:
+    torch.testing.assert_close(encoded(codec, video)[:, :, :1], encoded(codec, video[:, :, :1]))
+
+
+def test_decoding_does_not_look_ahead(codec: PrincipalVideoCodec, video: Tensor) -> None:
+    latents = encoded(codec, video)
+    torch.testing.assert_close(decoded(codec, latents[:, :, :3]), decoded(codec, latents)[:, :, :9])
+
+
+def test_still_picture_looks_the_same_in_the_first_frame_and_later(
+    codec: PrincipalVideoCodec, video: Tensor
+) -> None:
+    latents = encoded(codec, video[:, :, :1].expand(-1, -1, 5, -1, -1))
+    assert (latents[:, :, 0] - latents[:, :, 1]).square().mean() < 0.02 * latents.square().mean()
+
+
+def test_components_keep_the_picture(codec: PrincipalVideoCodec, video: Tensor) -> None:
+    assert psnr(codec.project(encoded(codec, video)).clamp(-1, 1), video) > 24
+
+
+def test_latents_are_scaled_by_one_number(codec: PrincipalVideoCodec, video: Tensor) -> None:
+    mean = torch.tensor(codec.config.latents_mean).view(1, -1, 1, 1, 1)
+    assert len(set(codec.config.latents_std)) == 1
+    scaled = (encoded(codec, video) - mean) / codec.config.latents_std[0]
+    assert scaled.mean().abs() < 1e-3
+    assert abs(scaled.std() - 1) < 1e-2
+
+
+def test_codec_is_saved_whole(codec: PrincipalVideoCodec, video: Tensor, tmp_path: Path) -> None:
+    codec.save_pretrained(tmp_path)
+    loaded = PrincipalVideoCodec.from_pretrained(tmp_path)
+    latents = encoded(codec, video)
+    assert torch.equal(encoded(loaded, video), latents)
+    assert torch.equal(decoded(loaded, latents), decoded(codec, latents))
+    assert loaded.config.latents_mean == codec.config.latents_mean
+
+
+def test_any_prompt_becomes_tokens(tmp_path: Path) -> None:
+    make_tokenizer(["A woman in a red coat waves.", "A boy walks."]).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    texts = ["a WOMAN, walks!", "", "ein Mädchen 🙂", "walks " * 100]
+    tokens, mask = tokenize(tokenizer, texts)
+    assert tokens.shape == mask.shape == (4, MAX_TOKENS)
+    assert mask.sum(1).tolist() == [4, 1, 4, MAX_TOKENS]
+    assert tokenizer.decode(tokens[0][: mask[0].sum()]) == "a woman walks </s>"
+
+
+def test_noise_levels_cover_their_range() -> None:
+    sigmas = sample_sigmas(1000, 3.0, torch.Generator().manual_seed(0))
+    assert 0 < sigmas.min() < 0.1
+    assert 0.99 < sigmas.max() < 1
+    assert abs(sigmas.median() - 0.75) < 0.02
+
+
+def test_half_of_the_items_begin_with_a_frame_from_elsewhere() -> None:
+    clips = torch.arange(33).view(1, 1, 33, 1, 1).expand(400, 3, 33, 2, 2)
+    chosen = choose_frames(clips, 9, torch.Generator().manual_seed(0))[:, 0, :, 0, 0]
+    assert (chosen[:, 2:] - chosen[:, 1:-1] == 1).all() and chosen.max() == 32
+    continued = chosen[:, 1] - chosen[:, 0] == 1
+    assert continued[::2].all() and continued[1::2].float().mean() < 0.1
+    assert set(chosen[1::2, 0].tolist()) == set(range(33))
+
+
+def test_muon_steps_the_matrices_of_blocks_alone() -> None:
+    model = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(4, 4)]), "embedding": nn.Embedding(3, 4)})
+    adamw, muon = make_optimizers(model)
+    assert isinstance(adamw, torch.optim.AdamW) and isinstance(muon, torch.optim.Muon)
+    assert [weight.shape for weight in muon.param_groups[0]["params"]] == [(4, 4)]
+    assert [weight.shape for weight in adamw.param_groups[0]["params"]] == [(4,), (3, 4)]
+    assert len(make_optimizers(nn.Conv3d(1, 1, 1))) == 1
+
+
+def test_held_out_clips_are_no_training_clips(folder: Path) -> None:
+    frames, captions = read_clips(folder)
+    held_out, _ = read_clips(folder, held_out=True)
+    assert frames.shape == (8, 3, 33, 96, 64)
+    assert len(captions) == 8
+    assert not any(torch.equal(clip, other) for clip in frames for other in held_out)
+
+
+def test_missing_clips_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"pretrain\.py data"):
+        read_clips(tmp_path)
+
+
+def test_interrupted_pretraining_gives_the_same_weights(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    for copy in (straight, resumed):
+        copy.mkdir()
+        clips_folder(copy).symlink_to(clips_folder(folder))
+        (copy / "vae").symlink_to(folder / "vae")
+    train_base(small_base(straight))
+    with monkeypatch.context() as patch:
+        train = Loop._train
+        patch.setattr(Loop, "_train", lambda loop: train(loop) if loop.step < 3 else cut_off())
+        with pytest.raises(KeyboardInterrupt):
+            train_base(small_base(resumed))
+    train_base(small_base(resumed))
+    for part in ("transformer", "text_encoder"):
+        assert same_weights(straight / "base" / part, resumed / "base" / part)
+    assert [row["step"] for row in rows(resumed)] == [2, 4]
+    assert rows(resumed) == rows(straight)
+
+
+def small_base(folder: Path) -> BaseConfig:
+    return BaseConfig(folder, **SMALL, heads=1, layers=1, compile=False)
+
+
+def cut_off() -> float:
+    raise KeyboardInterrupt
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "base.jsonl").read_text().splitlines()]
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    cls = UMT5EncoderModel if one.name == "text_encoder" else WanTransformer3DModel
+    states = [cls.from_pretrained(path).state_dict() for path in (one, other)]
+    return all(torch.equal(states[0][name], states[1][name]) for name in states[0])

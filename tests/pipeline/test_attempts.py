@@ -1,0 +1,40 @@
+"""Attempts are counted until they end, and work that hangs becomes work that dies."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.records.attempts import Attempts
+
+# Both hold the interpreter's lock, so that no Python thread could end them.
+SLEEP = "import ctypes; ctypes.PyDLL(None).sleep(60)"
+MATCH = "import re; re.match('(a+)+b', 'a' * 40)"
+
+
+def test_attempts_count_up_until_the_work_ends():
+    attempts = Attempts()
+    assert [attempts.begin("a"), attempts.begin("a"), attempts.begin("b")] == [1, 2, 1]
+    attempts.end("a")
+    assert [attempts.begin("a"), attempts.begin("b")] == [1, 2]
+
+
+def test_an_end_without_a_beginning_is_no_error():
+    Attempts().end("a")  # the count was lost together with the actor's process
+
+
+@pytest.mark.parametrize("hang", [SLEEP, MATCH, "while True: pass"])
+def test_what_hangs_is_ended_with_a_traceback(hang: str):
+    code = f"from pipeline.records.attempts import time_limit\nwith time_limit(0.3):\n    {hang}\n"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 1
+    assert "Timeout" in ended.stderr and 'File "<string>", line 3' in ended.stderr
+
+
+@pytest.mark.parametrize("work", ["pass", "raise KeyError"])
+def test_after_work_within_the_limit_the_timer_is_off(work: str):
+    code = "import contextlib, time\nfrom pipeline.records.attempts import time_limit\n"
+    code += f"with contextlib.suppress(KeyError), time_limit(1):\n    {work}\ntime.sleep(1.2)\n"
+    assert subprocess.run([sys.executable, "-c", code], timeout=30).returncode == 0

@@ -1,0 +1,309 @@
+"""The whole job on a real Ray cluster: what it ends with, what a rerun redoes, and what a bad clip may not do.
+
+One cluster serves the module. The folder holds a talking man, the same file again, a drawn rabbit, a film without
+anybody, and files that are no video; the claims below are about that folder.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import logging
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from pipeline.config import CurateConfig
+from pipeline.curate import plan_videos, run, score_clips, work
+from pipeline.feeds import unscored_clips
+from pipeline.plan.listing import list_videos
+from pipeline.records.journal import Journal
+from pipeline.sample_videos import SAMPLES
+from pipeline.score.composed_caption import subject_word
+from pipeline.workers import ScoreWorker, SetupError, score_journal
+from posegen.common.progress import Progress
+from posegen.common.storage import StorageError
+from posegen.common.weights import wheel_file
+from posegen.dataset import CLIPS, MEDIA, unpack_keypoints
+from posegen.video import probe, read_frames, sample_indices
+from testkit import ROOT
+from testkit.videos import write_video
+
+RAY = Path(sys.executable).with_name("ray")
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[str]:
+    context: Any = ray.init(num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)
+    yield context.address_info["gcs_address"]
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for name in ("talk.mp4", "rabbit.mp4"):
+        shutil.copyfile(wheel_file(*SAMPLES[name]), folder / name)
+    (folder / "again").mkdir()
+    shutil.copyfile(folder / "talk.mp4", folder / "again" / "talk.mp4")
+    write_video(folder / "nobody.mp4", range(90), picture=drifting)
+    (folder / "empty.webm").touch()
+    (folder / "text.mp4").write_text("this is no video")
+    (folder / "notes.txt").write_text("left out by its name")
+    return folder
+
+
+def drifting(number: int) -> np.ndarray:
+    """A grey slope (96, 160, 3) that moves a little: no cut, nobody."""
+    slope = np.linspace(60, 180, 160) + number / 10
+    return np.broadcast_to(slope[None, :, None], (96, 160, 3)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def dataset(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an undisturbed run makes of the folder."""
+    output = tmp_path_factory.mktemp("undisturbed")
+    run(CurateConfig(str(videos), str(output)))
+    return output
+
+
+def rows(output: Path) -> pa.Table:
+    """The finished table without what a clock measured."""
+    return pq.read_table(output / "clips").drop_columns(["cpu_seconds"])
+
+
+def by_path(output: Path) -> dict[str, dict[str, Any]]:
+    return {row["path"]: row for row in pq.read_table(output / "clips").to_pylist()}
+
+
+def test_every_file_ends_as_a_row_with_a_reason(dataset: Path) -> None:
+    found = by_path(dataset)
+    assert set(found) == {"talk.mp4", "again/talk.mp4", "rabbit.mp4", "nobody.mp4", "empty.webm", "text.mp4"}
+    statuses = {path: row["status"] for path, row in found.items()}
+    assert statuses["again/talk.mp4"] == "kept"
+    assert statuses["talk.mp4"] == statuses["rabbit.mp4"] == statuses["nobody.mp4"] == "rejected"
+    assert statuses["empty.webm"] == statuses["text.mp4"] == "failed"
+    assert found["talk.mp4"]["reasons"] == ["duplicate_file: same content as again/talk.mp4"]
+    assert found["nobody.mp4"]["reasons"][0].startswith("one_person: 0")
+    assert found["empty.webm"]["error_message"] == "empty.webm: the file is empty; copy or export it again."
+
+
+def test_tables_hold_their_schemas_and_open_everywhere(dataset: Path) -> None:
+    clips = pq.read_table(dataset / "clips")
+    assert clips.schema.remove_metadata() == CLIPS
+    assert clips["clip_id"].to_pylist() == sorted(set(clips["clip_id"].to_pylist()))
+    assert pq.read_table(dataset / "media").schema.remove_metadata() == MEDIA
+    kept = "select count(*) from '{}/clips/*.parquet' where status = 'kept'"
+    assert duckdb.execute(kept.format(dataset)).fetchall() == [(1,)]
+    assert len(pd.read_parquet(dataset / "clips")) == clips.num_rows
+    assert ray.data.read_parquet(str(dataset / "clips")).count() == clips.num_rows
+
+
+def test_a_kept_clip_has_pose_caption_and_the_very_frames(
+    dataset: Path, videos: Path, tmp_path: Path
+) -> None:
+    row = by_path(dataset)["again/talk.mp4"]
+    keypoints = unpack_keypoints(row)
+    assert keypoints.shape == (row["frames"], 133, 3) and np.isfinite(keypoints).all()
+    assert row["caption"].count("person") == 1
+    media = pq.read_table(dataset / "media").to_pylist()[0]
+    assert media["clip_id"] == row["clip_id"]
+    (tmp_path / "clip.mp4").write_bytes(media["media"])
+    copied, source = probe(tmp_path / "clip.mp4"), probe(videos / "talk.mp4")
+    begin, length = media["media_start"], media["seconds"]
+    ours = sample_indices(copied, begin, begin + length, media["rate"])
+    theirs = sample_indices(source, row["start"], row["stop"], row["rate"])
+    for a, b in zip(read_frames(copied, ours), read_frames(source, theirs), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_a_rerun_scores_nothing_again(dataset: Path, videos: Path) -> None:
+    config = CurateConfig(str(videos), str(dataset))
+    assert score_clips(config).things == 0
+
+
+def test_a_new_threshold_needs_no_model(dataset: Path, videos: Path, tmp_path: Path) -> None:
+    output = tmp_path / "dataset"
+    shutil.copytree(dataset, output)
+    lenient = tmp_path / "lenient.yaml"
+    lenient.write_text("seconds: {min: 1}\nnear_duplicate_bits: 0\n")
+    config = CurateConfig(str(videos), str(output), thresholds=lenient, rescore=True)
+    assert run(config) == {"kept": 3, "rejected": 1, "failed": 2}
+    assert len(pq.read_table(output / "media")) == 3
+    assert run(dataclasses.replace(config, thresholds=CurateConfig.thresholds))["kept"] == 1
+    assert rows(output).equals(rows(dataset))
+
+
+def test_rescoring_what_was_never_scored_is_refused(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="run without --rescore first"):
+        run(CurateConfig(str(videos), str(tmp_path), rescore=True))
+
+
+def test_rescoring_under_other_settings_is_refused(dataset: Path, videos: Path) -> None:
+    with pytest.raises(StorageError, match="run without --rescore first"):
+        run(CurateConfig(str(videos), str(dataset), rate=24, rescore=True))
+
+
+def test_missing_weights_are_said_in_a_sentence(videos: Path, tmp_path: Path) -> None:
+    config = CurateConfig(str(videos), str(tmp_path), person_detector=str(tmp_path))
+    with pytest.raises(SetupError, match=r"yolox_l.onnx is not in .*: put it there"):
+        run(config)
+
+
+def test_a_model_captions_what_is_kept_and_nothing_else(
+    dataset: Path, videos: Path, tiny_qwen: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "dataset"
+    shutil.copytree(dataset, output)
+    run(CurateConfig(str(videos), str(output), captioner=str(tiny_qwen), rescore=True))
+    found = by_path(output)
+    assert found["again/talk.mp4"]["caption_source"] == str(tiny_qwen)
+    assert found["rabbit.mp4"]["caption_source"] == "composed"
+    assert subject_word(found["again/talk.mp4"]["caption"]) == found["again/talk.mp4"]["subject"]
+
+
+def test_killed_workers_change_nothing(dataset: Path, videos: Path, tmp_path: Path) -> None:
+    killed: list[int] = []
+
+    def kill_some() -> None:
+        chance = random.Random(1)
+        while len(killed) < 3:
+            time.sleep(chance.uniform(2, 6))
+            if found := worker_processes():
+                os.kill(chance.choice(found), signal.SIGKILL)
+                killed.append(1)
+
+    killer = threading.Thread(target=kill_some)
+    killer.start()
+    run(CurateConfig(str(videos), str(tmp_path)))
+    killer.join()
+    assert rows(tmp_path).equals(rows(dataset))
+
+
+def worker_processes() -> list[int]:
+    """Process ids of this cluster's planning and scoring workers."""
+    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    return [int(line.split()[0]) for line in listed.splitlines() if "ray::MapWorker" in line]
+
+
+def test_a_killed_driver_leaves_what_a_rerun_needs(
+    cluster: str, dataset: Path, videos: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "pipeline/curate.py", "--input", str(videos), "--output", str(tmp_path)]
+    driver = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"RAY_ADDRESS": cluster})
+    scores = tmp_path / "work"
+    until(lambda: bool(list(scores.glob("scores-*/*/*.parquet"))))
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    before = {path: path.stat().st_mtime_ns for path in scores.glob("scores-*/*/*.parquet")}
+    run(CurateConfig(str(videos), str(tmp_path)))
+    assert all(path.stat().st_mtime_ns == changed for path, changed in before.items())
+    assert rows(tmp_path).equals(rows(dataset))
+
+
+def until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+class FaultyWorker(ScoreWorker):
+    """Scores as usual, but some clips crash, hang or trip it: by where they begin, as no file is known that does."""
+
+    most_seconds = 3.0
+
+    @staticmethod
+    def make(config: CurateConfig) -> Callable[..., pa.Table]:
+        del config
+
+        def score(clip: dict[str, Any]) -> pa.Table:
+            if clip["path"] == "rabbit.mp4":
+                ctypes.string_at(0)  # a segmentation fault, as in a decoder
+            if clip["path"] == "nobody.mp4":
+                ctypes.PyDLL(None).sleep(1000)  # holds the interpreter's lock, as a stuck library does
+            raise RuntimeError("tripped\nover a frame")
+
+        return score
+
+
+def test_a_clip_that_crashes_hangs_or_trips_a_worker_fails_alone(videos: Path, tmp_path: Path) -> None:
+    config = CurateConfig(str(videos), str(tmp_path))
+    list_videos(config)
+    plan_videos(config)
+    work(config, unscored_clips(config), FaultyWorker, Progress("score", "clips"))
+    journal: Journal = score_journal(config)
+    records = [
+        pq.read_table(path).to_pylist()[0] for path in (tmp_path / "work" / journal.kind).rglob("*.parquet")
+    ]
+    messages = sorted((row["error_type"], row["error_message"]) for row in records)
+    assert [kind for kind, _ in messages] == ["RuntimeError", "WorkerDiedError", "WorkerDiedError"]
+    assert messages[0][1] == "tripped over a frame"
+    assert "3 times" in messages[1][1]
+    retried = dataclasses.replace(config, retry_failed=True)
+    assert score_clips(retried).things == 3
+
+
+@pytest.fixture
+def job_server(tmp_path: Path) -> Iterator[str]:
+    """The address of the job server of a `ray start --head` with ports of its own."""
+    port, dashboard, agent = (str(free_port()) for _ in range(3))
+    command = [str(RAY), "start", "--head", "--block", "--num-cpus", "2", "--port", port]
+    command += ["--dashboard-port", dashboard, "--dashboard-agent-listen-port", agent]
+    command += ["--temp-dir", f"/tmp/ray-{port}"]
+    head = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    address = f"http://127.0.0.1:{dashboard}"
+    listed = [str(RAY), "job", "list", "--address", address]
+    try:
+        until(lambda: subprocess.run(listed, capture_output=True).returncode == 0)
+        yield address
+    finally:
+        for process in [*psutil.Process(head.pid).children(recursive=True), head]:
+            process.kill()
+        head.wait()
+        shutil.rmtree(f"/tmp/ray-{port}", ignore_errors=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe_socket:
+        probe_socket.bind(("127.0.0.1", 0))
+        port: int = probe_socket.getsockname()[1]
+        return port
+
+
+def test_the_job_runs_by_ray_job_submit_from_the_working_directory(
+    job_server: str, dataset: Path, videos: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "dataset"
+    entry = [sys.executable, "pipeline/curate.py", "--input", str(videos), "--output", str(output)]
+    command = [str(RAY), "job", "submit", "--address", job_server, "--working-dir", ".", "--", *entry]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "score    3/3 clips" in done.stdout and "1 kept, 3 rejected, 2 failed" in done.stdout
+    assert rows(output).equals(rows(dataset))
+
+
+def test_a_rate_too_low_for_any_clip_is_refused(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="--rate 5 is too low"):
+        run(CurateConfig(str(videos), str(tmp_path), rate=5))

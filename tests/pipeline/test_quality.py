@@ -1,0 +1,260 @@
+"""Every measure on frames drawn here, whose answer is known; the two networks on pictures drawn here as well."""
+
+from __future__ import annotations
+
+import random
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.score.content import BodyParts, body_part_scores, text_share
+from pipeline.score.duplicates import PerceptualHashes, near_duplicates
+from pipeline.score.measures import (
+    Blur,
+    Brightness,
+    CameraMotion,
+    Measure,
+    RepeatedFrames,
+    SubjectMotion,
+    Ticks,
+    blur_effect,
+)
+from pipeline.score.quality import Quality
+from posegen.common.profiling import collect
+from posegen.driving.poses import Person
+
+HEIGHT, WIDTH = 180, 240
+
+
+def texture(seed: int = 0, height: int = HEIGHT, width: int = WIDTH, grain: int = 4) -> np.ndarray:
+    """(height, width, 3) uint8 of soft blotches, `grain` pixels wide."""
+    small = np.random.default_rng(seed).integers(0, 255, (height // grain, width // grain, 3), np.uint8)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def patches(seed: int = 0) -> np.ndarray:
+    """(180, 240, 3) uint8 of hard-edged rectangles."""
+    rng = np.random.default_rng(seed)
+    frame = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    for _ in range(150):
+        x, y = int(rng.integers(WIDTH)), int(rng.integers(HEIGHT))
+        frame[y : y + rng.integers(10, 40), x : x + rng.integers(10, 40)] = rng.integers(0, 255, 3)
+    return frame
+
+
+def standing(x: float = 120, y: float = 90, height: float = 120, track_id: int = 0) -> Person:
+    """A person who stands upright around (x, y), all body joints sure."""
+    shares = (
+        [0.07]
+        + [0.05] * 2
+        + [0.06] * 2
+        + [0.18] * 2
+        + [0.37] * 2
+        + [0.5] * 2
+        + [0.47] * 2
+        + [0.72] * 2
+        + [0.96] * 2
+    )
+    sides = [0.0, 1, -1, 2, -2, 6, -6, 7, -7, 8, -8, 5, -5, 5, -5, 5, -5]
+    keypoints = np.zeros((133, 3), np.float32)
+    keypoints[:17, 0] = x + np.array(sides) * height / 50
+    keypoints[:17, 1] = y + (np.array(shares) - 0.5) * height
+    keypoints[:17, 2] = 0.9
+    box = np.array([x - height / 5, y - height / 2, x + height / 5, y + height / 2], np.float32)
+    return Person(box, 0.9, keypoints, track_id)
+
+
+def run(
+    measure: Measure, frames: np.ndarray, people: list[list[Person]] | None = None, rate: float = 30
+) -> dict:
+    """The measure's result for frames in chunks of seven."""
+    times = np.arange(len(frames)) / rate
+    people = people or [[] for _ in frames]
+    for at in range(0, len(frames), 7):
+        measure.update(frames[at : at + 7], people[at : at + 7], times[at : at + 7])
+    return measure.result()
+
+
+def still(frame: np.ndarray, count: int) -> np.ndarray:
+    return np.repeat(frame[None], count, axis=0)
+
+
+def pan(count: int, speed: int) -> np.ndarray:
+    """A camera that moves sideways over a picture, `speed` pixels a frame."""
+    wide = texture(width=WIDTH + count * speed)
+    return np.stack([wide[:, index * speed : index * speed + WIDTH] for index in range(count)])
+
+
+@given(
+    st.lists(st.floats(0.001, 0.9), min_size=1, max_size=60),
+    st.integers(1, 60),
+    st.sampled_from([0.1, 0.5, 2.0]),
+)
+def test_ticks_pick_one_frame_a_period_whatever_the_chunks(
+    gaps: list[float], chunk: int, period: float
+) -> None:
+    times = np.cumsum(gaps) - gaps[0]
+    whole = Ticks(period).pick(times)
+    parts = Ticks(period)
+    picked = [at + i for at in range(0, len(times), chunk) for i in parts.pick(times[at : at + chunk])]
+    assert picked == whole and whole[0] == 0
+    assert len({int((times[index] + 1e-5) / period) for index in whole}) == len(whole)
+
+
+def test_repeated_frames_are_counted_and_moving_ones_are_not() -> None:
+    assert run(RepeatedFrames(), still(texture(), 11))["repeated_frames"] == 1
+    assert run(RepeatedFrames(), pan(11, 1))["repeated_frames"] == 0
+    doubled = np.repeat(pan(10, 1), 2, axis=0)
+    assert run(RepeatedFrames(), doubled)["repeated_frames"] == pytest.approx(10 / 19)
+
+
+def test_blur_rises_with_every_blurring_and_is_that_of_the_person_alone() -> None:
+    sharp = patches()
+    soft = [sharp] + [cv2.GaussianBlur(sharp, (0, 0), sigma) for sigma in (0.7, 1.5, 3)]
+    values = [run(Blur(), frame[None], [[standing()]])["blur"] for frame in soft]
+    assert values == sorted(values) and values[0] < 0.4 and values[-1] > 0.7
+    background_blurred = soft[3].copy()
+    background_blurred[20:160, 85:155] = sharp[20:160, 85:155]
+    assert run(Blur(), background_blurred[None], [[standing()]])["blur"] == pytest.approx(values[0], abs=0.05)
+
+
+def test_blur_of_a_flat_picture_is_one() -> None:
+    assert blur_effect(np.full((50, 50), 90, np.uint8)) == 1
+
+
+def test_brightness_of_picture_and_background() -> None:
+    frame = np.full((HEIGHT, WIDTH, 3), 51, np.uint8)
+    frame[20:160, 90:150] = 255
+    result = run(Brightness(), still(frame, 20), [[standing()]] * 20)
+    assert result["background_brightness"] == pytest.approx(0.2, abs=0.01)
+    assert result["brightness"] == pytest.approx(0.2 + 0.8 * 140 * 60 / (HEIGHT * WIDTH), abs=0.01)
+    everywhere = standing(height=700)
+    assert run(Brightness(), frame[None], [[everywhere]])["background_brightness"] is None
+
+
+@pytest.mark.parametrize("rate", [24.0, 30.0, 60.0])
+def test_subject_motion_is_in_person_heights_a_second_at_any_rate(rate: float) -> None:
+    people = [
+        [standing(x=40 + 60 * index / rate)] for index in range(int(rate * 2))
+    ]  # 60 of 120 pixels a second
+    result = run(SubjectMotion(), still(texture(), len(people)), people, rate)
+    assert result["subject_motion"] == pytest.approx(0.5, rel=0.15)
+
+
+def test_subject_motion_does_not_leap_from_one_person_to_another() -> None:
+    people = [[standing(x=60, track_id=0)]] * 15 + [[standing(x=180, track_id=1)]] * 15
+    assert run(SubjectMotion(), still(texture(), 30), people)["subject_motion"] == pytest.approx(0, abs=1e-6)
+
+
+def test_camera_motion_is_that_of_the_background_alone() -> None:
+    frames = pan(45, 2)
+    expected = 2 * 30 / np.hypot(HEIGHT, WIDTH)
+    assert run(CameraMotion(), frames)["camera_motion"] == pytest.approx(expected, rel=0.1)
+    moving_person = still(texture(), 45)
+    for index, frame in enumerate(moving_person):
+        frame[20:160, 85:155] = texture(7, 140, 200)[:, index : index + 70]
+    assert run(CameraMotion(), moving_person, [[standing()]] * 45)["camera_motion"] == pytest.approx(
+        0, abs=1e-3
+    )
+
+
+def test_text_is_found_and_blotches_are_not() -> None:
+    page = np.full((360, 640, 3), 60, np.uint8)
+    assert text_share(page) == 0
+    assert text_share(texture(1, 360, 640, 40)) < 0.01
+    for row in range(3):
+        cv2.putText(
+            page,
+            "SUBSCRIBE FOR MORE",
+            (60, 220 + 50 * row),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            1.4,
+            (255, 255, 255),
+            3,
+        )
+    assert 0.1 < text_share(page) < 0.4
+
+
+def test_body_part_scores_equal_those_of_the_wheel_s_own_detector() -> None:
+    from nudenet import NudeDetector
+
+    image = cv2.GaussianBlur(texture(3, 320, 320, 16), (0, 0), 2)
+    theirs = NudeDetector().onnx_session.run(
+        None, {"images": (image.astype(np.float32) / 255).transpose(2, 0, 1)[None]}
+    )[0][0, 4:]
+    ours = body_part_scores(image)
+    assert list(ours.values()) == pytest.approx(theirs.max(axis=1).tolist(), abs=1e-5)
+    assert set(BodyParts.EXPLICIT) <= set(ours)
+
+
+def test_what_cannot_be_measured_is_none() -> None:
+    empty = run(Quality(), still(np.full((HEIGHT, WIDTH, 3), 128, np.uint8), 30))
+    assert {name for name, value in empty.items() if value is None} == {
+        "blur",
+        "subject_motion",
+        "camera_motion",
+    }
+    assert all(value is None for value in Quality().result().values())
+
+
+def test_quality_does_not_depend_on_chunks_and_models_are_counted() -> None:
+    frames, people = pan(40, 1), [[standing()]] * 40
+    times = np.arange(40) / 30
+    whole = Quality()
+    with collect() as seconds:
+        whole.update(frames, people, times)
+    assert seconds["model"] > 0
+    assert run(Quality(), frames, people) == whole.result()
+
+
+def test_hashes_of_three_moments_survive_another_size_and_noise() -> None:
+    clip = np.concatenate([still(texture(seed, grain=30), 40) for seed in range(3)])
+    small = np.stack([cv2.resize(frame, (160, 120), interpolation=cv2.INTER_AREA) for frame in clip])
+    noisy = np.clip(small.astype(int) + np.random.default_rng(0).integers(-6, 7, small.shape), 0, 255).astype(
+        np.uint8
+    )
+    a, b = (run(PerceptualHashes(), frames)["perceptual_hashes"] for frames in (clip, noisy))
+    assert len(a) == 3 and len(set(a)) == 3
+    assert near_duplicates({"a": a, "b": b}, 6) == {"b": "a"}
+
+
+def random_hashes(rng: random.Random) -> list[int]:
+    return [rng.getrandbits(64) for _ in range(3)]
+
+
+def as_text(numbers: list[int]) -> list[str]:
+    return [f"{number:016x}" for number in numbers]
+
+
+@settings(max_examples=50)
+@given(st.randoms(use_true_random=False), st.integers(0, 10), st.integers(1, 40))
+def test_near_duplicates_equal_the_comparison_of_all_pairs(rng: random.Random, bits: int, count: int) -> None:
+    originals = [random_hashes(rng) for _ in range(4)]
+    hashes = {}
+    for index in range(count):
+        numbers = list(rng.choice(originals))
+        for which in range(3):
+            for _ in range(rng.randint(0, 4)):
+                numbers[which] ^= 1 << rng.randrange(64)
+        hashes[f"clip{index:03}"] = numbers
+    expected: dict[str, str] = {}
+    for one in sorted(hashes):
+        for other in sorted(hashes):
+            near = all((a ^ b).bit_count() <= bits for a, b in zip(hashes[one], hashes[other], strict=True))
+            if other > one and near and one not in expected:
+                expected.setdefault(other, one)
+    shuffled = list(hashes.items())
+    rng.shuffle(shuffled)
+    assert near_duplicates({clip: as_text(numbers) for clip, numbers in shuffled}, bits) == expected
+
+
+def test_a_crowd_of_equal_clips_is_one_clip_and_quickly_found() -> None:
+    numbers = np.random.default_rng(0).integers(0, 2**64, (20_000, 3), np.uint64).tolist()
+    hashes = {f"{index:06}": as_text(row) for index, row in enumerate(numbers)}
+    hashes |= {f"equal{index:05}": as_text([1, 2, 3]) for index in range(20_000)}
+    found = near_duplicates(hashes, 6)
+    assert len(found) == 19_999 and set(found.values()) == {"equal00000"}
+    assert near_duplicates({}, 6) == {}

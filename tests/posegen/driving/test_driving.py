@@ -1,0 +1,257 @@
+"""Driving videos: rates and sizes, who is followed, gaps, and where the person lands in the picture."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mini_model.puppets import Puppet, Scene, reference, render
+from posegen.driving.alignment import FIRST_FRAMES, align, fit, fit_picture
+from posegen.driving.driving_video import (
+    Driving,
+    MainPerson,
+    VideoFrames,
+    fill_gaps,
+    picture_pose,
+    place,
+    read_driving,
+)
+from posegen.driving.framing import framing_of
+from posegen.driving.poses import Person, load_estimator
+from posegen.driving.skeleton import BODY, KEYPOINT_INDEX
+from posegen.video import VideoError, encode, probe, read_frames
+from testkit.tiny_model import walking, whole
+from testkit.videos import numbered_picture, write_video
+
+SIZE = (192, 320)
+
+
+class RedDot:
+    """An estimator of people who are red corners: their nose is where the red is, in pixels of the frame."""
+
+    resets = 0
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def __call__(self, frames: np.ndarray) -> list[list[Person]]:
+        return [self._people(frame.astype(int)) for frame in frames]
+
+    def _people(self, frame: np.ndarray) -> list[Person]:
+        rows, columns = np.nonzero(frame[..., 0] - frame[..., 1:].max(axis=2) > 60)
+        if not len(rows):
+            return []
+        keypoints = np.zeros((133, 3), np.float32)
+        keypoints[0] = columns.mean(), rows.mean(), 1
+        return [person((columns.min(), rows.min(), columns.max(), rows.max()), keypoints)]
+
+
+def person(
+    box: tuple[float, float, float, float], keypoints: np.ndarray | None = None, track: int = -1
+) -> Person:
+    if keypoints is None:
+        keypoints = np.full((133, 3), box[0], np.float32)
+    return Person(np.array(box, np.float32), 1.0, keypoints, track)
+
+
+@pytest.mark.parametrize(
+    ("unit", "frames", "rate", "expected"),
+    [(Fraction(1, 25), 50, 30, 60), (Fraction(1, 60), 60, 30, 30), (Fraction(1001, 24000), 24, 16, 16)],
+)
+def test_any_rate_becomes_the_models(
+    tmp_path: Path, unit: Fraction, frames: int, rate: float, expected: int
+) -> None:
+    path = write_video(tmp_path / "video.mp4", range(frames), unit)
+    estimator = RedDot()
+    driving = read_driving(path, rate, estimator)
+    assert driving.keypoints.shape == (expected, 133, 3) and driving.keypoints.dtype == np.float32
+    assert driving.size == (160, 96) and not driving.gaps and estimator.resets == 1
+    np.testing.assert_allclose(driving.keypoints[:, 0, :2], [[19.5, 11.5]] * expected, atol=2)
+
+
+def test_frames_without_the_person_are_filled_and_told(tmp_path: Path) -> None:
+    def hidden(number: int) -> np.ndarray:
+        picture = numbered_picture(number)
+        if number in (0, 1, 10, 11, 12, 29):
+            picture[:] = 0
+        return picture
+
+    path = write_video(tmp_path / "video.mp4", picture=hidden)
+    driving = read_driving(path, 30, RedDot())
+    assert driving.gaps == ((0, 2), (10, 13), (29, 30))
+    assert np.isfinite(driving.keypoints).all()
+
+
+def test_a_video_without_people_is_refused(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "video.mp4", picture=lambda _: np.zeros((96, 160, 3), np.uint8))
+    with pytest.raises(VideoError, match=r"video\.mp4: there is nobody"):
+        read_driving(path, 30, RedDot())
+
+
+def shortened(source: Path, target: Path) -> Path:
+    """The same MP4 with headers that state a tenth of its length (ISO 14496-12, 8.2.2, 8.3.2, 8.4.2: version 0)."""
+    data = bytearray(source.read_bytes())
+    for box, offset in ((b"mvhd", 20), (b"tkhd", 24), (b"mdhd", 20)):
+        start = data.index(box) + offset
+        stated = int.from_bytes(data[start : start + 4], "big")
+        data[start : start + 4] = (stated // 10).to_bytes(4, "big")
+    target.write_bytes(data)
+    return target
+
+
+def test_a_video_over_the_limit_is_refused_whatever_its_headers_state(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "video.mp4", range(90))
+    for path in (whole, shortened(whole, tmp_path / "shortened.mp4")):
+        estimator = RedDot()
+        with pytest.raises(VideoError, match=r"it is 3\.0 s long; give at most 2\.5 s"):
+            read_driving(path, 30, estimator, seconds=2.5)
+        assert not estimator.resets, "it was refused before a picture was decoded"
+        assert len(read_driving(path, 30, estimator, seconds=3).keypoints) == 90
+
+
+def test_gaps_are_walked_through_evenly_and_ends_stand_still() -> None:
+    poses = np.ones((8, 133, 3), np.float32) * np.arange(8, dtype=np.float32)[:, None, None]
+    poses[:, :, 2] = np.array([9, 1, 1, 9, 9, 0.2, 1, 9])[:, None]
+    poses[[0, 3, 4, 7]] = np.nan
+    filled, gaps = fill_gaps(poses)
+    assert gaps == ((0, 1), (3, 5), (7, 8))
+    np.testing.assert_allclose(filled[:, 5, 0], [1, 1, 2, 3, 4, 5, 6, 6])
+    # What one end does not show has no place to move to.
+    np.testing.assert_allclose(filled[:, 5, 2], [1, 1, 1, 0.2, 0.2, 0.2, 1, 1])
+
+
+def test_nobody_else_is_followed_within_a_second() -> None:
+    follow = MainPerson(patience=2)
+    here, near, far = person((0, 0, 10, 20)), person((2, 0, 12, 20)), person((50, 0, 60, 20))
+    assert follow([here, far])[0, 0] == 0
+    assert follow([far, near])[0, 0] == 2
+    assert np.isnan(follow([far])).all()
+    assert np.isnan(follow([])).all()
+    assert follow([far])[0, 0] == 50
+
+
+def test_a_track_is_followed_wherever_it_goes() -> None:
+    follow = MainPerson(patience=30)
+    follow([person((0, 0, 10, 20), track=4)])
+    found = follow([person((0, 0, 10, 20), track=5), person((80, 0, 90, 20), track=4)])
+    assert found[0, 0] == 80
+
+
+@pytest.mark.parametrize("how", ["crop", "pad"])
+@pytest.mark.parametrize("source", [(100, 50), (37, 91), (64, 96), (640, 480)])
+def test_pictures_and_keypoints_land_alike(source: tuple[int, int], how: str) -> None:
+    target = (64, 96)
+    scale = fit(source, target, how).scale  # type: ignore[arg-type]
+    picture = np.zeros((source[1], source[0], 3), np.uint8)
+    spot = source[0] // 2 + 3, source[1] // 2 - 5
+    cv2.circle(picture, spot, 2, (255, 255, 255), cv2.FILLED)
+    fitted = fit_picture(picture, target, how)  # type: ignore[arg-type]
+    assert fitted.shape == (96, 64, 3)
+    rows, columns = np.nonzero(fitted[..., 0] > 0)
+    weights = fitted[rows, columns, 0].astype(float)
+    seen = np.average(columns, weights=weights), np.average(rows, weights=weights)
+    keypoints = np.zeros((133, 3), np.float32)
+    keypoints[0] = *spot, 1
+    expected = fit(source, target, how).keypoints(keypoints)[0, :2]  # type: ignore[arg-type]
+    np.testing.assert_allclose(seen, expected, atol=max(1.0, scale))
+
+
+def test_padding_shows_all_and_cropping_fills_all() -> None:
+    white = np.full((50, 100, 3), 255, np.uint8)
+    padded, cropped = fit_picture(white, (64, 96), "pad"), fit_picture(white, (64, 96), "crop")
+    assert (padded[32:64] == 255).all() and not padded[:32].any() and not padded[64:].any()
+    assert (cropped == 255).all()
+
+
+@pytest.mark.parametrize("picture", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)])
+def test_what_is_no_picture_is_refused(picture: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"give uint8 \(height, width, 3\)"):
+        fit_picture(picture, (64, 96))
+
+
+def test_the_driving_person_is_laid_onto_the_pictures() -> None:
+    expected = walking(30, SIZE)
+    expected[:FIRST_FRAMES] = expected[0]
+    driving = expected.copy()
+    driving[..., :2] = driving[..., :2] * 2.5 + [300, -40]
+    aligned = align(driving, expected[0]).keypoints(driving)
+    np.testing.assert_allclose(aligned[:, BODY, :2], expected[:, BODY, :2], atol=0.01)
+
+
+def test_alignment_needs_no_equal_pose() -> None:
+    """Arms up in the picture, down in the video: trunk and size still agree."""
+    target = walking(1, SIZE)[0]
+    for side in ("left", "right"):
+        for joint in ("elbow", "wrist"):
+            shoulder = target[KEYPOINT_INDEX[f"{side}_shoulder"], 1]
+            row = target[KEYPOINT_INDEX[f"{side}_{joint}"]]
+            row[1] = 2 * shoulder - row[1]
+    moved = walking(10, SIZE)
+    moved[..., :2] = moved[..., :2] * 0.5 + [7, 9]
+    aligned = align(moved, target).keypoints(moved)
+    trunk = [KEYPOINT_INDEX[f"{side}_{joint}"] for side in ("left", "right") for joint in ("shoulder", "hip")]
+    np.testing.assert_allclose(aligned[0, trunk, :2], target[trunk, :2], atol=2)
+
+
+def test_alignment_without_a_common_part_is_refused() -> None:
+    legs, arms = walking(5, SIZE), walking(1, SIZE)[0]
+    legs[:, :11, 2] = 0
+    arms[11:, 2] = 0
+    with pytest.raises(ValueError, match='choose align="none"'):
+        align(legs, arms)
+
+
+def test_left_as_it_is_the_driving_frame_is_fitted_like_the_picture() -> None:
+    driving = Driving(walking(5, (320, 320)), (320, 320))
+    placed = place(driving, np.zeros((10, 10, 3), np.uint8), SIZE, 30, RedDot(), "none")
+    np.testing.assert_allclose(placed, fit((320, 320), SIZE).keypoints(driving.keypoints))
+
+
+def test_who_is_missed_in_a_large_picture_is_found_in_a_smaller_one() -> None:
+    """BlazePose sees this puppet at a quarter of the size only."""
+    puppet, scene = Puppet.sample(3_000_000), Scene.sample(3_000_000)
+    large, small = (reference(puppet, scene, 3_000_000, size) for size in ((256, 384), (64, 96)))
+    estimator = load_estimator("blazepose")
+    pose = fit((256, 384), (64, 96)).keypoints(picture_pose(large, estimator))
+    np.testing.assert_allclose(pose[BODY, :2], picture_pose(small, estimator)[BODY, :2], atol=3)
+
+
+def test_a_puppets_video_lands_on_its_picture(tmp_path: Path) -> None:
+    """The whole way with the real estimator: a wide video of a small person, a tall picture of a large one."""
+    puppet, scene = Puppet.sample(3), Scene.sample(3)
+    poses = walking(6, (400, 400))
+    poses[..., :2] = poses[..., :2] * 0.75 + [180, 60]
+    encode(render(puppet, scene, whole(poses), (640, 400)).frames, tmp_path / "video.mp4", 15)
+    image = reference(puppet, scene, 0, (256, 384))
+    estimator = load_estimator("blazepose")
+    placed = place(tmp_path / "video.mp4", image, SIZE, 15, estimator)
+    assert placed.shape == (6, 133, 3)
+    expected = fit((256, 384), SIZE).keypoints(picture_pose(image, estimator))
+    trunk = [KEYPOINT_INDEX[f"{side}_{joint}"] for side in ("left", "right") for joint in ("shoulder", "hip")]
+    middles = placed[0, trunk, :2].mean(axis=0), expected[trunk, :2].mean(axis=0)
+    np.testing.assert_allclose(*middles, atol=0.03 * SIZE[1])
+
+
+def test_frames_of_a_video_are_read_in_any_order(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "video.mp4", range(20), Fraction(1, 20))
+    frames = VideoFrames(path, 40, (80, 48))
+    assert len(frames) == 40
+    wanted = np.array([39, 3, 4, 4, 0])
+    every = np.concatenate(list(read_frames(probe(path), np.repeat(np.arange(20), 2), (80, 48))))
+    assert np.array_equal(frames[wanted], every[wanted])
+    assert frames.tobytes() == path.read_bytes()
+
+
+def test_framing_tells_what_is_seen() -> None:
+    poses = walking(5, SIZE)
+    assert framing_of(poses, SIZE) == "full-body"
+    assert framing_of(poses * [0.3, 0.3, 1], SIZE) == "distant"
+    assert framing_of(poses * [1.6, 1.6, 1], SIZE) == "half-body"
+    head = poses.copy()
+    head[:, 7:, 2] = 0
+    assert framing_of(head, SIZE) == "close-up"
+    assert framing_of(poses[:0], SIZE) == "distant"

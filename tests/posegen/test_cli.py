@@ -1,0 +1,175 @@
+"""The command line, on a tiny random model and a real video of a drawn person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mini_model.puppets import Puppet, Scene, reference, render
+from posegen import cli
+from posegen.estimate import Estimate, segment_table
+from posegen.longvideo.sampling import Guidance, Step
+from posegen.longvideo.segments import plan
+from posegen.video import encode, probe, read_frames
+from testkit.tiny_model import SIZE, save_tiny_model, walking, whole
+
+FRAMES, RATE = 14, 20  # 0.7 s, so 21 frames at the tiny model's rate
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A picture and a driving video of a puppet, of other sizes and another rate than the model's."""
+    folder = tmp_path_factory.mktemp("inputs")
+    puppet, scene = Puppet.sample(3), Scene.sample(3)
+    poses = whole(walking(FRAMES, (256, 320)) * np.array([1, 0.9, 1], np.float32))
+    encode(render(puppet, scene, poses, (256, 320)).frames, folder / "video.mp4", RATE)
+    Image.fromarray(reference(puppet, scene, 0, (192, 256))).save(folder / "picture.png")
+    return {"image": folder / "picture.png", "video": folder / "video.mp4"}
+
+
+def run(**options: Any) -> None:
+    arguments = [part for name, value in options.items() for part in (f"--{name}", *str(value).split())]
+    cli.main(["generate", *arguments])
+
+
+def fails(capsys: pytest.CaptureFixture[str], **options: Any) -> str:
+    with pytest.raises(SystemExit) as ended:
+        run(**options)
+    assert ended.value.code == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("posegen: ")
+    return line
+
+
+def test_a_video_becomes_a_video(
+    model: Path, inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out.mp4"
+    run(model=model, **inputs, output=output, store=tmp_path / "segments", seed=3, steps=1)
+    info = probe(output)
+    assert (len(info.frame_times), info.width, info.height) == (21, *SIZE)
+    assert info.rate == pytest.approx(30)
+    told = capsys.readouterr()
+    assert "poses: 21 frames at 30 frames/s" in told.err
+    assert "21 frames of 32x48" in told.out
+    first = np.concatenate(list(read_frames(info, range(21))))
+    assert len(list((tmp_path / "segments").iterdir())) == 3
+    run(model=model, **inputs, output=output, store=tmp_path / "segments", seed=3, steps=1)
+    assert np.array_equal(np.concatenate(list(read_frames(probe(output), range(21)))), first)
+
+
+def test_a_dry_run_tells_segments_work_and_memory(
+    model: Path, inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out.mp4"
+    cli.main(
+        [
+            "generate",
+            *("--model", str(model), "--image", str(inputs["image"]), "--video", str(inputs["video"])),
+            *("--output", str(output), "--dry-run", "--steps", "4", "--guidance-interval", "0.9", "1"),
+        ]
+    )
+    told = capsys.readouterr().out
+    assert not output.exists()
+    assert segment_table(plan(21, 13, 5, 4)) in told
+    assert "video   21 frames of 32x48" in told
+    # Of the noise levels 1, 0.94, 0.83 and 0.63 two lie in the interval.
+    assert "steps   4 a segment, 2 of them with guidance: 18 passes" in told
+    assert "floating-point operations" in told and "GB at most: weights" in told
+
+
+def test_the_record_is_counted_where_it_is_kept(model: Path) -> None:
+    settings = (model, plan(30, 13, 5, 4), SIZE, 25, Guidance(5.0))
+    here, host = (Estimate(*settings, "distant", 4, offload=offload) for offload in (False, True))
+    record = (
+        4 * 1 * 2 * 2 * (4 * 6 + 6) * 24 * 4
+    )  # steps, blocks, branches, key and value, tokens, dim, bytes
+    assert here.record == host.record == record
+    assert Estimate(*settings, "distant", 4, "input").record == record // 2
+    assert here.memory()["record"] == record and not host.memory()["record"]
+    assert "of the first segment's record" in str(host)
+    assert Estimate(*settings, "off", 4).record == 0
+    assert Estimate(*settings, "auto", 4).record == record  # the largest
+
+
+def test_the_table_of_segments() -> None:
+    assert segment_table(plan(30, 13, 5, 4)).splitlines() == [
+        "segment  kind    frames         needs",
+        "      0  base         0 ..    12  -",
+        "      2  base        17 ..    29  0",
+        "      1  bridge       8 ..    20  0, 2",
+    ]
+
+
+def test_errors_are_a_sentence(
+    model: Path, inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"model": model, **inputs, "output": tmp_path / "out.mp4"}
+    (tmp_path / "text.png").write_text("no picture")
+    assert "no such file" in fails(capsys, **given | {"image": tmp_path / "missing.png"})
+    assert "cannot be read as a picture" in fails(capsys, **given | {"image": tmp_path / "text.png"})
+    assert "cannot be opened as video" in fails(capsys, **given | {"video": tmp_path / "text.png"})
+    assert "has no model_index.json" in fails(capsys, **given | {"model": tmp_path})
+    assert "needs the video of --mask" in fails(capsys, **given, foreground="mask")
+    assert "blazepose brings its own weights" in fails(capsys, **given, **{"pose-weights": "x.onnx"})
+    assert "--steps 0 are too few" in fails(capsys, **given, steps=0)
+    assert "choose multiples of 16 pixels" in fails(capsys, **given, size="40 48")
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_without_a_bundled_model_one_is_asked_for(
+    inputs: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cli, "BUNDLED", tmp_path / "missing")
+    assert "no bundled model" in fails(capsys, model=tmp_path / "missing", **inputs)
+
+
+def test_help_explains_each_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["generate", "--help"])
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    for option in ("--image", "--video", "--output", "--model", "--steps", "--align", "--store", "--dry-run"):
+        assert option in told
+
+
+def test_progress_tells_rate_and_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(cli.time, "monotonic", lambda: now)
+    progress = cli.Progress(plan(30, 13, 5, 4))
+    for index in (0, 2, 1):
+        for number in range(10):
+            progress(index, Step(number, 10, 0.5, None))  # type: ignore[arg-type]
+            now += 6.0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 29
+    assert lines[0] == "segment 1/3, step 2/10, 6 s a step, 0:02:48 to go"
+    assert lines[-1] == "segment 3/3, step 10/10, 6 s a step, 0:00:00 to go"
+
+
+def test_segments_from_the_store_tell_no_rate(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The anchor is only recorded, the second base is there: what is left is not thought to come as fast."""
+    now = 0.0
+    monkeypatch.setattr(cli.time, "monotonic", lambda: now)
+    progress = cli.Progress(plan(30, 13, 5, 4))
+    for index, steps in ((0, 2), (1, 10)):
+        for number in range(steps):
+            progress(index, Step(number, steps, 0.5, None))  # type: ignore[arg-type]
+            now += 6.0
+    assert capsys.readouterr().err.splitlines()[1] == "segment 3/3, step 2/10, 6 s a step, 0:00:48 to go"

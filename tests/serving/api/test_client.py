@@ -1,0 +1,117 @@
+"""The client that comes with the server, against a real HTTP server; workers are stood in for, see api_server.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from subprocess import PIPE, Popen
+from typing import Any
+
+import pytest
+
+from serving.client import Order, VideoError, describe, events, make_video
+from serving.state.transitions import JobStatus
+from testkit import ROOT
+from testkit.api_server import Site, movie, picture
+
+CLIENT = ROOT / "serving/client.py"
+
+
+@pytest.fixture
+def order(tmp_path: Path) -> Order:
+    """Of a picture and a video in files."""
+    (tmp_path / "person.png").write_bytes(picture())
+    (tmp_path / "dance.mp4").write_bytes(movie(30))
+    return Order(tmp_path / "person.png", tmp_path / "dance.mp4", tmp_path / "made" / "out.mp4", seed=3)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def test_it_makes_a_video_and_says_how_far_it_is(
+    site: Site, order: Order, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with site.served() as url, ThreadPoolExecutor() as threads:
+        made = threads.submit(make_video, replace(order, url=url))
+        video = site.finish()
+        made.result()
+    assert order.output.read_bytes() == video
+    (job,) = site.database.jobs()
+    assert job.request["seed"] == 3 and job.request["uploads"].keys() == {"input_reference", "driving_video"}
+    assert capsys.readouterr().out.endswith(f"completed\nsaved as {order.output}\n")
+
+
+def stage(state: str, step: int, steps: int = 4) -> dict[str, Any]:
+    return {"state": state, "step": step, "steps": steps}
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"queue_place": 2}, "waiting, place 2 in the queue"),
+        ({}, "reading the picture and the movement"),
+        (
+            {"segments": [stage("done", 4), stage("waiting", 0), stage("running", 3)], "eta_seconds": 7.6},
+            "segments [#.7]    7 of 12 steps, 8 s left",
+        ),
+        (
+            {"segments": [stage("done", 4)] * 3, "stitch": stage("running", 10, 30)},
+            "joining the segments: 10 of 30 frames",
+        ),
+        ({"video": {"status": "failed"}}, "failed"),
+    ],
+)
+def test_a_state_is_told_in_a_line(changes: dict[str, Any], line: str) -> None:
+    state: dict[str, Any] = {"video": {"status": "in_progress"}, "queue_place": 0, "segments": []}
+    assert describe(state | {"eta_seconds": None, "stitch": None} | changes) == line
+
+
+def test_a_stream_that_breaks_is_opened_again() -> None:
+    """A server that breaks down, then one that ends in the middle of its stream, then one that tells the end."""
+    states = [{"video": {"status": status}} for status in ("in_progress", "completed")]
+    answers = [(503, ""), *((200, f"event: progress\ndata: {json.dumps(state)}\n\n") for state in states)]
+
+    class Unreliable(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = answers.pop(0)
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Unreliable) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert list(events(f"http://127.0.0.1:{server.server_port}", "video_1")) == states
+        server.shutdown()
+
+
+def test_what_the_server_refuses_is_told_in_its_words(site: Site, order: Order) -> None:
+    order.video.write_text("no video")
+    with site.served() as url, pytest.raises(VideoError, match="driving_video: "):
+        make_video(replace(order, url=url))
+
+
+def test_without_a_server_it_says_how_to_start_one(order: Order) -> None:
+    with pytest.raises(VideoError, match="start one by `make serve`"):
+        make_video(replace(order, url="http://127.0.0.1:9"))
+
+
+def test_interrupted_it_cancels_its_job(site: Site, order: Order) -> None:
+    with site.served() as url:
+        program = [sys.executable, str(CLIENT), "--url", url]
+        program += ["--image", str(order.image), "--video", str(order.video)]
+        with Popen(program, text=True, stdout=PIPE, stderr=PIPE) as client:
+            assert client.stdout is not None
+            assert client.stdout.readline().endswith("is queued\n")
+            os.kill(client.pid, signal.SIGINT)
+            _, said = client.communicate()
+    assert said == "client: interrupted; what was asked for is cancelled\n"
+    assert site.database.jobs()[0].status is JobStatus.FAILED

@@ -1,0 +1,361 @@
+"""The parts of a training without a cluster: settings, noise, objective, optimiser, engine, log, estimate."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from posegen.longvideo.conditions import encode
+from posegen.model.transformer import PoseGenTransformer3DModel
+from testkit import ROOT
+from testkit.tiny_training import tiny_config, write_tiny_model
+from training.config import CONFIGS, AdapterConfig, EngineConfig, NoiseConfig, OptimizerConfig, changed
+from training.log import Log, read_log
+from training.memory import Device, EstimateError, estimate
+from training.model import frozen as models
+from training.model.adapter import adapter_parameters, load_model
+from training.step.engine import WEIGHT, gather_state, restore_state, start_engine
+from training.step.muon import STEP_SIZE, Slices, muon_steps
+from training.step.noise import noise, sigma, sigmas
+from training.step.objective import Examples, velocity_losses
+from training.step.optimizer import AveragingOptimizer, learning_rate
+from training.train import parse
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("parts")
+    write_tiny_model(path / "model")
+    return path
+
+
+@pytest.fixture(scope="module")
+def one_process() -> Iterator[None]:
+    """A process group of this process alone, on the CPU."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("DS_ACCELERATOR", "cpu")
+        for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
+            environment.setenv(name, value)
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        yield
+        dist.destroy_process_group()
+
+
+def examples(items: int = 2, seed: int = 0) -> Examples:
+    random = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(items, *shape, generator=random)
+
+    size = (3, 6, 4)
+    levels = torch.rand(items, generator=random)
+    return Examples(
+        normal(6, *size),
+        normal(6, 1, 6, 4),
+        normal(10, *size),
+        None,
+        normal(5, 64),
+        None,
+        (normal(1, *size) > 0).float(),
+        normal(6, *size),
+        levels,
+    )
+
+
+def test_every_configuration_is_complete_and_says_its_machines() -> None:
+    for make in CONFIGS.values():
+        config = make()
+        assert config.data.batch_size >= config.cluster.workers
+        assert "sized for" in (getattr(make, "func", make).__doc__ or "") or "CPU" in (make.__doc__ or "")
+    assert CONFIGS["wan14b_720p_zero3"]().engine.zero_stage == 3
+    bundled = ROOT / CONFIGS["mini_cpu"]().data.model
+    assert (bundled / "model_index.json").exists()
+
+
+def test_one_value_is_changed_by_its_path() -> None:
+    config = CONFIGS["mini_cpu"]()
+    for setting, expected in (
+        ("optimizer.learning_rate=3e-4", 3e-4),
+        ("data.sizes=[[32, 48]]", ((32, 48),)),
+        ("cluster.least_workers=null", None),
+        ("data.adapter=cond", "cond"),
+        ("output=2024", "2024"),
+    ):
+        value: Any = changed(config, setting)
+        for name in setting.partition("=")[0].split("."):
+            value = getattr(value, name)
+        assert value == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("steps", "path=value"),
+        ("optimizer.speed=1", "'speed' is not among learning_rate"),
+        ("steps=many", "type int"),
+        ("data.adapter=bridge", "base"),
+        ("steps.more=1", "no setting"),
+        ("record.checkpoint=15", "multiple of record.log"),
+        ("cluster.workers=99", "batch_size"),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_a_sentence(setting: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        parse(["--config", "mini_cpu", "--set", setting])
+
+
+def test_blocks_are_not_compiled_where_their_weights_come_and_go() -> None:
+    with pytest.raises(ValueError, match=r"engine\.compile does not work with engine\.zero_stage 3"):
+        parse(["--config", "wan14b_480p_zero3", "--set", "engine.compile=true"])
+
+
+def test_noise_is_of_the_item_alone() -> None:
+    keys = [("a", 0), ("b", 0), ("a", 1)]
+    drawn, levels = noise(7, keys, (6, 3, 6, 4)), sigmas(7, keys, NoiseConfig())
+    for index, key in enumerate(keys):
+        assert torch.equal(noise(7, [key], (6, 3, 6, 4))[0], drawn[index])
+        assert sigmas(7, [key], NoiseConfig())[0] == levels[index]
+    assert not torch.equal(drawn[0], drawn[2]) and levels[0] != levels[2]
+    assert not torch.equal(noise(8, keys, (6, 3, 6, 4)), drawn)
+    assert abs(drawn.std() - 1) < 0.1 and ((levels > 0) & (levels < 1)).all()
+
+
+def test_noise_levels_are_shifted_as_in_sampling() -> None:
+    assert sigma(0.0, NoiseConfig(shift=1.0)) == 0.5
+    assert sigma(0.0, NoiseConfig(shift=5.0)) == pytest.approx(5 * 0.5 / (1 + 4 * 0.5))
+
+
+class Oracle:
+    """Knows the clean latents, but for an error, and says them or the velocity."""
+
+    def __init__(self, known: Examples, prediction: str) -> None:
+        self.known, self.prediction = known, prediction
+
+    def __call__(self, hidden_states: torch.Tensor, **_: Any) -> Any:
+        clean, sigma = self.known.latents + 0.1, self.known.sigmas.view(-1, 1, 1, 1, 1)
+        noisy = hidden_states[:, :6]
+        sample = clean if self.prediction == "sample" else (noisy - clean) / sigma
+        return type("Output", (), {"sample": sample})
+
+
+def test_both_predictions_have_the_same_loss() -> None:
+    known = replace(examples(), sigmas=torch.tensor([0.2, 0.9]))
+    losses = [
+        velocity_losses(Oracle(known, kind), kind, torch.float32, known, person_weight=3)
+        for kind in ("sample", "velocity")
+    ]
+    assert torch.allclose(losses[0], losses[1], rtol=1e-4)
+    assert torch.allclose(losses[0], (0.1 / known.sigmas) ** 2, rtol=1e-4)
+
+
+def test_errors_weigh_more_where_the_person_is() -> None:
+    """Items are weighed by themselves: one with a large person counts for no more than others."""
+    person = torch.zeros(2, 1, 3, 6, 4)
+    person[0, ..., :2, :], person[1, ..., :3, :] = 1, 1
+    known = replace(examples(), person=person, sigmas=torch.ones(2))
+
+    class Wrong:
+        def __call__(self, hidden_states: torch.Tensor, **_: Any) -> Any:
+            return type("Output", (), {"sample": known.latents + 1 - person})
+
+    plain, weighed = (
+        velocity_losses(Wrong(), "sample", torch.float32, known, weight) for weight in (1.0, 4.0)
+    )
+    assert plain.tolist() == pytest.approx([2 / 3, 1 / 2])
+    assert weighed.tolist() == pytest.approx([4 / (4 * 2 + 4), 3 / (4 * 3 + 3)])
+
+
+def test_the_optimiser_is_torchs_with_an_average() -> None:
+    torch.manual_seed(0)
+    ours, theirs = torch.nn.Parameter(torch.ones(5)), torch.nn.Parameter(torch.ones(5))
+    config = OptimizerConfig(learning_rate=0.1, average_decay=0.5)
+    optimizers = (
+        AveragingOptimizer([ours], [], config),
+        torch.optim.AdamW([theirs], lr=0.1, betas=config.betas, weight_decay=config.weight_decay),
+    )
+    average = torch.ones(5)
+    for step in range(1, 21):
+        gradient = torch.randn(5)
+        for weight, optimizer in zip((ours, theirs), optimizers, strict=True):
+            weight.grad = gradient.clone()
+            optimizer.step()
+        average += (1 - min(0.5, (1 + step) / (10 + step))) * (ours.detach() - average)
+    assert torch.equal(ours, theirs)
+    assert torch.allclose(optimizers[0].state[ours]["average"], average)
+
+
+def test_muons_steps_are_of_one_size_in_all_directions() -> None:
+    torch.manual_seed(0)
+    updates = [torch.randn(shape) * size for shape, size in (((6, 40), 1e-3), ((40, 6), 7.0), ((6, 6), 1.0))]
+    for update, step in zip(updates, muon_steps(updates), strict=True):
+        ours = torch.linalg.svd(step)[1] / STEP_SIZE / max(update.shape) ** 0.5
+        assert step.shape == update.shape and ours.min() > 0.6 and ours.max() < 1.3
+        left, _, right = torch.linalg.svd(update, full_matrices=False)
+        alike = torch.nn.functional.cosine_similarity((left @ right).flatten(), step.flatten(), dim=0)
+        assert alike > 0.97
+    assert muon_steps([torch.zeros(4, 8)])[0].eq(0).all()
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_workers_gather_the_matrices_that_zero_cut_up(split: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gathering alone is played: all slices are in one process; `test_training.py` has real workers."""
+    torch.manual_seed(0)
+    shapes, workers = [(3, 5), (8, 2)], 4
+    matrices = [torch.randn(shape) for shape in shapes]
+    if split:
+        parts = [_padded(matrix.flatten(), workers).view(workers, -1) for matrix in matrices]
+        whole, starts = torch.cat(parts, dim=1), [0, parts[0].shape[1]]
+    else:
+        whole = _padded(torch.cat([matrix.flatten() for matrix in matrices]), workers).view(workers, -1)
+        starts = [0, 15]
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: workers)
+    monkeypatch.setattr(
+        "torch.distributed.all_gather_into_tensor", lambda all_, one: all_.copy_(whole.view(-1))
+    )
+    found = torch.empty_like(whole)
+    for rank in range(workers):
+        monkeypatch.setattr("torch.distributed.get_rank", lambda rank=rank: rank)
+        slices = Slices(shapes, starts, split)
+        found[rank] = slices.orthogonalise(whole[rank])
+    for matrix, start, step in zip(matrices, starts, muon_steps(matrices), strict=True):
+        rows = found if split else found.view(1, -1)
+        part = rows[:, start : start + -(-matrix.numel() // len(rows))].reshape(-1)[: matrix.numel()]
+        assert torch.equal(part.view(matrix.shape), step)
+
+
+def _padded(flat: torch.Tensor, workers: int) -> torch.Tensor:
+    return torch.nn.functional.pad(flat, (0, -len(flat) % workers))
+
+
+def test_the_learning_rate_warms_up_and_falls() -> None:
+    config = OptimizerConfig(learning_rate=1.0, warm_up_steps=10, final_share=0.1)
+    rates = [learning_rate(step, 100, config) for step in range(101)]
+    assert (
+        rates[0] == pytest.approx(0.1) and max(rates) == max(rates[9:12]) and rates[100] == pytest.approx(0.1)
+    )
+
+
+@torch.no_grad()
+def test_an_empty_pose_starts_as_wan_where_no_frame_is_given(folder: Path) -> None:
+    config = tiny_config(folder, folder, engine=EngineConfig(precision="float32"))
+    plain = PoseGenTransformer3DModel.from_pretrained(folder / "model", subfolder="transformer")
+    config = replace(config, adapter=replace(config.adapter, empty_pose=True))
+    model = load_model(config, torch.device("cpu"))
+    grey = encode(models.load(str(folder / "model"), "vae"), np.full((1, 9, 48, 32, 3), 128, np.uint8))
+    given, seen = examples(), []
+    drawn = given.pose_latents[:, 4:]
+    for network, pose in ((model, drawn), (plain, grey.expand_as(drawn)), (plain, drawn)):
+        hidden_states = torch.cat([given.latents, torch.zeros(2, 4, 3, 6, 4), pose], dim=1)
+        inputs = (hidden_states, given.sigmas, given.text)
+        seen.append(network(*inputs, reference_latents=given.reference_latents).sample)
+    started, without, with_pose = seen
+    # The tiny VAE's first basis is only nearly the other one, so grey differs a little from frame to frame.
+    assert (started - without).abs().max() < 0.01 * (with_pose - without).abs().max()
+
+
+def trained_of(model: PoseGenTransformer3DModel) -> dict[str, torch.nn.Parameter]:
+    return {name: part for name, part in adapter_parameters(model, "base").items() if part.requires_grad}
+
+
+def steps(engine: Any, model: PoseGenTransformer3DModel, first: int, last: int) -> list[float]:
+    losses = []
+    for step in range(first, last):
+        loss = velocity_losses(
+            engine, model.config.prediction, model.patch_embedding.weight.dtype, examples(seed=step), 2.0
+        ).mean()
+        engine.backward(loss)
+        engine.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("zero_stage", [2, 3])
+def test_bf16_leaves_float32_modules_and_resumes_exactly(
+    folder: Path, one_process: None, zero_stage: Any
+) -> None:
+    engine_config = EngineConfig(zero_stage=zero_stage, offload=True, bucket=200_000)
+    config = tiny_config(folder, folder, engine=engine_config)
+
+    def start() -> tuple[Any, PoseGenTransformer3DModel]:
+        model = load_model(config, torch.device("cpu"))
+        return start_engine(model, config, passes=1), model
+
+    engine, model = start()
+    dtypes = {name: part.dtype for name, part in model.named_parameters()}
+    exact = {name for name, dtype in dtypes.items() if dtype == torch.float32}
+    kept = set(PoseGenTransformer3DModel._keep_in_fp32_modules)
+    assert exact == {name for name in dtypes if kept & set(name.split("."))} and exact
+    steps(engine, model, 0, 3)
+    state = copy.deepcopy(gather_state(trained_of(model), keep=True))
+    expected = steps(engine, model, 3, 5)
+
+    model = load_model(config, torch.device("cpu"))
+    with torch.no_grad():
+        for name, part in trained_of(model).items():
+            part.copy_(state[WEIGHT][name])
+    engine = start_engine(model, config, passes=1)
+    restore_state(engine, trained_of(model), state, step=3)
+    assert steps(engine, model, 3, 5) == expected
+
+
+def test_checkpointing_with_offload_has_the_same_gradients(folder: Path) -> None:
+    gradients = []
+    for checkpointing, offload in ((False, False), (True, False), (True, True)):
+        engine_config = EngineConfig(
+            precision="float32", gradient_checkpointing=checkpointing, offload=offload
+        )
+        model = load_model(tiny_config(folder, folder, engine=engine_config), torch.device("cpu"))
+        velocity_losses(model, "sample", torch.float32, examples(), 1.0).mean().backward()
+        gradients.append([part.grad for part in trained_of(model).values()])
+    assert all(gradient is not None for gradient in gradients[0])
+    for other in gradients[1:]:
+        torch.testing.assert_close(other, gradients[0], rtol=0, atol=0)
+
+
+def test_zero_init_leaves_rotary_positions_alone(folder: Path, one_process: None) -> None:
+    deepspeed = importlib.import_module("deepspeed")
+    config = PoseGenTransformer3DModel.load_config(folder / "model" / "transformer")
+    known = {name: value for name, value in config.items() if not name.startswith("_")}
+    known |= {"reference_channels": 6, "hand_channels": None}
+    shapes = ((3, 6, 4), (1, 6, 4), torch.device("cpu"))
+    expected = PoseGenTransformer3DModel(**known).rope(*shapes)
+    with deepspeed.zero.Init(dtype=torch.bfloat16):
+        inside = PoseGenTransformer3DModel(**known)
+    assert all(map(torch.equal, inside.rope(*shapes), expected))
+
+
+def test_a_log_that_goes_on_drops_what_lies_behind_its_checkpoint(tmp_path: Path) -> None:
+    log = Log(tmp_path, 0)
+    for step in (1, 2, 3):
+        log.write(step, {"loss": float(step)})
+    Log(tmp_path, 2).write(3, {"loss": 0.5})
+    assert [(row["step"], row["loss"]) for row in read_log(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 0.5)]
+
+
+def test_what_cannot_fit_is_refused_in_a_sentence(folder: Path) -> None:
+    config = tiny_config(folder, folder, adapter=AdapterConfig(rank=8, alpha=8.0))
+    fits = estimate(config, Device("a machine", 1e9, 1e9))
+    trained = sum(part.numel() for part in trained_of(load_model(config, torch.device("cpu"))).values())
+    hands = 48 * (6 * 4 + 1)
+    assert fits.trained == trained + hands and fits.step_seconds > 0
+    with pytest.raises(EstimateError, match=r"needs .* GB, but its device \(a machine\) has 0.001 GB"):
+        estimate(config, Device("a machine", 1e6, 1e9))
+
+
+def test_the_estimate_counts_the_matrices_that_muon_gathers(folder: Path) -> None:
+    config = tiny_config(folder, folder, adapter=AdapterConfig(rank=8, alpha=8.0))
+    trained = trained_of(load_model(config, torch.device("cpu"))).values()
+    matrices = sum(part.numel() for part in trained if part.ndim == 2)
+    muon = replace(config, optimizer=replace(config.optimizer, muon=True))
+    machine = Device("a machine", 1e9, 1e9)
+    before, after = (estimate(each, machine).memory["peak"] for each in (config, muon))
+    assert after - before == 8 * matrices > 0

@@ -1,0 +1,1 @@
+"""The dataset as a stream of training items: spans, latents, augmentation, order."""

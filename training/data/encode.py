@@ -1,0 +1,125 @@
+"""Batches of a step: cached latents and texts, and poses drawn and encoded anew each time.
+
+Choices made: what is random about an item is drawn by whoever asks for it and stands in its `Request`, all but the
+changes of its pose. Every item is encoded by itself: what it becomes does not depend on its neighbours in a batch, so
+not on the number of workers either.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from posegen.driving.drawing import foreground_mask
+from posegen.longvideo.conditions import draw_poses, encode, pose_condition
+from posegen.sharing import foreground_tokens
+from training.data.augment import augment, random_of
+from training.data.cache import SPANS, TEXTS, Place, Tables, unpack
+from training.data.frames import MEDIA_COLUMNS, opened, read_clip
+from training.data.items import Batch, Bucket, DataConfig
+from training.data.order import Item
+from training.model import frozen as models
+
+
+@dataclass(frozen=True)
+class Request:
+    """An item with everything drawn and looked up that it is made of, but for its pose's augmentation.
+
+    span, media, text: where its rows are. frames: (head, tail) clip frames that are given, by number. reference: which
+    of the span's. augmented: whether its pose is.
+    """
+
+    item: Item
+    bucket: Bucket
+    span: Place
+    media: Place
+    text_id: str
+    text: Place
+    reference: int
+    head: tuple[int, ...] = ()
+    tail: tuple[int, ...] = ()
+    augmented: bool = False
+    drop_pose: bool = False
+    drop_reference: bool = False
+
+
+class BatchEncoder:
+    """Makes batches of requests: reads their cached rows, draws and encodes their poses; holds the VAE."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self.config, self.source, self.cache = config, Tables(config.dataset), Tables(config.cache_folder)
+        self.vae = models.load(config.model, "vae", config.device)
+        self._hands: dict[Bucket, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def __call__(self, requests: Sequence[Request]) -> Batch:
+        """One batch of requests of one bucket."""
+        start = time.perf_counter()
+        columns = [name for name in SPANS.names if not name.startswith("error")]
+        spans = [self.cache.row(request.span, request.item.clip_id, columns) for request in requests]
+        pairs = list(zip(requests, spans, strict=True))
+        return Batch(
+            keys=[(request.item.clip_id, request.item.epoch) for request in requests],
+            latents=torch.stack([torch.from_numpy(unpack(span, "latents")) for span in spans]),
+            reference_latents=torch.stack([_reference("reference_latents", *pair) for pair in pairs]),
+            pose_latents=torch.stack([self._pose(*pair) for pair in pairs]),
+            hand_latents=self._no_hands(requests[0].bucket, len(requests)) if self.config.hands else None,
+            text=torch.stack([self._text(request) for request in requests]),
+            image=None
+            if spans[0]["image"] is None
+            else torch.stack([_reference("image", *p) for p in pairs]),
+            person=torch.stack([_person(*pair) for pair in pairs]),
+            encode_seconds=time.perf_counter() - start,
+        )
+
+    def _pose(self, request: Request, span: Mapping[str, Any]) -> torch.Tensor:
+        """(4 + z, f, h, w): the frame mask, then latents of the drawn poses and given frames."""
+        bucket, config = request.bucket, self.config
+        pictures = np.zeros((bucket.frames, bucket.height, bucket.width, 3), np.uint8)
+        if not request.drop_pose:
+            poses = unpack(dict(span), "keypoints", "<f4")
+            if request.augmented:
+                random = random_of(config.seed, *request.item, "pose")
+                poses = augment(poses, bucket[:2], config.augmentation, random)
+            pictures = draw_poses(poses, bucket[:2], config.pose_oversampling)
+        given = torch.zeros(1, bucket.frames, dtype=torch.bool)
+        if request.head or request.tail:
+            frames = self._given(request)
+            head, tail = len(request.head), bucket.frames - len(request.tail)
+            pictures[:head], pictures[tail:] = frames[:head], frames[head:]
+            given[:, :head] = given[:, tail:] = True
+        return pose_condition(self.vae, pictures[None], given)[0].cpu()
+
+    def _given(self, request: Request) -> np.ndarray:
+        media = self.source.row(request.media, request.item.clip_id, MEDIA_COLUMNS)
+        with opened(media) as info:
+            return read_clip(info, media, np.array(request.head + request.tail), request.bucket)
+
+    def _text(self, request: Request) -> torch.Tensor:
+        row = self.cache.row(request.text, request.text_id, TEXTS.names)
+        states = torch.from_numpy(unpack(row, "states"))
+        return torch.nn.functional.pad(states, (0, 0, 0, row["tokens"] - len(states)))
+
+    def _no_hands(self, bucket: Bucket, count: int) -> torch.Tensor:
+        if bucket not in self._hands:
+            black = np.zeros((1, bucket.frames, bucket.height, bucket.width, 3), np.uint8)
+            self._hands[bucket] = encode(self.vae, black).cpu()
+        return self._hands[bucket].expand(count, -1, -1, -1, -1)
+
+
+def _reference(name: str, request: Request, span: Mapping[str, Any]) -> torch.Tensor:
+    """The chosen reference's part of a column; zeros where it is dropped."""
+    values = torch.from_numpy(unpack(dict(span), name)[request.reference])
+    return torch.zeros_like(values) if request.drop_reference else values
+
+
+def _person(request: Request, span: Mapping[str, Any]) -> torch.Tensor:
+    """(1, f, h, w) float32: where the person is, whatever becomes of the drawn pose."""
+    poses = np.nan_to_num(unpack(dict(span), "keypoints", "<f4"))
+    masks = np.stack([foreground_mask(pose, request.bucket[:2]) for pose in poses])
+    return foreground_tokens(masks, patch_size=(1, 1, 1)).float().view(1, *span["latents_shape"][1:])

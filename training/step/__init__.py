@@ -1,0 +1,1 @@
+"""One training step: noise, objective, optimizer, DeepSpeed engine."""
