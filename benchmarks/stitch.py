@@ -77,8 +77,9 @@ def stitched(seconds: float, size: tuple[int, int]) -> Found:
         process.start()
         peak, spent = receiver.recv()
         process.join()
-        (task,) = open_database(folder).tasks(job_id, Kind.STITCH)
-        video = probe(folder / "artifacts" / task.artifact)
+        database = open_database(folder)
+        (task,) = database.tasks(job_id, Kind.STITCH)
+        video = probe(Path(open_artifacts(folder, database).path(task.artifact)))
         return Found(seconds, len(video.frame_times), timeline.frames, peak, spent)
 
 
@@ -87,18 +88,24 @@ def open_database(folder: Path) -> Database:
     return Database(f"sqlite:///{folder}/serving.db")
 
 
+def open_artifacts(folder: Path, database: Database) -> Artifacts:
+    """The artifacts in the same folder."""
+    return Artifacts(str(folder / "artifacts"), database.id)
+
+
 def post(folder: Path, timeline: Plan, size: tuple[int, int]) -> str:
     """A job whose segments are all committed; returns its id."""
-    database, artifacts = open_database(folder), Artifacts(str(folder / "artifacts"))
+    database = open_database(folder)
+    artifacts = open_artifacts(folder, database)
     job, _ = database.create_job(NewJob(id=new_job_id(), owner="bench", request={}))
     prepare = database.claim(Role.PREPARE, "prepare", LEASE)
     assert prepare is not None
     database.plan_job(prepare, job_plan(timeline))
     for parity in (0, 1)[: len(timeline.segments)]:
         artifacts.save_frames(f"{job.id}/made-{parity}", made_frames(timeline, parity, size))
-    made = folder / "artifacts" / job.id
     while claim := database.claim(Role.GENERATE, "generate", LEASE):
-        (folder / "artifacts" / claim.task.artifact).hardlink_to(made / f"made-{claim.task.index % 2}")
+        made = artifacts.path(f"{job.id}/made-{claim.task.index % 2}")
+        Path(artifacts.path(claim.task.artifact)).hardlink_to(made)
         database.commit(claim)
     return job.id
 
@@ -134,7 +141,7 @@ def made_frames(timeline: Plan, index: int, size: tuple[int, int]) -> np.ndarray
 def stitch(folder: Path, sender: Connection) -> None:
     """Does the stitching task; sends its process's peak memory in MiB and the seconds it took."""
     database = open_database(folder)
-    work = Stitch(database, Artifacts(str(folder / "artifacts")), RATE)
+    work = Stitch(database, open_artifacts(folder, database), RATE)
     started = time.monotonic()
     Worker(Role.STITCH, database, work, LEASE).turn()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -55,9 +55,9 @@ class Setting:
         """The database, opened in this process."""
         return Database(self.config.database, self.config.limits)
 
-    def artifacts(self) -> Artifacts:
-        """The artifacts, opened in this process."""
-        return Artifacts(self.config.artifacts)
+    def artifacts(self, database: Database) -> Artifacts:
+        """The database's artifacts, opened in this process."""
+        return Artifacts(self.config.artifacts, database.id)
 
 
 class RoleReplica:
@@ -116,7 +116,7 @@ class Generator(RoleReplica):
         config, database = setting.config, setting.database()
         self._records = RayRecords(config.lease / 3)  # waited for twice between two signs of life
         pipeline = PoseGenPipeline.from_pretrained(setting.model.folder, dtype=getattr(torch, config.dtype))
-        work = Generate(pipeline.to(config.device), database, setting.artifacts(), self._records)
+        work = Generate(pipeline.to(config.device), database, setting.artifacts(database), self._records)
         if config.generators.processes > 1:
             processes, folder = config.generators.processes, setting.model.folder
             pipeline.group = Group(pipeline, folder, processes, timeout=config.lease / 2)
@@ -138,7 +138,7 @@ class Preparer(RoleReplica):
         from serving.uploads.inspection import Limits
         from serving.work.prepare import Prepare
 
-        config, api = setting.config, setting.config.api
+        config, api, database = setting.config, setting.config.api, setting.database()
         limits = Limits(
             pixels=api.pixels,
             seconds=api.seconds,
@@ -146,9 +146,8 @@ class Preparer(RoleReplica):
             memory=config.prepare_bytes,
             time=config.prepare_seconds,
         )
-        super().__init__(
-            Role.PREPARE, setting, Prepare(setting.artifacts(), setting.model, limits), setting.database()
-        )
+        work = Prepare(setting.artifacts(database), setting.model, limits)
+        super().__init__(Role.PREPARE, setting, work, database)
 
 
 class Stitcher(RoleReplica):
@@ -158,7 +157,7 @@ class Stitcher(RoleReplica):
         from serving.work.stitch import Stitch
 
         database = setting.database()
-        work = Stitch(database, setting.artifacts(), setting.model.rate, setting.config.poll)
+        work = Stitch(database, setting.artifacts(database), setting.model.rate, setting.config.poll)
         super().__init__(Role.STITCH, setting, work, database, threads=setting.config.stitches)
 
 
@@ -216,7 +215,8 @@ def app(arguments: dict[str, Any]) -> Application:
     ]
 
     def endpoint() -> FastAPI:
-        return create_app(setting.config.api, setting.database(), setting.artifacts())
+        database = setting.database()
+        return create_app(setting.config.api, database, setting.artifacts(database))
 
     ingress = serve.deployment(
         name="Ingress", max_ongoing_requests=REQUESTS, **options(config.ingress, config, None)

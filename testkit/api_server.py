@@ -53,7 +53,7 @@ class Site:
 
     def __init__(self, folder: Path, limits: Limits | None = None, **settings: Any) -> None:
         self.database = Database(f"sqlite:///{folder / 'serving.db'}", limits)
-        self.artifacts = Artifacts(str(folder / "artifacts"))
+        self.artifacts = Artifacts(str(folder / "artifacts"), self.database.id)
         quick = ApiSettings(model=MODEL, refresh=0.05, poll=0.05, free_bytes=0)
         self.settings = replace(quick, **settings)
         self.app: FastAPI = create_app(self.settings, self.database, self.artifacts)

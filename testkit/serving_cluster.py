@@ -73,7 +73,7 @@ class Cluster:
 
     @property
     def artifacts(self) -> Artifacts:
-        return Artifacts(str(self.folder / "artifacts"))
+        return Artifacts(str(self.folder / "artifacts"), self.database.id)
 
     def start(self) -> None:
         """Starts it and waits until it can work."""

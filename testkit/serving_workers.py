@@ -116,7 +116,7 @@ class Place:
 
     @property
     def artifacts(self) -> Artifacts:
-        return Artifacts(str(self.folder / "artifacts"))
+        return Artifacts(str(self.folder / "artifacts"), self.database.id)
 
     @property
     def records(self) -> FileRecords:

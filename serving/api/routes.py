@@ -120,7 +120,7 @@ def _queue(form: VideoCreate, server: Server, caller: Caller, idempotency_key: s
         job, _ = server.database.create_job(new, idempotency_key, caller.jobs)
     finally:
         if job is None or job.id != job_id:
-            server.artifacts.delete_folder(job_id)
+            server.artifacts.delete_job(job_id)
     return job
 
 

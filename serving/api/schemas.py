@@ -14,11 +14,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from posegen.driving.alignment import Fit
 from serving.api.settings import ApiSettings, Model
-from serving.state.rows import Job, Kind, Task
+from serving.state.rows import JOB_ID, Job, Kind, Task
 from serving.state.transitions import JobStatus, TaskState
 
 SIZE = r"^[1-9][0-9]{1,4}x[1-9][0-9]{1,4}$"
-VIDEO_ID = r"^video_[0-9a-f]{24}$"
+VIDEO_ID = f"^{JOB_ID}$"
 
 
 def _without_nul(text: str) -> str:

@@ -1,8 +1,9 @@
 """What a copy of the endpoint does beside answering: makes webhook calls, deletes what has expired.
 
-Choices made: it lives and dies with the app, and any number of copies may do it at once. Files whose job is not in the
-database are left by a copy that died while it took an upload, or while it deleted; they go once they have been seen
-twice, an hour apart, because an upload's files are there before its job.
+Choices made: it lives and dies with the app, and any number of copies may do it at once. In this database's part of the
+artifacts, files without a job are what a copy left that died while it took an upload, or while it deleted; they go once
+they have been seen twice, an hour apart, because an upload's files are there before its job. All else in the folder or
+bucket is somebody else's and is left alone, see `serving.state.artifacts`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 def delete(database: Database, artifacts: Artifacts, job_id: str) -> None:
     """Deletes a job, then its files."""
     database.delete_job(job_id)
-    artifacts.delete_folder(job_id)
+    artifacts.delete_job(job_id)
 
 
 def expire(database: Database, artifacts: Artifacts) -> None:
@@ -47,14 +48,14 @@ class Sweep:
         self._seen: set[str] = set()
 
     def __call__(self) -> None:
-        orphans = {name for name in self._artifacts.folders() if not self._has_job(name)}
-        for name in orphans & self._seen:
-            self._artifacts.delete_folder(name)
+        orphans = {job_id for job_id in self._artifacts.jobs() if not self._has_job(job_id)}
+        for job_id in orphans & self._seen:
+            self._artifacts.delete_job(job_id)
         self._seen = orphans
 
-    def _has_job(self, name: str) -> bool:
+    def _has_job(self, job_id: str) -> bool:
         try:
-            self._database.job(name)
+            self._database.job(job_id)
         except NotFoundError:
             return False
         return True

@@ -1,26 +1,70 @@
 """Files of jobs, uploads and results, in a folder or a bucket that all machines see.
 
-Choices made: a job's files lie in a folder of its id, so they are deleted with it and no client's are mixed with
-another's. Results are immutable and named by a digest of everything that they depend on, through all segments before;
-so a name is known before its file is there, and a segment that is made anew never meets its old file. Frames are
-stored as they are, without loss.
+Choices made: the folder may hold other people's files, or those of another database. So a database keeps its files in a
+folder named by the database's id, where a marker repeats the id; nothing else is ever deleted. A job's files lie there
+in a folder of its id, so they are deleted with it and no client's are mixed with another's. Results are immutable and
+named by a digest of everything that they depend on, through all segments before; so a name is known before its file is
+there, and a segment that is made anew never meets its old file. Frames are stored as they are, without loss.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import re
 from collections.abc import Mapping
 
 import numpy as np
 from safetensors.numpy import load, save
 
 from posegen.common.storage import Folder
-from serving.state.rows import JobPlan
+from serving.state.rows import JOB_ID, JobPlan
 from serving.state.schedule import depends_on
+
+MARKER = "posegen-database-id"
+"""The file that tells whose a folder of jobs is."""
+
+log = logging.getLogger(__name__)
 
 
 class Artifacts(Folder):
-    """The folder of all jobs, by its local path or the URI of a bucket; each file is whole or absent."""
+    """The jobs of one database, in a folder by local path or the URI of a bucket; each file is whole or absent."""
+
+    def __init__(self, uri: str, database_id: str) -> None:
+        """Opens the database's part of the folder; raises StorageError."""
+        super().__init__(uri, f"posegen-{database_id}")
+        self._database_id = database_id
+
+    def mark(self) -> None:
+        """Notes in the folder whose it is; to be done before the first file of a job is written."""
+        if not self.exists(MARKER):
+            self.write(MARKER, self._database_id.encode())
+
+    def jobs(self) -> list[str]:
+        """Ids of the jobs that have files here, sorted."""
+        return [name for name in self.folders() if re.fullmatch(JOB_ID, name)]
+
+    def delete_job(self, job_id: str) -> None:
+        """Deletes a job's files, if there are any. Without this database's marker they stay, and a warning is logged.
+
+        Raises ValueError for what is no id of a job.
+        """
+        if not re.fullmatch(JOB_ID, job_id):
+            raise ValueError(f"{job_id!r} is no id of a job, so nothing of that name is deleted")
+        if not self.exists(job_id):
+            return
+        if self._is_marked():
+            self.delete_folder(job_id)
+        else:
+            log.warning(
+                "%s stays: the file %s beside it does not name this database", self.path(job_id), MARKER
+            )
+
+    def _is_marked(self) -> bool:
+        try:
+            return self.read(MARKER) == self._database_id.encode()
+        except FileNotFoundError:
+            return False
 
     def save_frames(self, name: str, frames: np.ndarray) -> None:
         """Keeps frames (F, H, W, 3) uint8."""

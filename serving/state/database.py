@@ -173,7 +173,7 @@ class Database(Claims):
             return True
 
     def delete_job(self, job_id: str) -> None:
-        """Forgets a job in whatever state; the folder `job_id` of the artifacts is the caller's to delete."""
+        """Forgets a job in whatever state; the caller deletes its artifacts."""
         with self.writing() as connection:
             if lock_job(connection, job_id):
                 connection.execute(jobs.delete().where(jobs.c.id == job_id))

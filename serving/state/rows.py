@@ -15,6 +15,9 @@ from typing import Any
 from posegen.longvideo.segments import Plan
 from serving.state.transitions import JobStatus, TaskState
 
+JOB_ID = r"video_[0-9a-f]{24}"
+"""What ids of jobs look like."""
+
 
 class Role(StrEnum):
     """What a worker does."""

@@ -10,6 +10,7 @@ refused as a whole, since one row that cannot be read would stop every worker.
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import StrEnum
@@ -112,7 +113,12 @@ deliveries = sa.Table(
     sa.Column("due_at", sa.Double, nullable=False, index=True),
 )
 
-made_by = sa.Table("made_by", metadata, sa.Column("version", sa.String, primary_key=True))
+made_by = sa.Table(
+    "made_by",
+    metadata,
+    sa.Column("version", sa.String, primary_key=True),
+    sa.Column("database_id", sa.String, nullable=False),
+)
 
 
 def _version() -> str:
@@ -122,7 +128,10 @@ def _version() -> str:
 
 
 class Storage:
-    """An open database. One object serves all threads of a process; after a fork, open another."""
+    """An open database. One object serves all threads of a process; after a fork, open another.
+
+    id: made with the tables and kept in them; no other database has it.
+    """
 
     def __init__(self, url: str) -> None:
         """Opens `url` (sqlite:///FILE or postgresql://..) and makes the tables that are not there.
@@ -146,7 +155,7 @@ class Storage:
             with self._opening_alone(address), self.writing() as connection:
                 self.exclude(connection, OPENING)
                 metadata.create_all(connection)
-                self._check_version(connection)
+                self.id = self._identify(connection)
         except (sa.exc.DBAPIError, OSError) as error:
             reason = error.orig if isinstance(error, sa.exc.DBAPIError) else error
             raise StateError(f"The database {address} cannot be opened: {reason}") from error
@@ -160,15 +169,17 @@ class Storage:
         file.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(f"{file}.opening", BUSY_SECONDS)
 
-    def _check_version(self, connection: sa.Connection) -> None:
-        found = connection.scalar(sa.select(made_by.c.version))
+    def _identify(self, connection: sa.Connection) -> str:
+        """The database's id; raises StateError where another version made the database."""
+        found = connection.scalar(sa.select(made_by.c.version))  # the column that every version has
         if found is None:
-            connection.execute(made_by.insert().values(version=_version()))
+            connection.execute(made_by.insert().values(version=_version(), database_id=secrets.token_hex(12)))
         elif found != _version():
             raise StateError(
                 f"The database {self.engine.url} was made by another version of this server; let that one finish its "
                 "jobs, then give another address."
             )
+        return str(connection.scalar(sa.select(made_by.c.database_id)))
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:

@@ -86,6 +86,7 @@ class Uploads:
 
         Raises ApiError 400 naming the parameter for the first that cannot be taken.
         """
+        self._artifacts.mark()
         with scratch_folder() as scratch:
             paths = {name: scratch / name for name in sent}
             hashes = {name: _save(upload, name, paths[name]) for name, upload in sent.items()}

@@ -17,8 +17,8 @@ SEEDS = dict.fromkeys(range(5), 7)
 @pytest.fixture(params=["folder", "bucket"])
 def artifacts(request: pytest.FixtureRequest, tmp_path: Path) -> Artifacts:
     if request.param == "folder":
-        return Artifacts(str(tmp_path / "results"))
-    return Artifacts(request.getfixturevalue("bucket"))
+        return Artifacts(str(tmp_path / "results"), "a-database")
+    return Artifacts(request.getfixturevalue("bucket"), "a-database")
 
 
 def test_frames_come_back_as_they_were(artifacts: Artifacts) -> None:

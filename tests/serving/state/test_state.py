@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -536,6 +537,24 @@ def test_a_database_of_another_version_is_refused(database_url: str) -> None:
     database.close()
     with pytest.raises(StateError, match="made by another version of this server"):
         Database(database_url)
+
+
+def test_a_database_without_an_id_is_of_another_version(database_url: str) -> None:
+    engine = sa.create_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE made_by (version VARCHAR PRIMARY KEY)"))
+        connection.execute(sa.text("INSERT INTO made_by VALUES ('before there were ids')"))
+    engine.dispose()
+    with pytest.raises(StateError, match="made by another version of this server"):
+        Database(database_url)
+
+
+def test_a_database_keeps_an_id_of_its_own(database_url: str, tmp_path: Path) -> None:
+    first, again = Database(database_url), Database(database_url)
+    other = Database(f"sqlite:///{tmp_path}/other.db")
+    assert first.id == again.id != other.id
+    for database in (first, again, other):
+        database.close()
 
 
 def test_what_clients_sent_stays_out_of_errors(database: Database) -> None:
