@@ -30,10 +30,13 @@ class CurateConfig:
     """File, folder, URI or hub name of the estimator's weights (dwpose, sapiens)."""
     person_detector: str | None = None
     """YOLOX model (ONNX file, folder, URI or hub name) that counts people; more reliable than the built-in evidence."""
+    explicit_detector: str | None = None
+    """Detector of explicit content (ONNX file, folder, URI or hub name) of your own, in the form that
+    pipeline/score/explicit.py describes; without one it is not measured, and its threshold not applied."""
     captioner: str = COMPOSED
     """'composed' from what was measured, or a Qwen2.5-VL folder or hub name such as Qwen/Qwen2.5-VL-7B-Instruct."""
     thresholds: Path = DEFAULT_THRESHOLDS
-    """YAML of what a clip must score to be kept."""
+    """YAML of what a clip must score to be kept: the rules that differ from pipeline/thresholds.yaml."""
     workers: int | None = None
     """Processes that measure; by default one for each CPU (or for each share of a GPU) of the cluster."""
     gpus_per_worker: float = 0.0
@@ -51,4 +54,6 @@ class CurateConfig:
     @property
     def score_version(self) -> str:
         """Names the settings that scores depend on, so that no run takes over scores of another estimator."""
-        return content_id("score", 1, self.poses, self.pose_weights, self.person_detector)
+        return content_id(
+            "score", 2, self.poses, self.pose_weights, self.person_detector, self.explicit_detector
+        )

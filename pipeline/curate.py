@@ -59,6 +59,12 @@ def run(config: CurateConfig) -> dict[str, int]:
     Raises StorageError, ThresholdsError or SetupError, each a sentence, where it cannot be done.
     """
     thresholds = load_thresholds(config.thresholds)
+    if config.explicit_detector is None:
+        thresholds = thresholds.without("unsafe")
+    if config.rescore and config.retry_failed:
+        raise SetupError(
+            "--rescore scores nothing, so --retry-failed has nothing to try; leave out one of them"
+        )
     if config.rate < LEAST_RATE:
         raise SetupError(
             f"--rate {config.rate:g} is too low for clips of 81 frames; give at least {LEAST_RATE:g}"

@@ -6,17 +6,16 @@ so. Every reason is a sentence that begins with the score's name. Failed clips s
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from posegen.dataset import SCORES
+from posegen.dataset import SCORES, content_id
 
 DEFAULT = Path(__file__).with_name("thresholds.yaml")
 
@@ -48,39 +47,56 @@ class Rule:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """The rules of one thresholds file; `hash` names this set of rules in every row it judged."""
+    """The rules that clips are judged by; unmeasured: scores whose rules are left out, as nothing measures them."""
 
     rules: tuple[Rule, ...]
     near_duplicate_bits: int
-    hash: str
+    unmeasured: tuple[str, ...] = ()
+
+    @property
+    def hash(self) -> str:
+        """Names these rules in every row that they judged: 16 hexadecimal digits."""
+        return content_id("thresholds", self.near_duplicate_bits, *self.rules)[:16]
 
     def reasons(self, scores: Mapping[str, Any]) -> list[str]:
-        """Why a clip of these scores is rejected, in the file's order; empty where it is kept."""
+        """Why a clip of these scores is rejected, in the order of the rules; empty where it is kept."""
         return [reason for rule in self.rules if (reason := rule.reason(scores.get(rule.score)))]
+
+    def without(self, score: str) -> Thresholds:
+        """The same, but for a run in which nothing measures this score; its rule, if there is one, is not applied."""
+        rules = tuple(rule for rule in self.rules if rule.score != score)
+        return replace(self, rules=rules, unmeasured=(*self.unmeasured, score))
 
 
 def load_thresholds(path: Path = DEFAULT) -> Thresholds:
-    """Reads a YAML file like thresholds.yaml. Raises ThresholdsError where it is not one."""
+    """The rules of thresholds.yaml, but for those that the YAML file `path` gives anew, or drops by `score: null`.
+
+    Raises ThresholdsError for a file that is none, an unknown score and a rule that makes no sense.
+    """
+    content = _read(DEFAULT) | _read(path)
+    bits = content.pop("near_duplicate_bits")
+    if type(bits) is not int or not 0 <= bits <= 63:
+        raise ThresholdsError(
+            f"{path}: near_duplicate_bits is {bits!r}; give a whole number of bits from 0 to 63"
+        )
+    if unknown := [score for score in content if score not in SCORES]:
+        raise ThresholdsError(f"{path}: there is no score {unknown[0]!r}; choose from {', '.join(SCORES)}")
+    rules = (_rule(path, score, bounds) for score, bounds in content.items() if bounds is not None)
+    return Thresholds(tuple(rules), bits)
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text()
-        content = yaml.safe_load(text)
+        content = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ThresholdsError(f"{path} cannot be read as thresholds: {reason}") from error
     if not isinstance(content, dict):
         raise ThresholdsError(f"{path} must hold one `score: {{min: .., max: ..}}` a line")
-    bits = content.pop("near_duplicate_bits", 0)
-    if type(bits) is not int or not 0 <= bits <= 63:
-        raise ThresholdsError(
-            f"{path}: near_duplicate_bits is {bits!r}; give a whole number of bits from 0 to 63"
-        )
-    rules = tuple(_rule(path, score, bounds) for score, bounds in content.items())
-    return Thresholds(rules, bits, hashlib.sha256(text.encode()).hexdigest()[:16])
+    return content
 
 
 def _rule(path: Path, score: str, bounds: Any) -> Rule:
-    if score not in SCORES:
-        raise ThresholdsError(f"{path}: there is no score {score!r}; choose from {', '.join(SCORES)}")
     if not isinstance(bounds, dict) or not bounds:
         raise ThresholdsError(f"{path}: {score} must be like {{min: 0, max: 1}}")
     for name, value in bounds.items():

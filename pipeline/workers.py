@@ -68,6 +68,7 @@ class Worker:
     """How long a row may take before it is taken to hang."""
 
     def __init__(self, config: CurateConfig, attempts: ActorHandle, journal: Journal):
+        self.retry_failed = config.retry_failed
         cv2.setNumThreads(1)  # one process a core: more threads only take turns
         self.attempts, self.journal = attempts, journal
         self.work = self.make(config)
@@ -76,7 +77,7 @@ class Worker:
         self, key: str, seconds: float, work: Callable[[], pa.Table], failed: Callable[[Exception], pa.Table]
     ) -> pa.Table:
         """The record of a key: as already stored, or made by `work`, or by `failed` from what went wrong."""
-        if self.journal.has(key):
+        if not self.journal.is_open(key, self.retry_failed):
             return self.journal.read(key)
         if attempt(self.attempts, key) > MOST_ATTEMPTS:
             record = failed(WorkerDiedError(died(seconds)))
@@ -138,11 +139,12 @@ class CaptionWorker:
 
     def __init__(self, config: CurateConfig, attempts: ActorHandle):
         self.attempts, self.journal = attempts, caption_journal(config)
+        self.retry_failed = config.retry_failed
         self.caption = make_captioner(config)
 
     def __call__(self, clips: pa.Table) -> pa.Table:
         rows = clips.to_pylist()
-        todo = [row for row in rows if not self.journal.has(row["clip_id"])]
+        todo = [row for row in rows if self.journal.is_open(row["clip_id"], self.retry_failed)]
         if todo and attempt(self.attempts, content_id(*(row["clip_id"] for row in todo))) == 1:
             self._record(todo)
         else:

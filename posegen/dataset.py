@@ -42,7 +42,7 @@ SCORES: dict[str, str] = {
     "subject_motion": "mean speed of the joints, person heights a second",
     "camera_motion": "mean speed of the background, picture diagonals a second",
     "text_area": "share of the picture covered by text, 0..1",
-    "unsafe": "highest score of an explicit body part, 0..1",
+    "unsafe": "highest score of explicit content by a detector of the user's own, 0..1",
 }
 
 CLIPS = pa.schema(

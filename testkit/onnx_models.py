@@ -42,11 +42,20 @@ class Graph:
         return self.add("Add", scaled, self.constant(np.reshape(mean, (3, 1, 1)) / 255))
 
     def save(
-        self, path: Path, batch: int | None, size: tuple[int, int], outputs: dict[str, tuple[int, ...]]
+        self,
+        path: Path,
+        batch: int | None,
+        size: tuple[int, int],
+        outputs: dict[str, tuple[int, ...]],
+        channels: int = 3,
+        kind: int = TensorProto.FLOAT,
     ) -> Path:
-        """Writes the file; batch: its fixed number of pictures, or None for any; size: (width, height)."""
+        """Writes the file; batch: its fixed number of pictures, or None for any; size: (width, height).
+
+        channels, kind: of the input.
+        """
         number = "n" if batch is None else batch
-        image = helper.make_tensor_value_info("images", TensorProto.FLOAT, [number, 3, size[1], size[0]])
+        image = helper.make_tensor_value_info("images", kind, [number, channels, size[1], size[0]])
         results = [
             helper.make_tensor_value_info(name, TensorProto.FLOAT, [number, *shape])
             for name, shape in outputs.items()
@@ -125,3 +134,27 @@ def colour_maps(path: Path, matrix: np.ndarray, offset: np.ndarray, batch: int |
     weights, bias = graph.constant(matrix[:, :, None, None]), graph.constant(offset)
     graph.add("Conv", small, weights, bias, result="maps")
     return graph.save(path, batch, (768, 1024), {"maps": (len(matrix), 128, 96)})
+
+
+def explicit(
+    path: Path,
+    batch: int | None = 1,
+    channels: int = 3,
+    scores: int = 1,
+    twice: bool = False,
+    double: bool = False,
+    factor: float = 1.0,
+) -> Path:
+    """A detector of explicit content whose score is the picture's mean redness, 0..1, times `factor`.
+
+    The others spoil its form: the input's channels, the scores of a picture, a second output, an input of float64.
+    """
+    graph = Graph()
+    image = graph.add("Cast", "images", to=TensorProto.FLOAT)
+    red = graph.add("Gather", image, graph.constant([0], np.int64), axis=1)
+    means = graph.add("ReduceMean", red, graph.constant([2, 3], np.int64), keepdims=0)
+    results = ["score", "again"][: 1 + twice]
+    for result in results:
+        graph.add("Mul", means, graph.constant(np.full((1, scores), factor)), result=result)
+    size, kind = (64, 64), TensorProto.DOUBLE if double else TensorProto.FLOAT
+    return graph.save(path, batch, size, dict.fromkeys(results, (scores,)), channels, kind)

@@ -26,16 +26,11 @@ class Journal:
         return self.folder.exists(self.name(key))
 
     def is_open(self, key: str, retry_failed: bool = False) -> bool:
-        """Whether the key is still to do; one that failed is, with `retry_failed`, and its record is deleted."""
-        if not self.has(key):
-            return True
-        if retry_failed and is_failed(self.read(key, ["error_stage"])):
-            self.folder.delete(self.name(key))
-            return True
-        return False
+        """Whether the key is still to do: it has no record or, with `retry_failed`, one that says it failed."""
+        return not self.has(key) or (retry_failed and is_failed(self.read(key, ["error_stage"])))
 
     def write(self, key: str, table: pa.Table) -> None:
-        """Stores a key's record, a table of the journal's schema."""
+        """Stores a key's record, a table of the journal's schema, in place of an earlier one."""
         self.folder.write_table(self.name(key), table.cast(self.schema))
 
     def read(self, key: str, columns: list[str] | None = None) -> pa.Table:

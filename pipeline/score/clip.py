@@ -18,13 +18,14 @@ from pipeline.config import CurateConfig
 from pipeline.plan.clips import failure, said_of
 from pipeline.score.clothing import ClothingColours
 from pipeline.score.composed_caption import Measured, compose_caption
-from pipeline.score.content import load_networks
 from pipeline.score.evidence import Detector, Evidence
+from pipeline.score.explicit import ExplicitDetector
 from pipeline.score.person import PersonTrack
 from pipeline.score.quality import Quality
+from pipeline.score.text import text_detector
 from posegen.common.profiling import collect, timed
 from posegen.common.storage import Folder
-from posegen.common.weights import fetch
+from posegen.common.weights import Weight, fetch
 from posegen.dataset import CLIPS, SCORES, pack_keypoints, table
 from posegen.driving.poses import PoseEstimator, load_estimator
 from posegen.driving.poses.yolox import DETECTOR, YoloxDetector
@@ -33,6 +34,8 @@ from posegen.video import VideoError, VideoInfo, probe, read_frames, sample_indi
 ANALYSIS_SIDE = 720
 """Longest short side, in pixels, of the frames that are measured; larger ones are scaled down."""
 PREVIEW_HEIGHT = 240
+EXPLICIT = Weight("explicit.onnx")
+"""What the user's own detector is called where a folder or a hub name is given."""
 
 SCORED = pa.schema(
     [
@@ -65,7 +68,8 @@ def make_scorer(config: CurateConfig) -> Callable[[Mapping[str, Any]], pa.Table]
     folder = Folder(config.input)
     estimator = make_estimator(config)
     evidence = Evidence(_yolox(config))
-    load_networks()
+    explicit = make_explicit_detector(config)
+    text_detector()  # now rather than at the first picture
     scored_by = f"{config.poses} {config.score_version[:8]}"
 
     def score(clip: Mapping[str, Any]) -> pa.Table:
@@ -73,7 +77,7 @@ def make_scorer(config: CurateConfig) -> Callable[[Mapping[str, Any]], pa.Table]
         path: str | Path = name
         try:
             with collect() as seconds, timed("all"), folder.local_copy(name) as path:
-                row = measure(clip, probe(path), estimator, evidence)
+                row = measure(clip, probe(path), estimator, evidence, Quality(explicit))
         except (VideoError, OSError) as error:
             return failed_clip(clip, "read", said_of(name, path, error))
         return table([row | {"scored_by": scored_by, "cpu_seconds": list(seconds.items())}], SCORED)
@@ -87,13 +91,17 @@ def failed_clip(clip: Mapping[str, Any], stage: str, error: Exception) -> pa.Tab
 
 
 def measure(
-    clip: Mapping[str, Any], info: VideoInfo, estimator: PoseEstimator, evidence: Evidence
+    clip: Mapping[str, Any],
+    info: VideoInfo,
+    estimator: PoseEstimator,
+    evidence: Evidence,
+    quality: Quality,
 ) -> dict[str, Any]:
-    """Everything there is to say of one clip of a video, as columns of `SCORED`."""
+    """Everything there is to say of one clip of a video, as columns of `SCORED`; quality: a new one for each clip."""
     size = analysis_size(info)
     shown = sample_indices(info, clip["start"], clip["stop"], clip["rate"])
     distinct, frame_of = np.unique(shown, return_inverse=True)
-    track, quality, clothing, preview = PersonTrack(size), Quality(), ClothingColours(), None
+    track, clothing, preview = PersonTrack(size), ClothingColours(), None
     estimator.reset()
     evidence.begin()
     for frames, indices in _chunks(info, distinct, size):
@@ -169,6 +177,13 @@ def make_estimator(config: CurateConfig) -> PoseEstimator:
     return load_estimator(
         config.poses, weights=config.pose_weights, detector=config.person_detector, cuda=cuda
     )
+
+
+def make_explicit_detector(config: CurateConfig) -> ExplicitDetector | None:
+    """The detector of explicit content, where a file was given."""
+    if config.explicit_detector is None:
+        return None
+    return ExplicitDetector(fetch(EXPLICIT, config.explicit_detector), cuda=config.gpus_per_worker > 0)
 
 
 def _yolox(config: CurateConfig) -> Detector | None:

@@ -1,4 +1,4 @@
-"""What a clip is worth, by many measures at once; see measures.py, content.py and duplicates.py for each."""
+"""All measures of a clip's picture and motion at once; each is in measures, text, explicit or duplicates."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.score.content import BodyParts, TextArea
 from pipeline.score.duplicates import PerceptualHashes
+from pipeline.score.explicit import ExplicitContent, ExplicitDetector
 from pipeline.score.measures import (
     Blur,
     Brightness,
@@ -17,12 +17,16 @@ from pipeline.score.measures import (
     RepeatedFrames,
     SubjectMotion,
 )
+from pipeline.score.text import TextArea
 
 
 class Quality:
-    """All measures of one clip: `update` with each chunk, then `result` once."""
+    """All measures of one clip: `update` with each chunk, then `result` once.
 
-    def __init__(self) -> None:
+    explicit: the detector of explicit content; without one its score is not measured.
+    """
+
+    def __init__(self, explicit: ExplicitDetector | None = None) -> None:
         self.measures: list[Measure] = [
             RepeatedFrames(),
             Blur(),
@@ -30,9 +34,10 @@ class Quality:
             SubjectMotion(),
             CameraMotion(),
             TextArea(),
-            BodyParts(),
             PerceptualHashes(),
         ]
+        if explicit is not None:
+            self.measures.append(ExplicitContent(explicit))
 
     def update(self, frames: np.ndarray, people: People, times: np.ndarray) -> None:
         """frames (n, H, W, 3) uint8 RGB; people of each frame, best first; times (n,) seconds, increasing."""

@@ -57,8 +57,9 @@ def judge(clips: pa.Table, thresholds: Thresholds) -> pa.Table:
     """
     rows = clips.sort_by([("clip_id", "ascending"), ("path", "ascending")]).to_pylist()
     before: dict[str, Any] = {}
+    name_of_rules = thresholds.hash
     for row in rows:
-        row["thresholds_hash"] = thresholds.hash
+        row["thresholds_hash"] = name_of_rules
         if row["clip_id"] == before.get("clip_id"):
             row |= {"clip_id": content_id(row["clip_id"], row["path"]), "duplicate_of": before["clip_id"]}
             if row["error_stage"] is None:

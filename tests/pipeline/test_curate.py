@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
+import yaml
 
 from pipeline.config import CurateConfig
 from pipeline.curate import plan_videos, run, score_clips, work
@@ -42,7 +43,7 @@ from pipeline.workers import ScoreWorker, SetupError, score_journal
 from posegen.common.progress import Progress
 from posegen.common.storage import StorageError
 from posegen.common.weights import wheel_file
-from posegen.dataset import CLIPS, MEDIA, unpack_keypoints
+from posegen.dataset import CLIPS, MEDIA, SCORES, unpack_keypoints
 from posegen.video import probe, read_frames, sample_indices
 from testkit import ROOT
 from testkit.videos import write_video
@@ -145,7 +146,8 @@ def test_a_new_threshold_needs_no_model(dataset: Path, videos: Path, tmp_path: P
     output = tmp_path / "dataset"
     shutil.copytree(dataset, output)
     lenient = tmp_path / "lenient.yaml"
-    lenient.write_text("seconds: {min: 1}\nnear_duplicate_bits: 0\n")
+    rules = dict.fromkeys(SCORES) | {"seconds": {"min": 1}, "near_duplicate_bits": 0}
+    lenient.write_text(yaml.safe_dump(rules))
     config = CurateConfig(str(videos), str(output), thresholds=lenient, rescore=True)
     assert run(config) == {"kept": 3, "rejected": 1, "failed": 2}
     assert len(pq.read_table(output / "media")) == 3
@@ -161,6 +163,13 @@ def test_rescoring_what_was_never_scored_is_refused(videos: Path, tmp_path: Path
 def test_rescoring_under_other_settings_is_refused(dataset: Path, videos: Path) -> None:
     with pytest.raises(StorageError, match="run without --rescore first"):
         run(CurateConfig(str(videos), str(dataset), rate=24, rescore=True))
+
+
+def test_rescoring_and_retrying_at_once_is_refused_and_deletes_nothing(dataset: Path, videos: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in dataset.rglob("*")}
+    with pytest.raises(SetupError, match="leave out one of them"):
+        run(CurateConfig(str(videos), str(dataset), rescore=True, retry_failed=True))
+    assert {path: path.stat().st_mtime_ns for path in dataset.rglob("*")} == before
 
 
 def test_missing_weights_are_said_in_a_sentence(videos: Path, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
-"""Every measure on frames drawn here, whose answer is known; the two networks on pictures drawn here as well."""
+"""Every measure on frames drawn here, whose answer is known; the networks on pictures drawn here as well."""
 
 from __future__ import annotations
 
 import random
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.score.content import BodyParts, body_part_scores, text_share
-from pipeline.score.duplicates import PerceptualHashes, near_duplicates
+from pipeline.score.duplicates import PerceptualHashes, near_duplicates, perceptual_hash
+from pipeline.score.explicit import ExplicitContent, ExplicitDetector
 from pipeline.score.measures import (
     Blur,
     Brightness,
@@ -23,8 +25,10 @@ from pipeline.score.measures import (
     blur_effect,
 )
 from pipeline.score.quality import Quality
+from pipeline.score.text import text_boxes, text_share
 from posegen.common.profiling import collect
 from posegen.driving.poses import Person
+from testkit.onnx_models import explicit
 
 HEIGHT, WIDTH = 180, 240
 
@@ -178,16 +182,57 @@ def test_text_is_found_and_blotches_are_not() -> None:
     assert 0.1 < text_share(page) < 0.4
 
 
-def test_body_part_scores_equal_those_of_the_wheel_s_own_detector() -> None:
-    from nudenet import NudeDetector
+def test_text_boxes_are_grown_by_as_much_as_the_network_shrinks_them_turned_ones_too() -> None:
+    scores = np.zeros((200, 300), np.float32)
+    cv2.fillPoly(scores, [cv2.boxPoints(((150, 100), (120, 20), 30)).astype(np.int32)], 0.9)
+    scores[5:9, 5:40] = 0.4  # marked, but not surely text
+    (box,) = text_boxes(scores)
+    _, sides, _ = cv2.minAreaRect(box)
+    grown = 1.6 * 120 * 20 / (120 + 20)
+    assert sorted(sides) == pytest.approx([20 + grown, 120 + grown], abs=4)
+    assert box.mean(axis=0) == pytest.approx([150, 100], abs=1)
 
-    image = cv2.GaussianBlur(texture(3, 320, 320, 16), (0, 0), 2)
-    theirs = NudeDetector().onnx_session.run(
-        None, {"images": (image.astype(np.float32) / 255).transpose(2, 0, 1)[None]}
-    )[0][0, 4:]
-    ours = body_part_scores(image)
-    assert list(ours.values()) == pytest.approx(theirs.max(axis=1).tolist(), abs=1e-5)
-    assert set(BodyParts.EXPLICIT) <= set(ours)
+
+def redness(folder: Path, **form: Any) -> ExplicitDetector:
+    return ExplicitDetector(explicit(folder / "explicit.onnx", **form))
+
+
+@pytest.mark.parametrize("batch", [1, None])
+def test_explicit_content_is_the_highest_score_of_the_person_and_surroundings(
+    tmp_path: Path, batch: int | None
+) -> None:
+    detector = redness(tmp_path, batch=batch)
+    red = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    red[..., 0] = 204
+    # A picture of 180 x 240 fills three quarters of the network's square, the rest is black.
+    assert detector(red) == pytest.approx(0.8 * 0.75, abs=0.01)
+    frames = still(np.zeros_like(red), 90)
+    frames[60:, 70:110, 100:140] = red[0, 0]  # a corner of the person's box
+    found = run(ExplicitContent(detector), frames, [[standing()]] * 90)["unsafe"]
+    assert found > 1.2 * run(ExplicitContent(detector), frames)["unsafe"] > 0
+    assert ExplicitContent(detector).result() == {"unsafe": None}
+
+
+@pytest.mark.parametrize(
+    ("form", "sentence"),
+    [
+        ({"channels": 1}, r"where \(n, 3, height, width\) is needed"),
+        ({"scores": 2}, r"arrays of shapes \[\(1, 2\)\]: give an ONNX file of one input"),
+        ({"twice": True}, r"arrays of shapes \[\(1, 1\), \(1, 1\)\]: give an ONNX file of one input"),
+        ({"double": True}, "cannot be run on one picture .*: give an ONNX file of one input"),
+    ],
+)
+def test_a_detector_of_another_form_is_refused_in_a_sentence(
+    tmp_path: Path, form: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{tmp_path}/explicit.onnx .*{sentence}"):
+        redness(tmp_path, **form)
+
+
+def test_a_detector_that_gives_no_score_fails_rather_than_passes(tmp_path: Path) -> None:
+    detector = redness(tmp_path, factor=np.nan)
+    with pytest.raises(ValueError, match=r"explicit\.onnx gave nan for a picture"):
+        run(Quality(detector), still(texture(), 10))
 
 
 def test_what_cannot_be_measured_is_none() -> None:
@@ -219,6 +264,14 @@ def test_hashes_of_three_moments_survive_another_size_and_noise() -> None:
     a, b = (run(PerceptualHashes(), frames)["perceptual_hashes"] for frames in (clip, noisy))
     assert len(a) == 3 and len(set(a)) == 3
     assert near_duplicates({"a": a, "b": b}, 6) == {"b": "a"}
+
+
+@pytest.mark.parametrize(
+    ("seed", "expected"),  # by the package imagehash
+    [(0, "e205694d913df2f4"), (1, "fc38497a9c1b432e"), (2, "a258f56ef00e63b8")],
+)
+def test_hashes_are_those_of_earlier_datasets(seed: int, expected: str) -> None:
+    assert perceptual_hash(texture(seed)[..., 0]) == expected
 
 
 def random_hashes(rng: random.Random) -> list[int]:

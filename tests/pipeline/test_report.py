@@ -16,7 +16,7 @@ import pytest
 from pipeline.report.contact_sheet import PICTURES, spread, spread_over_groups, with_skeleton
 from pipeline.report.histograms import MOST_BINS, bin_edges, histograms
 from pipeline.report.write import clock, write_report
-from pipeline.verdict import Thresholds, load_thresholds
+from pipeline.verdict import Rule, Thresholds
 from posegen.common.progress import Stage
 from posegen.common.storage import Folder
 from posegen.dataset import CLIPS, FAILED, KEPT, REJECTED, pack_keypoints, table
@@ -70,12 +70,13 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def thresholds(tmp_path: Path) -> Thresholds:
-    file = tmp_path / "thresholds.yaml"
-    file.write_text(
-        "one_person: {min: 0.975}\nblur: {max: 0.7, when_missing: pass}\nbrightness: {min: 0.1, max: 0.9}\n"
+def thresholds() -> Thresholds:
+    rules = (
+        Rule("one_person", min=0.975),
+        Rule("blur", max=0.7, when_missing="pass"),
+        Rule("brightness", min=0.1, max=0.9),
     )
-    return load_thresholds(file)
+    return Thresholds(rules, near_duplicate_bits=0)
 
 
 def preview(level: int = 128) -> bytes:
@@ -167,6 +168,12 @@ def test_headline_says_what_was_kept_of_what(tmp_path: Path, thresholds: Thresho
         number, name = figure.split(" ", 1)
         assert re.search(rf"{name}\s*{number}\b", said), figure
     assert thresholds.hash in said
+
+
+def test_what_no_detector_measured_is_said_once(tmp_path: Path, thresholds: Thresholds) -> None:
+    page = Page(report(tmp_path, thresholds.without("unsafe"), [clip(1), clip(2)]))
+    assert page.said("funnel").count("unsafe was not measured") == 1
+    assert "was not measured" not in report(tmp_path, thresholds, [clip(1)])
 
 
 def test_funnel_loses_each_clip_once_and_ends_at_the_kept(tmp_path: Path, thresholds: Thresholds) -> None:

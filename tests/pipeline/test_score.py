@@ -20,6 +20,7 @@ from pipeline.score.clip import ANALYSIS_SIDE, SCORED, analysis_size, make_score
 from posegen.common.weights import wheel_file
 from posegen.dataset import unpack_keypoints
 from posegen.video import encode, probe, read_frames
+from testkit.onnx_models import explicit
 from testkit.videos import cut_short, numbered_picture, write_video
 
 Scorer = Callable[[Mapping[str, Any]], pa.Table]
@@ -99,7 +100,6 @@ def test_a_picture_of_no_one_is_measured_all_the_same(score: Scorer):
         "brightness",
         "repeated_frames",
         "text_area",
-        "unsafe",
         "caption",
         "preview",
         "perceptual_hashes",
@@ -116,6 +116,15 @@ def test_a_picture_of_no_one_is_measured_all_the_same(score: Scorer):
     assert not [name for name in person if row[name] is not None]
     keypoints = unpack_keypoints(row)
     assert keypoints.shape == (60, 133, 3) and np.isnan(keypoints).all()
+
+
+def test_explicit_content_is_measured_by_the_file_that_was_given_and_by_none_without(
+    score: Scorer, folder: Path, tmp_path: Path
+):
+    path = explicit(tmp_path / "own.onnx")
+    given = make_scorer(CurateConfig(str(folder), "nowhere", explicit_detector=str(path)))
+    assert 0 < given(clip("numbers.mp4", 0, 0.1))["unsafe"][0].as_py() < 1
+    assert score(clip("numbers.mp4", 0, 0.1))["unsafe"][0].as_py() is None
 
 
 def test_the_same_clip_gives_the_same_record_whatever_came_before(

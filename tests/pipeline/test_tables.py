@@ -35,7 +35,7 @@ from posegen.dataset import CLIPS, FAILED, KEPT, MEDIA, REJECTED, content_id, pa
 from posegen.video import probe, read_frames, sample_indices
 from testkit.videos import number_of, write_video
 
-SHARP = Thresholds((Rule("blur", max=0.5),), near_duplicate_bits=6, hash="sharp")
+SHARP = Thresholds((Rule("blur", max=0.5),), near_duplicate_bits=6)
 LOOKS = {"one": ["00000000000000ff"] * 3, "other": ["ff00ff00ff00ff00"] * 3}
 
 
@@ -62,7 +62,7 @@ def test_thresholds_keep_and_reject_and_sign_every_row():
     rows = judged(clip("a"), clip("b", blur=0.9), failed("c"))
     assert [row["status"] for row in rows.values()] == [KEPT, REJECTED, FAILED]
     assert rows["b.mp4"]["reasons"] == ["blur: 0.9 is above 0.5"]
-    assert {row["thresholds_hash"] for row in rows.values()} == {"sharp"}
+    assert {row["thresholds_hash"] for row in rows.values()} == {SHARP.hash}
 
 
 def test_of_files_with_the_same_content_the_first_by_path_keeps_its_clips():

@@ -22,6 +22,10 @@ def load(folder: Path, text: str) -> Thresholds:
     return load_thresholds(path)
 
 
+def names(thresholds: Thresholds) -> list[str]:
+    return [rule.score for rule in thresholds.rules]
+
+
 @pytest.mark.parametrize("missing", [None, math.nan])
 def test_what_was_not_measured_is_rejected_unless_the_rule_lets_it_pass(missing: float | None):
     assert Rule("blur").reason(missing) == "blur: not measured"
@@ -44,8 +48,8 @@ def test_a_rule_holds_for_stored_scores_as_for_exact_ones(low: float, high: floa
     assert Rule("blur", min=value, max=value).reason(stored) is None
 
 
-def test_reasons_come_in_the_files_order(tmp_path: Path):
-    thresholds = load(tmp_path, "blur: {max: 0.5}\nframes: {min: 81}\ntext_area: {max: 0.1}")
+def test_reasons_come_in_the_order_of_the_rules():
+    thresholds = Thresholds((Rule("blur", max=0.5), Rule("frames", min=81), Rule("text_area", max=0.1)), 0)
     assert thresholds.reasons({"frames": 80, "blur": 0.9, "text_area": 0.0}) == [
         "blur: 0.9 is above 0.5",
         "frames: 80 is below 81",
@@ -54,8 +58,34 @@ def test_reasons_come_in_the_files_order(tmp_path: Path):
     assert thresholds.reasons({}) == [f"{score}: not measured" for score in ("blur", "frames", "text_area")]
 
 
-def test_a_score_without_a_rule_rejects_nothing(tmp_path: Path):
-    assert load(tmp_path, "blur: {max: 0.5}").reasons({"blur": 0, "unsafe": 1.0, "frames": None}) == []
+def test_a_score_without_a_rule_rejects_nothing():
+    thresholds = Thresholds((Rule("blur", max=0.5),), 0)
+    assert thresholds.reasons({"blur": 0, "unsafe": 1.0, "frames": None}) == []
+
+
+def test_a_file_changes_the_rules_that_it_names_and_no_other(tmp_path: Path):
+    default = load_thresholds()
+    changed = load(tmp_path, "text_area: {max: 0.4}\nblur: null\nnear_duplicate_bits: 2")
+    assert changed.near_duplicate_bits == 2
+    assert names(changed) == [name for name in names(default) if name != "blur"]
+    others = {rule for rule in default.rules if rule.score not in ("text_area", "blur")}
+    assert set(changed.rules) == others | {Rule("text_area", max=0.4)}
+
+
+def test_the_demo_changes_how_short_a_clip_may_be_and_nothing_else():
+    default, demo = load_thresholds(), load_thresholds(DEFAULT.with_name("thresholds_demo.yaml"))
+    assert names(demo) == names(default) and demo.near_duplicate_bits == default.near_duplicate_bits
+    assert {rule.score for rule in set(demo.rules) - set(default.rules)} == {"seconds", "frames"}
+
+
+def test_what_nothing_measures_has_no_rule_and_is_said_to(tmp_path: Path):
+    thresholds = load(tmp_path, "unsafe: {max: 0.2}")
+    without = thresholds.without("unsafe")
+    assert without.unmeasured == ("unsafe",) and "unsafe" not in names(without)
+    assert without.hash != thresholds.hash
+    assert "unsafe: not measured" in thresholds.reasons({}) and "unsafe: not measured" not in without.reasons(
+        {}
+    )
 
 
 @pytest.mark.parametrize("name", [DEFAULT.name, "thresholds_demo.yaml"])
@@ -79,6 +109,7 @@ def test_the_hash_follows_from_the_content_alone(tmp_path: Path):
         ("- blur", "must hold one `score:"),
         ("blur: {max: 0.5", "cannot be read as thresholds: while parsing"),
         ("blurr: {max: 0.5}", "no score 'blurr'; choose from seconds, frames,"),
+        ("blurr: null", "no score 'blurr'"),
         ("blur: 0.5", "blur must be like {min: 0, max: 1}"),
         ("blur: {}", "blur must be like"),
         ("blur: {most: 0.5}", "blur has most: 0.5; give min and max as numbers"),
