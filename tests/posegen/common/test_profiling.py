@@ -52,6 +52,9 @@ def test_a_block_that_raises_is_counted():
         assert seconds.keys() == {"work"}
 
 
-def test_without_a_collector_nothing_happens():
+def test_what_ran_without_a_collector_is_in_no_later_one():
     with timed("work"):
         pass
+    with collect() as seconds, timed("other work"):
+        pass
+    assert seconds.keys() == {"other work"}
