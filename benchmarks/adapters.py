@@ -27,7 +27,8 @@ from posegen.model.transformer import PoseGenTransformer3DModel
 from testkit.tiny_training import CHANNELS, MINI, write_tiny_model
 from training.checkpoint import ADAPTER, Position, Saved
 from training.config import CONFIGS, TrainConfig
-from training.model.adapter import adapter_parameters, load_model
+from training.loop import load_transformer
+from training.model.adapter import adapter_parameters
 from training.step.engine import WEIGHT
 from training.step.optimizer import STATES
 
@@ -81,7 +82,7 @@ def exported(model: Path, adapter: Path | None, scratch: Path) -> tuple[Any, Pat
     config: TrainConfig = replace(
         mini, data=replace(mini.data, model=str(model)), adapter=replace(mini.adapter, start=start)
     )
-    trained = load_model(config, torch.device("cpu")).eval()
+    trained = load_transformer(config, torch.device("cpu")).eval()
     if adapter:
         return trained, adapter
     parameters = adapter_parameters(trained, NAME)

@@ -82,7 +82,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Case:
-    """A held-out clip, the picture (H, W, 3) given of it, and the colours of who is in it."""
+    """A validation clip, the picture (H, W, 3) given of it, and the colours of who is in it."""
 
     clip: PuppetClip
     picture: np.ndarray

@@ -3,7 +3,7 @@
     python benchmarks/resume.py [--steps 24] [--model DIR --dataset DIR]
 
 All runs must follow one loss curve; what is printed is the largest difference from the undisturbed run on one worker,
-in the training loss of any step and in the held-out losses. By default a tiny random model and ten drawn clips.
+in the training loss of any step and in the validation losses. By default a tiny random model and ten drawn clips.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ def configuration(scratch: Path, steps: int, model: str | None, dataset: str | N
     if not dataset:
         write_tiny_dataset(scratch / "dataset")
     tiny = tiny_config(scratch, scratch, steps=steps)
-    record = replace(tiny.record, checkpoint=6, measure=6)
+    record = replace(tiny.record, checkpoint_every=6, validate_every=6)
     if not model or not dataset:
         return replace(tiny, record=record)
     mini = CONFIGS["mini_cpu"]()
-    data = replace(mini.data, model=model, dataset=dataset, held_out=4)
+    data = replace(mini.data, model=model, dataset=dataset, validation_clips=4)
     return with_absolute_paths(replace(mini, data=data, steps=steps, record=record))
 
 
@@ -94,7 +94,7 @@ def run(config: TrainConfig, output: Path, parts: list[Part], killed: int | None
             config,
             output=str(output),
             engine=replace(config.engine, zero_stage=stage),
-            cluster=ClusterConfig(workers=workers, cpus=0.5),
+            cluster=ClusterConfig(max_workers=workers, cpus=0.5),
         )
         watchers = []
         if until:

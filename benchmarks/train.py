@@ -2,8 +2,8 @@
 
     python benchmarks/train.py [--steps 20] [--batch-size 8] [--zero-stage 2] [--model DIR]
 
-Ours is what a worker does in a step: DeepSpeed, micro-batches, running average, sums over workers. The bare loop is
-forward, backward, clipping, and torch's Muon and AdamW. Each pair of steps has the same batch; medians are compared, of
+Ours is what a worker does in a step: DeepSpeed, micro-batches, EMA, sums over workers. The bare loop is
+forward, backward, clipping, and torch's AdamW. Each pair of steps has the same batch; medians are compared, of
 wall time and of the process's CPU time. By default a random model of the mini model's size.
 """
 
@@ -27,8 +27,7 @@ from diffusers import WanTransformer3DModel
 from testkit.tiny_training import CHANNELS, FRAMES, MINI, SIZE, write_tiny_dataset, write_tiny_model
 from training.config import CONFIGS, ClusterConfig, TrainConfig
 from training.data.stream import prepare
-from training.loop import Training
-from training.model.adapter import load_model
+from training.loop import Training, load_transformer
 from training.step.objective import Examples, velocity_losses
 from training.train import start_ray, trainer, with_absolute_paths
 
@@ -81,12 +80,12 @@ def configuration(
             sizes=(SIZE,),
             frames=(FRAMES,),
             batch_size=batch_size,
-            held_out=0,
+            validation_clips=0,
         ),
         output=str(scratch / "output"),
         engine=replace(mini.engine, zero_stage=zero_stage),
-        cluster=ClusterConfig(failures=0),
-        record=replace(mini.record, measure=0),
+        cluster=ClusterConfig(max_failures=0),
+        record=replace(mini.record, validate_every=0),
     )
 
 
@@ -118,25 +117,20 @@ def timed(act: Callable[[], object]) -> dict[str, float]:
 
 
 class BareLoop:
-    """Forward, backward, clipping, Muon for matrices and AdamW for the rest."""
+    """Forward, backward, clipping and AdamW."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.model = load_model(config, ray.train.torch.get_device())
+        self.model = load_transformer(config, ray.train.torch.get_device())
         self.trained = [part for part in self.model.parameters() if part.requires_grad]
-        rate = config.optimizer.learning_rate
-        self.optimizers = (
-            torch.optim.Muon([part for part in self.trained if part.ndim == 2], lr=rate),
-            torch.optim.AdamW([part for part in self.trained if part.ndim != 2], lr=rate),
-        )
+        self.optimizer = torch.optim.AdamW(self.trained, lr=config.optimizer.learning_rate)
 
     def step(self, batch: Examples) -> float:
         weight = self.config.loss.person_weight
         loss = velocity_losses(self.model, self.model.config.prediction, torch.float32, batch, weight).mean()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.trained, self.config.optimizer.clip_norm)
-        for optimizer in self.optimizers:
-            optimizer.step()
+        torch.nn.utils.clip_grad_norm_(self.trained, self.config.optimizer.max_grad_norm)
+        self.optimizer.step()
         self.model.zero_grad()
         return loss.item()
 

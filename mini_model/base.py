@@ -27,8 +27,8 @@ from training.step.objective import LEAST_SIGMA
 TEXT_DROPPED = FRAME_DROPPED = 0.1
 SIGMA_SPREAD = 1.3
 """Of the logits of the noise levels. Wider than the usual 1, as the components' strengths span two orders."""
-MEASURED_SIGMAS = (0.5, 0.8, 0.9, 0.97)
-MEASURED_BATCHES = 4
+VALIDATION_SIGMAS = (0.5, 0.8, 0.9, 0.97)
+VALIDATION_BATCHES = 4
 HEAD_CHANNELS = 32
 
 
@@ -39,7 +39,7 @@ class BaseConfig(LoopConfig):
     steps: int = 3500
     batch: int = 4
     learning_rate: float = 2e-3
-    measure_every: int = 250
+    validate_every: int = 250
     frames: int = 9
     """Of a training item, 4k + 1."""
     items: int = 6
@@ -72,7 +72,7 @@ def train_base(config: BaseConfig) -> None:
     vae = PrincipalVideoCodec.from_pretrained(vae_folder(config.folder))
     tokenizer = make_tokenizer(read_clips(config.folder)[1])
     clips = encode_clips(config, vae, tokenizer)
-    held_out = encode_clips(config, vae, tokenizer, held_out=True)
+    validation = encode_clips(config, vae, tokenizer, validation=True)
     torch.manual_seed(config.seed)
     base = Base(vae, tokenizer, config)
 
@@ -85,7 +85,10 @@ def train_base(config: BaseConfig) -> None:
         return base.loss(chosen, sigmas, generator, text_given, frame_given)
 
     def measure() -> dict[str, float]:
-        return {f"held_out_{sigma}": base.held_out_loss(held_out, sigma, config) for sigma in MEASURED_SIGMAS}
+        return {
+            f"validation_{sigma}": base.validation_loss(validation, sigma, config)
+            for sigma in VALIDATION_SIGMAS
+        }
 
     Loop("base", base, loss, config).run(measure, lambda: write_base(base, vae, tokenizer, config))
 
@@ -136,12 +139,12 @@ class Base(nn.Module):
         """Hidden states (B, text_tokens, text_dim), zeros behind the last token."""
         return self.text_encoder(tokens, mask).last_hidden_state * mask.unsqueeze(-1)
 
-    def held_out_loss(self, clips: Clips, sigma: float, config: BaseConfig) -> float:
+    def validation_loss(self, clips: Clips, sigma: float, config: BaseConfig) -> float:
         """The loss at one noise level, with the same noise every time."""
         generator, given = torch.Generator().manual_seed(0), torch.ones(config.batch, dtype=torch.bool)
         losses = [
             self.loss(clips[first : first + config.batch], sigma * given, generator, given, given)
-            for first in range(0, MEASURED_BATCHES * config.batch, config.batch)
+            for first in range(0, VALIDATION_BATCHES * config.batch, config.batch)
         ]
         return torch.stack(losses).mean().item()
 
@@ -170,9 +173,9 @@ def sample_sigmas(count: int, shift: float, generator: Generator) -> Tensor:
 
 
 def encode_clips(
-    config: BaseConfig, vae: PrincipalVideoCodec, tokenizer: PreTrainedTokenizerFast, held_out: bool = False
+    config: BaseConfig, vae: PrincipalVideoCodec, tokenizer: PreTrainedTokenizerFast, validation: bool = False
 ) -> Clips:
-    frames, captions = read_clips(config.folder, held_out)
+    frames, captions = read_clips(config.folder, validation)
     generator = torch.Generator().manual_seed(config.seed)
     latents = [
         vae.encode(to_unit(choose_frames(part, config.frames, generator)), return_dict=False)[0].mode()

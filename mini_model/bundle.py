@@ -23,17 +23,17 @@ from pathlib import Path
 
 import tyro
 
-from mini_model.clips import CLIPS_A_FILE, HELD_OUT, clips_folder
+from mini_model.clips import CLIPS_A_FILE, FIRST_VALIDATION_SEED, clips_folder
 from posegen.model.checkpoints import Adapter, CheckpointError, read_adapter, write_adapter
 from posegen.model.transformer import PoseGenTransformer3DModel
 from posegen.pipeline import ADAPTERS, PoseGenPipeline
 from training.log import read_log
-from training.model import frozen as models
+from training.model import frozen
 
 MOST_BYTES = 60_000_000
 """Of the whole folder, as it is part of the package."""
-MEASURED = re.compile("held_out|psnr")
-"""In a log's row: a figure of held-out clips."""
+VALIDATION_FIGURE = re.compile("validation|psnr")
+"""In a log's row: the names of validation figures."""
 SETTINGS = (
     *("segment_frames", "head", "tail", "rate", "size"),
     *("steps", "guidance_scale", "pose_oversampling"),
@@ -53,11 +53,11 @@ and points as the pose does, in the right colours; but faces, hands and patterns
 ## Training
 
 Data: {data}, of `mini_model/pretrain.py data` for the codec and the image-to-video base, and the clips of
-`mini_model/draw_dataset.py` below for the adapters. Clips of seeds from {held_out} on are in no training;
+`mini_model/draw_dataset.py` below for the adapters. Clips of seeds from {validation} on are in no training;
 `benchmarks/mini.py` measures on them. All random numbers follow from seed 0 and the clips' own seeds. Trained on
 {device}.
 
-| stage | steps | minutes | last loss | held-out figures |
+| stage | steps | minutes | last loss | validation figures |
 | --- | --- | --- | --- | --- |
 {stages}
 
@@ -119,7 +119,7 @@ def pipeline(config: BundleConfig) -> PoseGenPipeline:
         read_adapter(folder).check(transformer.state_dict(), folder)
     return PoseGenPipeline(
         transformer=transformer,
-        **{part: models.load(base, part) for part in ("vae", "text_encoder", "tokenizer", "scheduler")},
+        **{part: frozen.load(base, part) for part in ("vae", "text_encoder", "tokenizer", "scheduler")},
         **{name: getattr(config, name) for name in SETTINGS},
     )
 
@@ -137,7 +137,7 @@ def card(config: BundleConfig, size: int) -> str:
         shape=f"{frames} frames of {width}x{height} at {config.rate:g} frames/s",
         given=f"{config.head} + {config.tail}",
         data=data(config.base.parent),
-        held_out=f"{HELD_OUT:,}",
+        validation=f"{FIRST_VALIDATION_SEED:,}",
         stages="\n".join(stages(config)),
         device=config.device,
         commands=config.commands.read_text().strip(),
@@ -147,7 +147,7 @@ def card(config: BundleConfig, size: int) -> str:
 def data(folder: Path) -> str:
     """The clips that the base was trained on, as their files say."""
     firsts = [int(path.stem) for path in clips_folder(folder).glob("*.npz")]
-    trained = [first for first in firsts if first < HELD_OUT]
+    trained = [first for first in firsts if first < FIRST_VALIDATION_SEED]
     seeds = f"{min(trained):,} to {max(trained) + CLIPS_A_FILE - 1:,}"
     return f"{len(trained) * CLIPS_A_FILE:,} drawn clips, seeds {seeds}"
 
@@ -162,11 +162,11 @@ def stages(config: BundleConfig) -> Iterator[str]:
 
 
 def stage(name: str, rows: Sequence[Mapping[str, float]]) -> str:
-    """A row: name, steps, minutes where the log has times, last loss, last held-out figures."""
+    """A row: name, steps, minutes where the log has times, last loss, last validation figures."""
     timed = [{"step": 0}, *(row for row in rows if "seconds/step" in row)]
     seconds = sum(row["seconds/step"] * (row["step"] - before["step"]) for before, row in pairwise(timed))
     losses = [row["loss"] for row in rows if "loss" in row]
-    measured = [{key: row[key] for key in row if MEASURED.search(key)} for row in rows]
+    measured = [{key: row[key] for key in row if VALIDATION_FIGURE.search(key)} for row in rows]
     figures = next((row for row in reversed(measured) if row), {})
     shown = ", ".join(f"{key} {value:.3g}" for key, value in figures.items())
     minutes = f"{seconds / 60:.0f}" if seconds else "not logged"

@@ -1,7 +1,7 @@
 """Puppet clips to pretrain on: drawn once, kept as small pictures, read whole.
 
 Choices made: clip i is made from seed i and nothing else, in files of a hundred, so that drawing can be stopped and
-gone on with, and be spread over processes. Seeds from HELD_OUT on are for measuring, in no training.
+gone on with, and be spread over processes. Seeds from FIRST_VALIDATION_SEED on are for validation, in no training.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ RATE = 12.0
 FRAMES = 33
 CALM = 9
 """Frames at the start in which a person stands and moves over into the motion."""
-HELD_OUT = 1_000_000
-HELD_OUT_CLIPS = 100
+FIRST_VALIDATION_SEED = 1_000_000
+VALIDATION_CLIPS = 100
 CLIPS_A_FILE = 100
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class ClipsConfig:
     """Draw the puppet clips."""
 
     folder: Path = Path("build/mini")
     """Where everything lies."""
     clips: int = 4000
-    """How many clips to train on, in hundreds; a hundred more are held out."""
+    """How many clips to train on, in hundreds; a hundred more are for validation."""
     threads: int = 2
     """Processes that draw."""
 
 
-def write_clips(config: DataConfig) -> None:
+def write_clips(config: ClipsConfig) -> None:
     """Draws the clips that are not there yet."""
     folder = clips_folder(config.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    firsts = [HELD_OUT, *range(0, config.clips, CLIPS_A_FILE)]
+    firsts = [FIRST_VALIDATION_SEED, *range(0, config.clips, CLIPS_A_FILE)]
     missing = [first for first in firsts if not _file(folder, first).exists()]
     start = time.monotonic()
     with ProcessPoolExecutor(config.threads) as pool:
@@ -57,10 +57,10 @@ def write_clips(config: DataConfig) -> None:
             )
 
 
-def read_clips(folder: Path, held_out: bool = False) -> tuple[Tensor, list[str]]:
-    """Frames (N, 3, FRAMES, H, W) uint8 and captions; those held out, or all others."""
-    first = _file(clips_folder(folder), HELD_OUT)
-    files = [first] if held_out else sorted(set(clips_folder(folder).glob("*.npz")) - {first})
+def read_clips(folder: Path, validation: bool = False) -> tuple[Tensor, list[str]]:
+    """Frames (N, 3, FRAMES, H, W) uint8 and captions, of the validation clips or of all others."""
+    first = _file(clips_folder(folder), FIRST_VALIDATION_SEED)
+    files = [first] if validation else sorted(set(clips_folder(folder).glob("*.npz")) - {first})
     if not files or not files[0].exists():
         raise FileNotFoundError(f"No clips in {folder}; draw them with: python mini_model/pretrain.py data")
     frames, captions = [], []

@@ -26,7 +26,7 @@ class CodecConfig(LoopConfig):
     """Fit the video codec."""
 
     steps: int = 400
-    measure_every: int = 100
+    validate_every: int = 100
     channels: int = 96
     """Dimensions of the latents."""
 
@@ -34,7 +34,7 @@ class CodecConfig(LoopConfig):
 def train_codec(config: CodecConfig) -> None:
     """Fits the components, trains the refiner, writes vae/."""
     frames, _ = read_clips(config.folder)
-    held_out = to_unit(read_clips(config.folder, held_out=True)[0][:32])
+    validation = to_unit(read_clips(config.folder, validation=True)[0][:32])
     codec = _start(config, frames)
 
     def loss(generator: Generator) -> Tensor:
@@ -47,10 +47,10 @@ def train_codec(config: CodecConfig) -> None:
         return (codec.refine(codec.project(noisy)) - video).abs().mean()
 
     def measure() -> dict[str, float]:
-        latents = codec.encode(held_out, return_dict=False)[0].mode()
+        latents = codec.encode(validation, return_dict=False)[0].mode()
         return {
-            "components_psnr": psnr(codec.project(latents).clamp(-1, 1), held_out),
-            "psnr": psnr(codec.decode(latents, return_dict=False)[0], held_out),
+            "components_psnr": psnr(codec.project(latents).clamp(-1, 1), validation),
+            "psnr": psnr(codec.decode(latents, return_dict=False)[0], validation),
         }
 
     Loop("codec", codec, loss, config).run(measure, lambda: codec.save_pretrained(vae_folder(config.folder)))

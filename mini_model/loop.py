@@ -1,7 +1,7 @@
 """The loop that trains a small model on one machine and can be stopped at any time.
 
-Choices made: everything random in a step comes from (seed, step), and a checkpoint is weights, their running
-average, optimiser moments and step: a run that is stopped and gone on with gives the same weights, bit for bit, as
+Choices made: everything random in a step comes from (seed, step), and a checkpoint is weights, their EMA,
+optimiser moments and step: a run that is stopped and gone on with gives the same weights, bit for bit, as
 one that was not. The learning rate depends on the step and the total only, so a finished run can be given more.
 """
 
@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor, nn
 
-AVERAGE_DECAY = 0.999
-CLIP_NORM = 1.0
+EMA_DECAY = 0.999
+MAX_GRAD_NORM = 1.0
 WEIGHT_DECAY = 0.01
-WARM_UP_STEPS = 100
-LEAST_RATE = 0.05
+WARMUP_STEPS = 100
+MIN_LR_FACTOR = 0.05
 """The cosine ends at this share of the learning rate."""
 
 
@@ -38,8 +38,8 @@ class LoopConfig:
     """Clips in a step."""
     learning_rate: float = 1e-3
     """The highest learning rate."""
-    measure_every: int = 200
-    """Steps between measurements on held-out clips; checkpoint and model are written there too."""
+    validate_every: int = 200
+    """Steps between validations; checkpoint and model are written there too."""
     threads: int = 2
     """CPU threads."""
     seed: int = 0
@@ -58,7 +58,7 @@ class Loop:
         self.name, self.loss, self.config = name, loss, config
         self.model = model
         self.weights = [weight for weight in model.parameters() if weight.requires_grad]
-        self.average = [weight.detach().clone() for weight in self.weights]
+        self.ema = [weight.detach().clone() for weight in self.weights]
         self.optimizers = make_optimizers(model)
         self.step = 0
         self.checkpoint = config.folder / f"{name}.pt"
@@ -66,10 +66,10 @@ class Loop:
         if self.checkpoint.exists():
             self._load()
 
-    def run(self, held_out: Callable[[], dict[str, float]], publish: Callable[[], None]) -> None:
+    def run(self, validation: Callable[[], dict[str, float]], publish: Callable[[], None]) -> None:
         """Trains to the end or to the time limit.
 
-        held_out() measures and publish() writes the model; both are called with the averaged weights in place.
+        validation() gives losses and publish() writes the model; both are called with the EMA of the weights in place.
         """
         start, first, losses = time.monotonic(), self.step, []
         deadline = start + 60 * self.config.minutes
@@ -77,11 +77,11 @@ class Loop:
             losses.append(self._train())
             if self.step % 20 == 0:
                 self._show(start, first, losses[-20:])
-            if self.step % self.config.measure_every == 0:
-                self._measure(losses, held_out, publish)
+            if self.step % self.config.validate_every == 0:
+                self._measure(losses, validation, publish)
                 losses = []
         if losses:
-            self._measure(losses, held_out, publish)
+            self._measure(losses, validation, publish)
 
     def _train(self) -> float:
         generator = torch.Generator().manual_seed(self.config.seed * 2**32 + self.step)
@@ -90,26 +90,26 @@ class Loop:
                 group["lr"] = self._learning_rate()
         loss = self.loss(generator)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.weights, CLIP_NORM)
+        nn.utils.clip_grad_norm_(self.weights, MAX_GRAD_NORM)
         for optimizer in self.optimizers:
             optimizer.step()
         self.model.zero_grad()
-        decay = min(AVERAGE_DECAY, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(self.average, [weight.detach() for weight in self.weights], 1 - decay)
+        decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self.ema, [weight.detach() for weight in self.weights], 1 - decay)
         self.step += 1
         return loss.item()
 
     def _learning_rate(self) -> float:
         fall = 0.5 + 0.5 * math.cos(math.pi * self.step / self.config.steps)
-        warm = min(1.0, (self.step + 1) / WARM_UP_STEPS)
-        return self.config.learning_rate * warm * (LEAST_RATE + (1 - LEAST_RATE) * fall)
+        warm = min(1.0, (self.step + 1) / WARMUP_STEPS)
+        return self.config.learning_rate * warm * (MIN_LR_FACTOR + (1 - MIN_LR_FACTOR) * fall)
 
     def _measure(
-        self, losses: list[float], held_out: Callable[[], dict[str, float]], publish: Callable[[], None]
+        self, losses: list[float], validation: Callable[[], dict[str, float]], publish: Callable[[], None]
     ) -> None:
         row = {"step": self.step, "loss": sum(losses) / len(losses), "learning_rate": self._learning_rate()}
-        with self._averaged(), torch.no_grad():
-            row |= held_out()
+        with self._ema_in_place(), torch.no_grad():
+            row |= validation()
             publish()
         self._save()
         print(self.name, {key: float(f"{value:.4g}") for key, value in row.items()}, flush=True)
@@ -130,7 +130,7 @@ class Loop:
         )
 
     @contextmanager
-    def _averaged(self) -> Iterator[None]:
+    def _ema_in_place(self) -> Iterator[None]:
         self._exchange()
         try:
             yield
@@ -139,16 +139,16 @@ class Loop:
 
     @torch.no_grad()
     def _exchange(self) -> None:
-        for weight, average in zip(self.weights, self.average, strict=True):
+        for weight, ema in zip(self.weights, self.ema, strict=True):
             held = weight.clone()
-            weight.copy_(average)
-            average.copy_(held)
+            weight.copy_(ema)
+            ema.copy_(held)
 
     def _save(self) -> None:
         state = {
             "step": self.step,
             "model": self.model.state_dict(),
-            "average": self.average,
+            "ema": self.ema,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
         part = self.checkpoint.with_suffix(".part")
@@ -160,7 +160,7 @@ class Loop:
         self.model.load_state_dict(state["model"])
         for optimizer, moments in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(moments)
-        self.average, self.step = state["average"], state["step"]
+        self.ema, self.step = state["ema"], state["step"]
         rows = self.log.read_text().splitlines() if self.log.exists() else []
         kept = [row for row in rows if json.loads(row)["step"] <= self.step]
         self.log.write_text("".join(f"{row}\n" for row in kept))

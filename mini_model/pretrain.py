@@ -18,11 +18,11 @@ import torch
 import tyro
 
 from mini_model.base import BaseConfig, train_base
-from mini_model.clips import DataConfig, write_clips
+from mini_model.clips import ClipsConfig, write_clips
 from mini_model.codec import CodecConfig, train_codec
 
 STAGES: dict[str, tuple[type, Callable[[Any], None]]] = {
-    "data": (DataConfig, write_clips),
+    "data": (ClipsConfig, write_clips),
     "codec": (CodecConfig, train_codec),
     "base": (BaseConfig, train_base),
 }

@@ -1,4 +1,4 @@
-"""What generating and training cost, before anything is loaded: floating-point operations, parameters, bytes.
+"""What generating costs, before anything is loaded: floating-point operations, parameters, bytes.
 
 Choices made: closed formulas of a transformer's config and the video's size, in plain Python. Operations are those of
 matrix products, 2 m n k each, as torch's own counter has them; norms, activations and rotations are left
@@ -60,7 +60,7 @@ def tokens(config: Config, frames: int, height: int, width: int) -> tuple[int, i
 
 def parameters(config: Config) -> int:
     """How many numbers the transformer's weights hold, without adapters."""
-    dim, ffn, image_dim = _dim(config), config["ffn_dim"], config["image_dim"]
+    dim, ffn, image_dim = model_dim(config), config["ffn_dim"], config["image_dim"]
     block = 2 * (4 * _linear(dim, dim) + 2 * dim)  # self- and cross-attention, each with two norms
     block += _linear(dim, ffn) + _linear(ffn, dim) + 6 * dim + (2 * dim if config["cross_attn_norm"] else 0)
     if config["added_kv_proj_dim"] is not None:
@@ -88,7 +88,7 @@ def flops_per_forward(
     """
     video, reference = tokens(config, frames, height, width)
     blocks = config["num_layers"] * block_flops(config, video, reference, text_tokens, image_tokens)
-    return blocks + _patch_flops(config, video, reference) + _context_flops(config, text_tokens, image_tokens)
+    return blocks + patch_flops(config, video, reference) + context_flops(config, text_tokens, image_tokens)
 
 
 def block_flops(
@@ -100,36 +100,8 @@ def block_flops(
 
     Sharing changes nothing: each query attends once. A reader of a record of attention inputs adds 4 n d^2.
     """
-    linear, context, attention = _block_flops(config, video, reference, text_tokens, image_tokens)
+    linear, context, attention = split_block_flops(config, video, reference, text_tokens, image_tokens)
     return linear + context + attention
-
-
-def flops_per_training_step(
-    config: Config,
-    frames: int,
-    height: int,
-    width: int,
-    batch: int = 1,
-    text_tokens: int = 512,
-    image_tokens: int = 257,
-    gradient_checkpointing: bool = False,
-) -> int:
-    """Operations of a forward and a backward pass in which adapters and patch embeddings are trained.
-
-    Backward, a frozen matrix costs as much again, for the gradient of its input, as does a patch embedding, for that of
-    its weights, and attention twice as much. Text, CLIP tokens and timesteps need no gradient. Not counted: the
-    adapters' own products (2 % at rank 64) and the projection of hands' own gradients. Checkpointing runs all blocks
-    forward once more; for a share of the device's peak that is customarily left out.
-    """
-    video, reference = tokens(config, frames, height, width)
-    linear, context, attention = _block_flops(config, video, reference, text_tokens, image_tokens)
-    blocks = 2 * linear + context + 3 * attention
-    if gradient_checkpointing:
-        blocks += linear + context + attention
-    patches = 2 * _patch_flops(config, video, reference)
-    return batch * (
-        config["num_layers"] * blocks + patches + _context_flops(config, text_tokens, image_tokens)
-    )
 
 
 def activation_bytes(
@@ -148,41 +120,12 @@ def activation_bytes(
     feed-forward's m channels before and after its activation, whichever is more; besides, the rotary table (built and
     joined: 8 bytes for each token and channel of a head) and the text's embeddings.
     """
-    dim, ffn = _dim(config), config["ffn_dim"]
+    dim, ffn = model_dim(config), config["ffn_dim"]
     count = sum(tokens(config, frames, height, width))
     modulating = (6 * itemsize + 3 * FLOAT32) * dim
     feeding = (5 * dim + 2 * ffn) * itemsize
     context = (text_tokens + image_tokens) * dim * (4 * itemsize + FLOAT32)
-    return batch * (count * max(modulating, feeding) + context) + _rotary_bytes(config, count)
-
-
-def training_activation_bytes(
-    config: Config,
-    frames: int,
-    height: int,
-    width: int,
-    batch: int = 1,
-    text_tokens: int = 512,
-    image_tokens: int = 257,
-    itemsize: int = 2,
-    gradient_checkpointing: bool = True,
-    offload: bool = False,
-) -> int:
-    """The most that tensors between the weights take in a training step.
-
-    A block keeps for its backward pass, of n tokens with d channels: six float32 and eleven other tensors, and the
-    feed-forward's m channels before and after its activation. Checkpointing keeps that of one block, and of the others
-    their input only, which `offload` moves to the host. About four float32 and two other tensors come and go.
-    """
-    dim, ffn, blocks = _dim(config), config["ffn_dim"], config["num_layers"]
-    count = sum(tokens(config, frames, height, width))
-    kept = count * ((6 * FLOAT32 + 11 * itemsize) * dim + 2 * ffn * itemsize)
-    kept += (text_tokens + image_tokens) * dim * (FLOAT32 + 2 * itemsize)
-    passing = count * max((4 * FLOAT32 + 2 * itemsize) * dim, (2 * dim + 2 * ffn) * itemsize)
-    if gradient_checkpointing:
-        inputs = 0 if offload else blocks * count * dim * itemsize
-        return batch * (inputs + kept + passing) + _rotary_bytes(config, count)
-    return batch * (blocks * kept + passing) + _rotary_bytes(config, count)
+    return batch * (count * max(modulating, feeding) + context) + rotary_bytes(config, count)
 
 
 def decode_bytes(
@@ -241,73 +184,20 @@ def generation_memory(
     return {**parts, "activations": activations, "decode": decode, "peak": peak}
 
 
-def training_memory(
-    config: Config,
-    frames: int,
-    height: int,
-    width: int,
-    trainable_parameters: int,
-    zero_stage: int,
-    workers: int,
-    batch: int = 1,
-    text_tokens: int = 512,
-    image_tokens: int = 257,
-    itemsize: int = 2,
-    gradient_checkpointing: bool = True,
-    offload: bool = False,
-    bucket: int = 500_000_000,
-    live_parameters: int = 1_000_000_000,
-) -> dict[str, int]:
-    """Bytes of one worker in a training step under DeepSpeed, by what they hold, and their sum as the peak.
-
-    batch: of one worker. trainable_parameters: adapters and whatever is trained whole. bucket, live_parameters:
-    DeepSpeed's `reduce_bucket_size`, allocated whole however small the adapters, and `stage3_max_live_parameters`,
-    both in numbers and at its defaults. AdamW keeps 12 bytes for each trained number (a float32 copy and two moments).
-    Stage 1 splits these among the workers, stage 2 the gradients too, stage 3 the weights too (ZeRO, arXiv 1910.02054).
-    """
-    if zero_stage not in (0, 1, 2, 3) or workers < 1:
-        raise ValueError(
-            f"ZeRO stage {zero_stage} on {workers} workers is not possible; choose stage 0 to 3 and 1 or more workers"
-        )
-    weights = parameters(config) + trainable_parameters
-    if zero_stage == 3:
-        weights = _ceil_div(weights, workers) + min(weights, live_parameters)
-    gradients = _ceil_div(trainable_parameters, workers if zero_stage >= 2 else 1)
-    parts = {
-        "weights": weights * itemsize,
-        "gradients": gradients * itemsize,
-        "optimiser": 12 * _ceil_div(trainable_parameters, workers if zero_stage >= 1 else 1),
-        "buffers": bucket * itemsize if zero_stage else 0,
-        "activations": training_activation_bytes(
-            config,
-            frames,
-            height,
-            width,
-            batch,
-            text_tokens,
-            image_tokens,
-            itemsize,
-            gradient_checkpointing,
-            offload,
-        ),
-    }
-    return {**parts, "peak": sum(parts.values())}
-
-
-def _block_flops(
+def split_block_flops(
     config: Config, video: int, reference: int, text_tokens: int, image_tokens: int
 ) -> tuple[int, int, int]:
     """Of one block: its weights' operations on its own tokens, those on text and CLIP tokens, and attention's."""
-    dim, ffn, count, context = _dim(config), config["ffn_dim"], video + reference, text_tokens
+    dim, ffn, count, context = model_dim(config), config["ffn_dim"], video + reference, text_tokens
     if config["image_dim"] is not None:
         context += image_tokens
     linear = 8 * count * dim**2 + 4 * video * dim**2 + 4 * count * dim * ffn
     return linear, 4 * context * dim**2, 4 * count**2 * dim + 4 * video * context * dim
 
 
-def _patch_flops(config: Config, video: int, reference: int) -> int:
+def patch_flops(config: Config, video: int, reference: int) -> int:
     """Of the patch embeddings and the head."""
-    dim = _dim(config)
+    dim = model_dim(config)
     pose, picture, *hands = _patches(config)
     total = 2 * dim * (video * (pose + sum(hands)) + reference * picture)
     if hands and config["hand_projection"]:
@@ -315,16 +205,16 @@ def _patch_flops(config: Config, video: int, reference: int) -> int:
     return total + 2 * video * dim * _patch(config) * config["out_channels"]
 
 
-def _context_flops(config: Config, text_tokens: int, image_tokens: int) -> int:
+def context_flops(config: Config, text_tokens: int, image_tokens: int) -> int:
     """Of the embeddings of text, CLIP tokens and the two timesteps."""
-    dim, image_dim = _dim(config), config["image_dim"]
+    dim, image_dim = model_dim(config), config["image_dim"]
     total = 2 * text_tokens * dim * (config["text_dim"] + dim)
     if image_dim is not None:
         total += 2 * image_tokens * image_dim * (image_dim + dim)
     return total + 4 * dim * (config["freq_dim"] + dim + 6 * dim)
 
 
-def _dim(config: Config) -> int:
+def model_dim(config: Config) -> int:
     return config["num_attention_heads"] * config["attention_head_dim"]
 
 
@@ -343,9 +233,5 @@ def _linear(entering: int, leaving: int) -> int:
     return entering * leaving + leaving
 
 
-def _rotary_bytes(config: Config, count: int) -> int:
+def rotary_bytes(config: Config, count: int) -> int:
     return 8 * count * config["attention_head_dim"]
-
-
-def _ceil_div(a: int, b: int) -> int:
-    return -(-a // b)

@@ -102,7 +102,7 @@ def tiny_config(folder: Path, output: Path, **changes: Any) -> TrainConfig:
         sizes=(SIZE,),
         frames=(FRAMES,),
         batch_size=4,
-        held_out=2,
+        validation_clips=2,
     )
     return TrainConfig(
         **{
@@ -110,9 +110,11 @@ def tiny_config(folder: Path, output: Path, **changes: Any) -> TrainConfig:
             "output": str(output),
             "steps": 12,
             "adapter": AdapterConfig(rank=4, alpha=4.0),
-            "optimizer": OptimizerConfig(learning_rate=1e-2, warm_up_steps=2),
-            "engine": EngineConfig(precision="float32", gradient_checkpointing=False, bucket=200_000),
-            "record": RecordConfig(log=1, checkpoint=4, measure=4, keep=2),
+            "optimizer": OptimizerConfig(learning_rate=1e-2, warmup_steps=2),
+            "engine": EngineConfig(
+                precision="float32", gradient_checkpointing=False, reduce_bucket_size=200_000
+            ),
+            "record": RecordConfig(log_every=1, checkpoint_every=4, validate_every=4, num_to_keep=2),
             **changes,
         }
     )

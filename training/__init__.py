@@ -1,1 +1,1 @@
-"""LoRA finetuning on Ray Train. Not built yet: curation comes first."""
+"""LoRA training of a model folder on a curated dataset, on Ray Train with DeepSpeed."""

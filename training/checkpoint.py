@@ -1,6 +1,6 @@
 """A training's checkpoint: a folder that any number of workers goes on from and that the library loads.
 
-    adapter/    the weights, an adapter's folder       average/    their running average, another
+    adapter/    the weights, an adapter's folder       ema/        their EMA, another
     optimizer.safetensors   both moments               state.json  the step, and what the order of the data depends on
 
 Choices made: only what is trained is in it, as float32, each tensor once. It is written by a thread while training
@@ -29,7 +29,7 @@ from training.data.stream import TrainingStream
 from training.step.engine import WEIGHT, State
 from training.step.optimizer import STATES
 
-ADAPTER, AVERAGE = "adapter", "average"
+ADAPTER, EMA = "adapter", "ema"
 MOMENTS = STATES[:2]
 OPTIMIZER_FILE, POSITION_FILE = "optimizer.safetensors", "state.json"
 
@@ -52,7 +52,7 @@ class Saved:
     frozen: Mapping[str, torch.Tensor]
 
     def write(self, folder: Path) -> None:
-        for name, kind in ((ADAPTER, WEIGHT), (AVERAGE, STATES[2])):
+        for name, kind in ((ADAPTER, WEIGHT), (EMA, STATES[2])):
             write_adapter(Adapter(self.lora, {**self.frozen, **self.state[kind]}), folder / name)
         moments = {f"{kind}.{name}": part for kind in MOMENTS for name, part in self.state[kind].items()}
         save_file(moments, folder / OPTIMIZER_FILE)
@@ -89,7 +89,7 @@ def read_state(folder: Path) -> State:
         }
         for kind in MOMENTS
     }
-    for name, kind in ((ADAPTER, WEIGHT), (AVERAGE, STATES[2])):
+    for name, kind in ((ADAPTER, WEIGHT), (EMA, STATES[2])):
         state[kind] = read_adapter(folder / name).tensors
     return state
 

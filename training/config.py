@@ -16,118 +16,45 @@ from typing import Any, Literal, get_type_hints
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from training.data.augment import PoseAugmentation
 from training.data.items import DataConfig
-
-__all__ = ["CONFIGS", "DataConfig", "PoseAugmentation", "TrainConfig", "changed"]
-
-
-@dataclass(frozen=True)
-class AdapterConfig:
-    """LoRA on attention and feed-forward; the patch embeddings are trained whole beside it."""
-
-    rank: int = 64
-    alpha: float = 64.0
-    """What the matrices add is multiplied by alpha / rank."""
-    empty_pose: bool = False
-    """Let the pose's channels begin at zero instead of as Wan's for the given picture: the network then starts as Wan
-    does that is given the reference, which helps a small one."""
-    start: str | None = None
-    """Folder of an adapter to begin with, in place of a new one: its rank and alpha count."""
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW or Muon, the learning rate over the steps, and the running average of what is trained."""
-
-    learning_rate: float = 1e-4
-    """The highest, after the warm-up."""
-    warm_up_steps: int = 100
-    final_share: float = 1.0
-    """The learning rate falls along a cosine to this share of the highest at the last step; 1 keeps it."""
-    betas: tuple[float, float] = (0.9, 0.99)
-    """Of AdamW."""
-    muon: bool = False
-    """Let Muon step LoRA's matrices, with the same learning rate, and AdamW the rest."""
-    muon_momentum: float = 0.95
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    """Of all gradients together."""
-    average_decay: float = 0.999
-    """Of the running average, which is what is exported; it is lower in the first steps."""
-
-
-@dataclass(frozen=True)
-class NoiseConfig:
-    """Noise levels: logit-normal (Esser et al., arXiv 2403.03206), then shifted to noise as in sampling."""
-
-    mean: float = 0.0
-    deviation: float = 1.0
-    shift: float = 5.0
-    """s becomes shift s / (1 + (shift - 1) s)."""
-    measured: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 0.95)
-    """Noise levels of the held-out loss, a curve each."""
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """How errors are weighed."""
-
-    person_weight: float = 1.0
-    """How many times as much they count where the person is."""
-
-
-@dataclass(frozen=True)
-class EngineConfig:
-    """How the work of a step is done."""
-
-    zero_stage: Literal[2, 3] = 2
-    """DeepSpeed's: 2 splits gradients and moments among the workers, 3 the model's weights too."""
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of the model and its activations. Norms, time embedding and modulation stay float32, as do all moments."""
-    micro_batch: int = 1
-    """Most items that a worker passes through the model at once."""
-    gradient_checkpointing: bool = True
-    """Keep each block's input only and run it again in the backward pass."""
-    offload: bool = False
-    """Keep those inputs in the host's memory."""
-    bucket: int = 50_000_000
-    """Numbers that ZeRO reduces or gathers at once."""
-    compile: bool = False
-    """Pass each block through torch.compile, with ZeRO-2 only; needs a C++ compiler and a minute at the start."""
+from training.model.adapter import AdapterConfig
+from training.step.engine import EngineConfig
+from training.step.noise import NoiseConfig
+from training.step.objective import LossConfig
+from training.step.optimizer import OptimizerConfig
 
 
 @dataclass(frozen=True)
 class ClusterConfig:
     """What the training takes of the cluster."""
 
-    workers: int = 1
-    """The most workers."""
-    least_workers: int | None = None
+    max_workers: int = 1
+    min_workers: int | None = None
     """Go on with as few as these where machines are lost, and with more again when they come back; None: never."""
     cpus: float = 1.0
     gpus: float = 0.0
     """What each worker takes."""
-    failures: int = 3
+    max_failures: int = 3
     """How often to go on from the last checkpoint after a worker died. A spot machine that is taken away when its
     notice has run out does not count, one that dies before may."""
 
 
 @dataclass(frozen=True)
 class RecordConfig:
-    """What is written down and when, in steps; each of the others is a multiple of `log`."""
+    """What is written down and when, in steps; each of the other `_every` is a multiple of `log_every`."""
 
-    log: int = 10
-    checkpoint: int = 500
-    keep: int = 2
+    log_every: int = 10
+    checkpoint_every: int = 500
+    num_to_keep: int = 2
     """Checkpoints that are kept."""
-    measure: int = 500
-    """Held-out loss; 0 for never."""
-    sample: int = 0
+    validate_every: int = 500
+    """Validation loss; 0 for never."""
+    sample_every: int = 0
     """Sample videos, at steps with a checkpoint; 0 for never."""
-    samples: int = 2
-    """Held-out clips that are generated then."""
-    sample_steps: int = 20
+    sample_clips: int = 2
+    """Validation clips that are generated then."""
+    num_inference_steps: int = 20
+    """Denoising steps of a sample video."""
     sample_cpus: float = 0.0
     sample_gpus: float = 0.0
     """What the task that makes them takes; it runs beside the training."""
@@ -157,23 +84,25 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         record = self.record
-        for name in ("checkpoint", "measure", "sample"):
-            if getattr(record, name) % record.log:
-                raise ValueError(f"record.{name} must be a multiple of record.log, which is {record.log}.")
-        if record.sample % record.checkpoint:
+        for name in ("checkpoint_every", "validate_every", "sample_every"):
+            if getattr(record, name) % record.log_every:
+                raise ValueError(
+                    f"record.{name} must be a multiple of record.log_every, which is {record.log_every}."
+                )
+        if record.sample_every % record.checkpoint_every:
             raise ValueError(
-                f"record.sample must be a multiple of record.checkpoint, which is {record.checkpoint}: samples are "
-                "made with a checkpoint."
+                f"record.sample_every must be a multiple of record.checkpoint_every, which is "
+                f"{record.checkpoint_every}: samples are made with a checkpoint."
             )
         if self.engine.compile and self.engine.zero_stage == 3:
             raise ValueError(
                 "engine.compile does not work with engine.zero_stage 3, which gathers weights while a block runs; set "
                 "one of them otherwise."
             )
-        if self.cluster.workers > self.data.batch_size:
+        if self.cluster.max_workers > self.data.batch_size:
             raise ValueError(
-                f"{self.cluster.workers} workers cannot share data.batch_size {self.data.batch_size}; give at least "
-                "as many items."
+                f"{self.cluster.max_workers} workers cannot share data.batch_size {self.data.batch_size}; give at "
+                "least as many items."
             )
 
 
@@ -195,14 +124,17 @@ def mini_cpu() -> TrainConfig:
         output="build/training/mini",
         steps=4000,
         adapter=AdapterConfig(rank=32, alpha=128.0, empty_pose=True),
-        optimizer=OptimizerConfig(learning_rate=2e-3, final_share=0.03, muon=True),
-        noise=NoiseConfig(mean=1.0, deviation=1.4, shift=6.0, measured=(0.7, 0.9, 0.97, 1.0)),
+        optimizer=OptimizerConfig(learning_rate=2e-3, min_lr_factor=0.03),
+        noise=NoiseConfig(mean=1.0, deviation=1.4, shift=6.0, validation_levels=(0.7, 0.9, 0.97, 1.0)),
         loss=LossConfig(person_weight=4.0),
         engine=EngineConfig(
-            precision="float32", micro_batch=16, gradient_checkpointing=False, bucket=5_000_000
+            precision="float32",
+            micro_batch_size=16,
+            gradient_checkpointing=False,
+            reduce_bucket_size=5_000_000,
         ),
-        cluster=ClusterConfig(workers=1, cpus=1.0),
-        record=RecordConfig(checkpoint=200, measure=200),
+        cluster=ClusterConfig(max_workers=1, cpus=1.0),
+        record=RecordConfig(checkpoint_every=200, validate_every=200),
     )
 
 
@@ -249,15 +181,17 @@ def _wan14b(
             given_tail=(4, 20),
             encode_workers=8,
             encode_gpus=encode_gpus,
-            held_out=8,
+            validation_clips=8,
         ),
         output=f"training-{sizes[0][1]}p",
         steps=10_000,
         adapter=AdapterConfig(rank=64, alpha=64.0),
         noise=NoiseConfig(shift=shift),
         engine=EngineConfig(zero_stage=zero_stage, offload=True),
-        cluster=ClusterConfig(workers=8, least_workers=4, cpus=4.0, gpus=1.0),
-        record=RecordConfig(checkpoint=100, measure=500, sample=500, sample_cpus=4.0, sample_gpus=1.0),
+        cluster=ClusterConfig(max_workers=8, min_workers=4, cpus=4.0, gpus=1.0),
+        record=RecordConfig(
+            checkpoint_every=100, validate_every=500, sample_every=500, sample_cpus=4.0, sample_gpus=1.0
+        ),
     )
 
 

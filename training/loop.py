@@ -23,13 +23,16 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
-from posegen.costs import flops_per_training_step, peak_flops, tokens
+from posegen.costs import peak_flops, tokens
+from posegen.model.transformer import PoseGenTransformer3DModel
 from training.checkpoint import Position, Saved, fingerprint, read_position, read_state, report
 from training.config import TrainConfig
+from training.costs import flops_per_training_step
 from training.data.stream import Batch, TrainingStream
 from training.log import Log, Stopwatch, progress_line
 from training.model.adapter import adapter_parameters, load_model
-from training.samples import sample_later
+from training.sample_videos import sample_later
+from training.step.blocks import set_up_blocks
 from training.step.engine import WEIGHT, State, gather_state, restore_state, set_learning_rate, start_engine
 from training.step.noise import noise, sigmas
 from training.step.objective import Examples, velocity_losses
@@ -56,7 +59,7 @@ class Training:
         self.device = ray.train.torch.get_device()
         self.stream = TrainingStream(config.data)
         share = math.ceil(config.data.batch_size / self.workers)
-        self.passes = math.ceil(share / config.engine.micro_batch)
+        self.passes = math.ceil(share / config.engine.micro_batch_size)
         self.step = 0
         self._start_model()
         self.started = self.last = self.asked = time.monotonic()
@@ -66,11 +69,11 @@ class Training:
         self.losses: list[float] = []  # since the last row of the log
         self.watch = Stopwatch(self.device)
         self.log = Log(self.output, self.step) if self.rank == 0 else None
-        self.held_out = self.stream.held_out() if config.record.measure else []
+        self.validation = self.stream.validation_batches() if config.record.validate_every else []
 
     def _start_model(self) -> None:
-        transformer = load_model(self.config, self.device)
-        adapter = self.config.data.adapter
+        config, adapter = self.config, self.config.data.adapter
+        transformer = load_transformer(config, self.device)
         self.prediction, self.dtype = transformer.config.prediction, transformer.patch_embedding.weight.dtype
         self.model_config, self.lora = transformer.config, transformer.peft_config[adapter]
         parameters = adapter_parameters(transformer, adapter)
@@ -85,7 +88,7 @@ class Training:
             with torch.no_grad():
                 for name, part in self.trained.items():
                     part.copy_(state[WEIGHT][name])
-        self.engine = start_engine(transformer, self.config, self.passes)
+        self.engine = start_engine(transformer, config.engine, config.optimizer, self.passes)
         if state is not None:
             restore_state(self.engine, self.trained, state, self.step)
 
@@ -109,13 +112,13 @@ class Training:
             self.watch.add("encode", batch.encode_seconds)
             self.losses.append(loss)
             self.step += 1
-            if self.step % record.log == 0:
+            if self.step % record.log_every == 0:
                 self._log(batch)
             if self._notices() and self.step > self.saved_step:
                 self._save()
-            if self.held_out and self.step % record.measure == 0:
-                self._measure()
-            if self.step % record.checkpoint == 0 and self.step < config.steps and not stop:
+            if self.validation and self.step % record.validate_every == 0:
+                self._validate()
+            if self.step % record.checkpoint_every == 0 and self.step < config.steps and not stop:
                 self._save()
         batches.close()
         if self.step > self.saved_step:
@@ -157,7 +160,7 @@ class Training:
 
     def _micro_batches(self, examples: Examples) -> Iterator[tuple[Examples, float]]:
         """As many parts on every worker, on the device; a part without items is an item of weight 0."""
-        size = self.config.engine.micro_batch
+        size = self.config.engine.micro_batch_size
         for first in range(0, self.passes * size, size):
             part = examples[first : first + size]
             yield (part if len(part) else examples[:1]).to(self.device), float(len(part) > 0)
@@ -173,19 +176,19 @@ class Training:
         return sums.tolist()
 
     @torch.no_grad()
-    def _measure(self) -> None:
-        """The held-out loss at each of the fixed noise levels, always with the same noise."""
-        with self.watch.timed("measure"):
+    def _validate(self) -> None:
+        """The validation loss at each of the fixed noise levels, always with the same noise."""
+        with self.watch.timed("validation"):
             row = {}
-            for level in self.config.noise.measured:
-                parts = [self._measured(batch, level) for batch in self.held_out]
+            for level in self.config.noise.validation_levels:
+                parts = [self._validation_loss(batch, level) for batch in self.validation]
                 total, items = (sum(column) for column in zip(*parts, strict=True)) if parts else (0.0, 0.0)
-                row[f"held_out/{level:g}"] = total / max(1.0, items)
+                row[f"validation/{level:g}"] = total / max(1.0, items)
         if self.log:
             self.log.write(self.step, row)
 
-    def _measured(self, batch: Batch, level: float) -> tuple[float, float]:
-        """Sum of the losses of a held-out batch, and its items, over all workers."""
+    def _validation_loss(self, batch: Batch, level: float) -> tuple[float, float]:
+        """Sum of the losses of a validation batch, and its items, over all workers."""
         drawn = noise(self.config.data.seed, batch.keys, batch.latents.shape[1:])
         every = Examples.of(batch, drawn, torch.full((len(batch.keys),), level))
         own = every[self.rank :: self.workers]
@@ -206,9 +209,9 @@ class Training:
 
     def _sample(self, step: int, last: bool, checkpoint: str) -> None:
         """Starts sample videos of a finished checkpoint where they are due; the tasks would end with this worker."""
-        every = self.config.record.sample
-        if every and step % every == 0 and self.held_out:
-            self.sampling.append(sample_later(self.config, self.held_out[0], Path(checkpoint), step))
+        every = self.config.record.sample_every
+        if every and step % every == 0 and self.validation:
+            self.sampling.append(sample_later(self.config, self.validation[0], Path(checkpoint), step))
         if last and self.sampling:
             ray.wait(self.sampling, num_returns=len(self.sampling))
 
@@ -243,8 +246,16 @@ class Training:
             flops = flops_per_training_step(
                 self.model_config, *size, items, batch.text.shape[1], image_tokens
             )
-            row["share_of_peak"] = flops / seconds / (peak * self.workers)
+            row["mfu"] = flops / seconds / (peak * self.workers)
         return row
+
+
+def load_transformer(config: TrainConfig, device: torch.device) -> PoseGenTransformer3DModel:
+    """The frozen transformer with an adapter to be trained, its blocks set up for training."""
+    data, dtype = config.data, getattr(torch, config.engine.precision)
+    transformer = load_model(data.model, data.adapter, config.adapter, device, dtype, data.seed, data.hands)
+    set_up_blocks(transformer, config.engine)
+    return transformer
 
 
 def ahead(items: Iterator[Any]) -> Generator[Any, None, None]:

@@ -1,8 +1,8 @@
 """What a training will take of each worker's memory and of time, told before anything is loaded.
 
-Choices made: bytes are formulas of the model's configuration (posegen/costs.py), held against the memory of a device of
-the kind that the workers will get. Time is the operations of a step over the speed at which that device multiplies
-matrices, measured in a second; training reaches EFFICIENCY of it or so.
+Choices made: bytes are formulas of the model's configuration (training/costs.py), held against the memory of a
+device of the kind that the workers will get. Time is the operations of a step over the speed at which that device
+multiplies matrices, measured in a second; training reaches about EFFICIENCY of it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ import psutil
 import ray
 import torch
 
-from posegen.costs import flops_per_training_step, training_memory
 from posegen.model.folder import model_folder
 from posegen.model.transformer import PoseGenTransformer3DModel
 from training.config import TrainConfig
+from training.costs import flops_per_training_step, training_memory
 from training.model.adapter import lora_config
 
 EFFICIENCY = 0.4
-MUON_BYTES = 8
-"""A number of LoRA's matrices, whole on every worker while Muon makes its steps: what is gathered, and the steps."""
 USABLE = 0.9
 """Of a device's memory; the rest goes to libraries and to gaps between tensors."""
 PROBE_SIZE = 1024
@@ -61,33 +59,32 @@ class Estimate:
 
 
 def estimate(config: TrainConfig, device: Device) -> Estimate:
-    """For the largest bucket.
+    """For the largest size and length.
 
     Raises EstimateError, a sentence, where a worker does not fit into its device's memory.
     """
-    model, trained, matrices = describe_model(config)
-    least = config.cluster.least_workers or config.cluster.workers
-    engine, size = config.engine, largest_bucket(config)
+    model, trained = describe_model(config)
+    least = config.cluster.min_workers or config.cluster.max_workers
+    engine, size = config.engine, largest_size(config)
     memory = training_memory(
         model,
         *size,
         trained,
         engine.zero_stage,
         least,
-        engine.micro_batch,
+        engine.micro_batch_size,
         itemsize=4 if engine.precision == "float32" else 2,
         gradient_checkpointing=engine.gradient_checkpointing,
         offload=engine.offload,
-        bucket=engine.bucket,
-        live_parameters=2 * engine.bucket,
+        reduce_bucket_size=engine.reduce_bucket_size,
+        live_parameters=2 * engine.reduce_bucket_size,
     )
-    memory["average"] = 4 * -(-trained // least)
-    memory["muon"] = MUON_BYTES * matrices if config.optimizer.muon else 0
-    memory["peak"] += memory["average"] + memory["muon"]
+    memory["ema"] = 4 * -(-trained // least)
+    memory["peak"] += memory["ema"]
     work = flops_per_training_step(
         model, *size, config.data.batch_size, gradient_checkpointing=engine.gradient_checkpointing
     )
-    result = Estimate(memory, work / (EFFICIENCY * device.flops * config.cluster.workers), trained)
+    result = Estimate(memory, work / (EFFICIENCY * device.flops * config.cluster.max_workers), trained)
     if memory["peak"] > USABLE * device.memory:
         raise EstimateError(
             f"This training does not fit: each of {least} workers needs {_gb(memory['peak'])}, but its device "
@@ -97,14 +94,14 @@ def estimate(config: TrainConfig, device: Device) -> Estimate:
     return result
 
 
-def largest_bucket(config: TrainConfig) -> tuple[int, int, int]:
+def largest_size(config: TrainConfig) -> tuple[int, int, int]:
     """(frames, height, width) with the most pixels."""
     width, height = max(config.data.sizes, key=lambda size: size[0] * size[1])
     return max(config.data.frames), height, width
 
 
-def describe_model(config: TrainConfig) -> tuple[dict[str, Any], int, int]:
-    """The transformer's configuration, and how many numbers its adapter trains, in all and in matrices.
+def describe_model(config: TrainConfig) -> tuple[dict[str, Any], int]:
+    """The transformer's configuration, and how many numbers its adapter trains.
 
     No weight is read.
     """
@@ -117,16 +114,15 @@ def describe_model(config: TrainConfig) -> tuple[dict[str, Any], int, int]:
             **{"reference_channels": channels, "hand_channels": channels, **known}
         )
         model.requires_grad_(False)
-        model.add_adapter(lora_config(config), config.data.adapter)
+        model.add_adapter(lora_config(config.adapter), config.data.adapter)
     trained = [part for part in model.parameters() if part.requires_grad]
-    matrices = sum(part.numel() for part in trained if part.ndim == 2)
-    return dict(model.config), sum(part.numel() for part in trained), matrices
+    return dict(model.config), sum(part.numel() for part in trained)
 
 
 def probe_device(config: TrainConfig) -> Device:
     """A device of the kind that each worker will get, looked at in a Ray task."""
     task = ray.remote(num_cpus=config.cluster.cpus, num_gpus=config.cluster.gpus)(_probe)
-    return ray.get(task.remote(config.cluster.workers, config.engine.precision))
+    return ray.get(task.remote(config.cluster.max_workers, config.engine.precision))
 
 
 def _probe(workers: int, precision: str) -> Device:

@@ -8,7 +8,7 @@ adapters/ in it. The same command again goes on where the training stopped. SIGT
 
 `--set` changes one value of the configuration by its path and may be given many times. The most used:
 data.dataset, data.model, data.adapter (base or cond), data.batch_size (of a step, over all workers), output, steps,
-minutes (stop after so many), adapter.rank, optimizer.learning_rate, cluster.workers, cluster.cpus, cluster.gpus,
+minutes (stop after so many), adapter.rank, optimizer.learning_rate, cluster.max_workers, cluster.cpus, cluster.gpus,
 engine.zero_stage (2 or 3). `--show` prints all of them.
 """
 
@@ -30,7 +30,7 @@ from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, Result, Ru
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from posegen.common.storage import StorageError, absolute
-from training.checkpoint import AVERAGE, check_output
+from training.checkpoint import EMA, check_output
 from training.config import CONFIGS, TrainConfig, changed
 from training.data.stream import TrainingStream, prepare
 from training.loop import STOP_FILE, train_loop_per_worker
@@ -76,15 +76,17 @@ def trainer(
     if not cluster.gpus:
         environment["DS_ACCELERATOR"] = "cpu"
     scaling: dict[str, Any] = {
-        "num_workers": (cluster.least_workers, cluster.workers) if cluster.least_workers else cluster.workers,
+        "num_workers": (cluster.min_workers, cluster.max_workers)
+        if cluster.min_workers
+        else cluster.max_workers,
         "use_gpu": cluster.gpus > 0,
         "resources_per_worker": {"CPU": cluster.cpus, "GPU": cluster.gpus},
     }
     run: dict[str, Any] = {
         "name": output.name,
         "storage_path": str(output.parent),
-        "checkpoint_config": CheckpointConfig(num_to_keep=config.record.keep),
-        "failure_config": FailureConfig(max_failures=cluster.failures),
+        "checkpoint_config": CheckpointConfig(num_to_keep=config.record.num_to_keep),
+        "failure_config": FailureConfig(max_failures=cluster.max_failures),
         "worker_runtime_env": {"env_vars": environment},
         "logging_config": LoggingConfig(log_level="WARNING"),
     }
@@ -98,12 +100,12 @@ def trainer(
 
 
 def export(result: Result, config: TrainConfig) -> Path:
-    """Copies the running average of the newest checkpoint to `adapters/NAME` in the output folder."""
+    """Copies the EMA of the newest checkpoint to `adapters/NAME` in the output folder."""
     if result.checkpoint is None:
         raise ValueError(f"{config.output} has no checkpoint yet; train at least one step.")
     target = Path(config.output) / "adapters" / config.data.adapter
     with result.checkpoint.as_directory() as folder:
-        shutil.copytree(Path(folder) / AVERAGE, target, dirs_exist_ok=True)
+        shutil.copytree(Path(folder) / EMA, target, dirs_exist_ok=True)
     return target
 
 

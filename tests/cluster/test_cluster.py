@@ -94,7 +94,7 @@ def test_the_servers_secrets_come_from_the_environment() -> None:
     config = served()
     assert config.database == SECRET["POSEGEN_DATABASE"]
     assert [token.name for token in config.api.tokens] == ["ann"]
-    assert config.ingress.least >= 2 and config.generators.gpus >= 1
+    assert config.ingress.min_workers >= 2 and config.generators.gpus >= 1
 
 
 def test_the_ingress_is_scaled_by_its_requests_and_workers_by_their_queue() -> None:
@@ -119,7 +119,9 @@ def test_a_machine_leaves_after_its_segment_was_handed_back() -> None:
             assert container(group)["readinessProbe"]["httpGet"]["path"] == "/healthz"
 
 
-@pytest.mark.parametrize(("bound", "machines"), [("least", "minReplicas"), ("most", "maxReplicas")])
+@pytest.mark.parametrize(
+    ("bound", "machines"), [("min_workers", "minReplicas"), ("max_workers", "maxReplicas")]
+)
 def test_the_server_has_room_for_the_least_and_the_most_of_each_part(bound: str, machines: str) -> None:
     config, (cpu, gpu) = served(), ray_cluster("rayservice")["workerGroupSpecs"]
     others = (config.ingress, config.preparers, config.stitchers)
@@ -146,14 +148,14 @@ def test_a_training_gets_what_it_asks_for() -> None:
     workers = [resources(group) for kind, group in groups("train") if kind == "worker"]
     assert all(group["replicas"] == 1 for kind, group in groups("train") if kind == "worker")
     assert (sum(cpus for cpus, _ in workers), sum(gpus for _, gpus in workers)) == demand(config)
-    assert workers[0][1] == config.cluster.workers * config.cluster.gpus, "they sit in one machine"
+    assert workers[0][1] == config.cluster.max_workers * config.cluster.gpus, "they sit in one machine"
 
 
 def demand(config: TrainConfig) -> tuple[float, float]:
     """CPUs and GPUs of a training."""
     cluster, data, record = config.cluster, config.data, config.record
-    cpus = cluster.workers * cluster.cpus + data.encode_workers * data.encode_cpus + record.sample_cpus
-    gpus = cluster.workers * cluster.gpus + data.encode_workers * data.encode_gpus + record.sample_gpus
+    cpus = cluster.max_workers * cluster.cpus + data.encode_workers * data.encode_cpus + record.sample_cpus
+    gpus = cluster.max_workers * cluster.gpus + data.encode_workers * data.encode_gpus + record.sample_gpus
     return cpus, gpus
 
 

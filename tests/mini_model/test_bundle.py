@@ -14,7 +14,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file
 
 from mini_model.bundle import BundleConfig, bundle
-from mini_model.clips import HELD_OUT
+from mini_model.clips import FIRST_VALIDATION_SEED
 from posegen.model.checkpoints import EMBEDDINGS, CheckpointError, save_adapter
 from posegen.model.transformer import PoseGenTransformer3DModel
 from posegen.pipeline import ADAPTERS, PoseGenPipeline
@@ -29,10 +29,10 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> BundleConfig:
     folder = tmp_path_factory.mktemp("mini")
     write_tiny_model(folder / "base")
     (folder / "clips").mkdir()
-    for first in (0, 100, HELD_OUT):
+    for first in (0, 100, FIRST_VALIDATION_SEED):
         (folder / "clips" / f"{first:07d}.npz").touch()
     for name in ("codec", "base"):
-        rows = [{"step": step, "loss": 1 / step, "held_out_0.3": 0.5} for step in (250, 1000)]
+        rows = [{"step": step, "loss": 1 / step, "validation_0.3": 0.5} for step in (250, 1000)]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "mini.sh").write_text("python mini_model/pretrain.py base\n")
     adapters = [write_adapter(folder, name) for name in ADAPTERS]
@@ -67,7 +67,7 @@ def write_adapter(folder: Path, name: str) -> Path:
     rows = [
         {"step": 10, "loss": 2.0, "seconds/step": 3.0},
         {"step": 20, "loss": 1.0, "seconds/step": 9.0},
-        {"step": 20, "held_out/0.2": 0.7},
+        {"step": 20, "validation/0.2": 0.7},
     ]
     (output / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return output / "adapters" / name
@@ -98,8 +98,8 @@ def test_half_precision_is_the_storage_alone(config: BundleConfig, size: int) ->
 def test_the_card_tells_what_the_logs_do(config: BundleConfig, size: int) -> None:
     card = (config.output / "README.md").read_text()
     assert "200 drawn clips, seeds 0 to 199" in card
-    assert "| pretrain.py base | 1,000 | not logged | 0.001 | held_out_0.3 0.5 |" in card
-    assert "| train.py cond | 20 | 2 | 1 | held_out/0.2 0.7 |" in card
+    assert "| pretrain.py base | 1,000 | not logged | 0.001 | validation_0.3 0.5 |" in card
+    assert "| train.py cond | 20 | 2 | 1 | validation/0.2 0.7 |" in card
     assert "python mini_model/pretrain.py base" in card and "a toaster" in card
 
 

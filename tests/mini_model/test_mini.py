@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, UMT5EncoderModel
 
 from mini_model.base import BaseConfig, choose_frames, sample_sigmas, tokenize, train_base
-from mini_model.clips import DataConfig, clips_folder, draw_clip, read_clips, to_unit, write_clips
+from mini_model.clips import ClipsConfig, clips_folder, draw_clip, read_clips, to_unit, write_clips
 from mini_model.codec import CodecConfig, psnr, train_codec
 from mini_model.loop import Loop, make_optimizers
 from posegen.mini.codec import PrincipalVideoCodec
 from posegen.mini.text import MAX_TOKENS, make_tokenizer
 
-SMALL = {"steps": 4, "batch": 2, "measure_every": 2}
+SMALL = {"steps": 4, "batch": 2, "validate_every": 2}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mini")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mini_model.clips.CLIPS_A_FILE", 4)
-        write_clips(DataConfig(folder, clips=8, threads=1))
+        write_clips(ClipsConfig(folder, clips=8, threads=1))
     train_codec(CodecConfig(folder, **SMALL))
     return folder
 
@@ -141,12 +141,12 @@ def test_muon_steps_the_matrices_of_blocks_alone() -> None:
     assert len(make_optimizers(nn.Conv3d(1, 1, 1))) == 1
 
 
-def test_held_out_clips_are_no_training_clips(folder: Path) -> None:
+def test_validation_clips_are_no_training_clips(folder: Path) -> None:
     frames, captions = read_clips(folder)
-    held_out, _ = read_clips(folder, held_out=True)
+    validation, _ = read_clips(folder, validation=True)
     assert frames.shape == (8, 3, 33, 96, 64)
     assert len(captions) == 8
-    assert not any(torch.equal(clip, other) for clip in frames for other in held_out)
+    assert not any(torch.equal(clip, other) for clip in frames for other in validation)
 
 
 def test_missing_clips_are_named(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ TEXTS = pa.schema(
     ]
 )
 
-READERS = 16  # threads that read footers, most of whose time is spent waiting for a bucket
+READERS = 16  # threads that read footers, most of whose time is spent waiting for the storage
 
 
 class Place(NamedTuple):

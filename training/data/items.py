@@ -81,8 +81,8 @@ class DataConfig:
     """What each of them takes while there is a training; before it, encoders on GPUs take whole ones."""
     prefetch: int = 4
     """Steps that are encoded ahead."""
-    held_out: int = 0
-    """Clips kept for measuring, together with all clips of their videos."""
+    validation_clips: int = 0
+    """Clips kept for validation; no other clip of their videos is trained on either."""
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -31,7 +31,7 @@ Unit = dict[str, Any]
 def prepare(config: DataConfig, tell: Callable[[str], object] = print) -> None:
     """Encodes the selected clips and their captions that the cache lacks; `tell` is given lines of progress.
 
-    What else goes wrong than with a single clip, such as a bucket that cannot be reached, is raised; the next call does
+    What else goes wrong than with a single clip, such as storage that cannot be reached, is raised; the next call does
     the rest.
     """
     clips = select(config).clips

@@ -21,21 +21,21 @@ from training.data.cache import SPANS, TEXTS, Place, Tables, pack
 from training.data.frames import MEDIA_COLUMNS, ClipError, opened, read_clip
 from training.data.items import DataConfig
 from training.data.selection import Clip
-from training.model import frozen as models
+from training.model import frozen
 
 SEEN_JOINTS = 4  # of the body's 17 that make a frame one with a person in it
 
 
 def latents_folder(config: DataConfig) -> str:
     """Where the spans of these settings are, below the cache folder."""
-    parts = [part for part in ("vae", "image_encoder", "image_processor") if models.has(config.model, part)]
+    parts = [part for part in ("vae", "image_encoder", "image_processor") if frozen.has(config.model, part)]
     settings = (config.sizes, config.frames, config.rate, config.spans, config.references)
-    return f"latents/{content_id(models.fingerprint(config.model, *parts), repr(settings))[:16]}"
+    return f"latents/{content_id(frozen.fingerprint(config.model, *parts), repr(settings))[:16]}"
 
 
 def text_folder(config: DataConfig) -> str:
     """Where this model's texts are, below the cache folder."""
-    return f"text/{models.fingerprint(config.model, 'tokenizer', 'text_encoder')[:16]}"
+    return f"text/{frozen.fingerprint(config.model, 'tokenizer', 'text_encoder')[:16]}"
 
 
 class SpanEncoder:
@@ -44,11 +44,11 @@ class SpanEncoder:
     def __init__(self, config: DataConfig) -> None:
         self.config, self.source, self.target = config, Tables(config.dataset), Tables(config.cache_folder)
         self.folder = latents_folder(config)
-        self.vae = models.load(config.model, "vae", config.device)
+        self.vae = frozen.load(config.model, "vae", config.device)
         self.clip_encoder = self.image_processor = None
-        if models.has(config.model, "image_encoder"):
-            self.clip_encoder = models.load(config.model, "image_encoder", config.device)
-            self.image_processor = models.load(config.model, "image_processor")
+        if frozen.has(config.model, "image_encoder"):
+            self.clip_encoder = frozen.load(config.model, "image_encoder", config.device)
+            self.image_processor = frozen.load(config.model, "image_processor")
 
     @torch.no_grad()
     def __call__(self, unit: Mapping[str, Any]) -> dict[str, int]:
@@ -150,8 +150,8 @@ class TextEncoder:
 
     def __init__(self, config: DataConfig) -> None:
         self.target, self.folder = Tables(config.cache_folder), text_folder(config)
-        self.tokenizer = models.load(config.model, "tokenizer")
-        self.text_encoder = models.load(config.model, "text_encoder", config.device)
+        self.tokenizer = frozen.load(config.model, "tokenizer")
+        self.text_encoder = frozen.load(config.model, "text_encoder", config.device)
 
     @torch.no_grad()
     def __call__(self, unit: Mapping[str, Any]) -> dict[str, int]:

@@ -18,11 +18,11 @@ import numpy as np
 
 from posegen.dataset import content_id
 from training.data.augment import random_of
+from training.data.batches import BatchEncoder, Request
 from training.data.cache import Place, Tables
-from training.data.encode import BatchEncoder, Request
 from training.data.items import Batch, Bucket, DataConfig
-from training.data.order import Item, Order, held_out, share
 from training.data.prepare import NO_CAPTION, prepare
+from training.data.sampler import BatchSampler, Item, share, validation_split
 from training.data.selection import select
 from training.data.spans import latents_folder, text_folder
 
@@ -60,13 +60,13 @@ class TrainingStream:
         self._clips, self.left_out = selection.clips, dict(selection.left_out)
         self._read_index()
         usable = {clip_id: self._clips[clip_id].video_id for clip_id in self._spans}
-        self._measured, kept_from = held_out(usable, config.held_out)
+        self._validation, kept_from = validation_split(usable, config.validation_clips)
         buckets: dict[Bucket, list[str]] = {}
         for clip_id in usable.keys() - kept_from:
             buckets.setdefault(self._clips[clip_id].bucket, []).append(clip_id)
-        self._order = Order(buckets, config.batch_size, config.seed)
-        self.steps_per_epoch = self._order.steps_per_epoch
-        self.fingerprint = content_id(self._order.fingerprint, *_content(config))[:16]
+        self._sampler = BatchSampler(buckets, config.batch_size, config.seed)
+        self.steps_per_epoch = self._sampler.steps_per_epoch
+        self.fingerprint = content_id(self._sampler.fingerprint, *_content(config))[:16]
 
     def batches(self, start_step: int, rank: int, world_size: int) -> Iterator[Batch]:
         """This worker's share of every step's batch from `start_step` on, without end."""
@@ -74,11 +74,11 @@ class TrainingStream:
         requests = (self._requests(step, rank, world_size) for step in count(start_step))
         return _encoded(self.config, requests, -(-self.config.encode_workers // world_size))
 
-    def held_out(self) -> list[Batch]:
-        """The batches to measure on, always the same: middle spans, nothing augmented, nothing dropped."""
+    def validation_batches(self) -> list[Batch]:
+        """The batches to validate on, always the same: middle spans, nothing augmented, nothing dropped."""
         buckets: dict[Bucket, list[Request]] = {}
-        for clip_id in sorted(self._measured):
-            request = self._measured_request(clip_id)
+        for clip_id in sorted(self._validation):
+            request = self._validation_request(clip_id)
             buckets.setdefault(request.bucket, []).append(request)
         size = self.config.batch_size
         parts = [
@@ -113,7 +113,7 @@ class TrainingStream:
             )
 
     def _requests(self, step: int, rank: int, world_size: int) -> list[Request]:
-        _, items = self._order.step(step)
+        _, items = self._sampler.step(step)
         return [self._drawn(item) for item in share(items, rank, world_size)]
 
     def _drawn(self, item: Item) -> Request:
@@ -138,7 +138,7 @@ class TrainingStream:
         )
         return replace(request, augmented=True, drop_pose=no_pose, drop_reference=no_reference)
 
-    def _measured_request(self, clip_id: str) -> Request:
+    def _validation_request(self, clip_id: str) -> Request:
         spans, clip = self._spans[clip_id], self._clips[clip_id]
         span = spans[len(spans) // 2]
         reference = int(_apart(span, clip.bucket).argmax())

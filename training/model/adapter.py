@@ -7,22 +7,17 @@ only would leave ZeRO without its gradient. Names are those of an adapter's file
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from peft import LoraConfig
-from torch.autograd.graph import save_on_cpu
-from torch.utils.checkpoint import checkpoint
 
 from posegen.longvideo.conditions import encode
 from posegen.model.checkpoints import EMBEDDINGS, load_adapter, set_adapter
 from posegen.model.folder import model_folder
 from posegen.model.transformer import PoseGenTransformer3DModel
-from training.config import TrainConfig
-from training.model import frozen as models
+from training.model import frozen
 
 TARGETS = (
     *("to_q", "to_k", "to_v", "to_out.0", "add_k_proj", "add_v_proj"),
@@ -33,48 +28,66 @@ GREY_FRAMES, GREY_SIDE = 5, 32
 """Of a video that is grey all over, whose latents are the same everywhere, but for the VAE's rims."""
 
 
-def load_model(config: TrainConfig, device: torch.device) -> PoseGenTransformer3DModel:
-    """The frozen transformer of the model folder with an adapter to be trained; the same on every worker."""
+@dataclass(frozen=True)
+class AdapterConfig:
+    """LoRA on attention and feed-forward; the patch embeddings are trained whole beside it."""
+
+    rank: int = 64
+    alpha: float = 64.0
+    """What the matrices add is multiplied by alpha / rank."""
+    empty_pose: bool = False
+    """Let the pose's channels begin at zero instead of as Wan's for the given picture: the network then starts as Wan
+    does that is given the reference, which helps a small one."""
+    start: str | None = None
+    """Folder of an adapter to begin with, in place of a new one: its rank and alpha count."""
+
+
+def load_model(
+    model: str,
+    name: str,
+    config: AdapterConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    seed: int,
+    hands: bool,
+) -> PoseGenTransformer3DModel:
+    """The frozen transformer of a model folder with an adapter to be trained; the same on every worker.
+
+    name: the adapter's, base or cond. seed: of a new adapter's weights. hands: whether the data has hand pictures.
+    """
     transformer = PoseGenTransformer3DModel.from_pretrained(
-        model_folder(config.data.model),
-        subfolder="transformer",
-        torch_dtype=getattr(torch, config.engine.precision),
+        model_folder(model), subfolder="transformer", torch_dtype=dtype
     ).to(device)
     transformer.requires_grad_(False).train()
-    name = config.data.adapter
-    if config.adapter.start:
-        load_adapter(transformer, config.adapter.start, name)
+    if config.start:
+        load_adapter(transformer, config.start, name)
         set_adapter(transformer, name, trainable=True)
     else:
-        torch.manual_seed(config.data.seed)
+        torch.manual_seed(seed)
         transformer.add_adapter(lora_config(config), name)
-        if config.adapter.empty_pose:
-            _empty_pose(transformer, config)
-    if transformer.hand_patch_embedding is not None and not config.data.hands:
+        if config.empty_pose:
+            _empty_pose(transformer, name, model)
+    if transformer.hand_patch_embedding is not None and not hands:
         transformer.hand_patch_embedding.requires_grad_(False)
-    if config.engine.gradient_checkpointing:
-        transformer.enable_gradient_checkpointing(_checkpointing(config.engine.offload))
-    if config.engine.compile:
-        transformer.compile_repeated_blocks()
     return transformer
 
 
 @torch.no_grad()
-def _empty_pose(transformer: PoseGenTransformer3DModel, config: TrainConfig) -> None:
+def _empty_pose(transformer: PoseGenTransformer3DModel, name: str, model: str) -> None:
     """Pose channels of zero, and in the bias what they gave for grey, which Wan sees where no frame is given."""
-    patches = adapter_parameters(transformer, config.data.adapter)
+    patches = adapter_parameters(transformer, name)
     weight, bias = patches["patch_embedding.weight"], patches["patch_embedding.bias"]
     pose = weight[:, -transformer.config.out_channels :]
     grey = np.full((1, GREY_FRAMES, *2 * [GREY_SIDE], 3), 128, np.uint8)
-    latents = encode(models.load(config.data.model, "vae"), grey)[0].mean((1, 2, 3)).to(weight)
+    latents = encode(frozen.load(model, "vae"), grey)[0].mean((1, 2, 3)).to(weight)
     bias.add_(pose.sum((2, 3, 4)) @ latents)
     pose.zero_()
 
 
-def lora_config(config: TrainConfig) -> LoraConfig:
+def lora_config(config: AdapterConfig) -> LoraConfig:
     return LoraConfig(
-        r=config.adapter.rank,
-        lora_alpha=config.adapter.alpha,
+        r=config.rank,
+        lora_alpha=config.alpha,
         target_modules=list(TARGETS),
         modules_to_save=[*EMBEDDINGS],
     )
@@ -90,16 +103,3 @@ def adapter_parameters(transformer: PoseGenTransformer3DModel, name: str) -> dic
         if plain != full:
             found[plain] = parameter
     return found
-
-
-def _checkpointing(offload: bool) -> Callable[..., Any]:
-    """How a block runs without keeping more than its input, in the host's memory where `offload`."""
-    run = partial(checkpoint, use_reentrant=False)
-    if not offload:
-        return run
-
-    def offloaded(block: torch.nn.Module, *inputs: Any) -> Any:
-        with save_on_cpu(pin_memory=torch.cuda.is_available()):
-            return run(block, *inputs)
-
-    return offloaded

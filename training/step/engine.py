@@ -1,6 +1,6 @@
 """DeepSpeed's ZeRO around the transformer, and the state of what is trained, free of the number of workers.
 
-Choices made: what is saved of each trained tensor is its float32 weight, two moments and running average, gathered one
+Choices made: what is saved of each trained tensor is its float32 weight, two moments and EMA, gathered one
 tensor at a time with DeepSpeed's own accessors, which work alike for stages 2 and 3; frozen weights are never gathered.
 DeepSpeed's bf16 mode stays off, as it would cast modules that must be float32: ZeRO keeps float32 masters of bf16
 weights without it. It is imported by workers alone, as that takes seconds.
@@ -11,14 +11,12 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator, Mapping
-from itertools import accumulate
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 
-from training.config import TrainConfig
-from training.step.muon import Slices
-from training.step.optimizer import STATES, AveragingOptimizer
+from training.step.optimizer import STATES, EMAAdamW, OptimizerConfig
 
 WEIGHT = "weight"
 
@@ -26,7 +24,29 @@ State = dict[str, dict[str, torch.Tensor]]
 """Tensors by what they are (weight, or one of STATES) and by their names in an adapter's file."""
 
 
-def start_engine(model: torch.nn.Module, config: TrainConfig, passes: int) -> Any:
+@dataclass(frozen=True)
+class EngineConfig:
+    """How the work of a step is done."""
+
+    zero_stage: Literal[2, 3] = 2
+    """DeepSpeed's: 2 splits gradients and moments among the workers, 3 the model's weights too."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the model and its activations. Norms, time embedding and modulation stay float32, as do all moments."""
+    micro_batch_size: int = 1
+    """Most items that a worker passes through the model at once."""
+    gradient_checkpointing: bool = True
+    """Keep each block's input only and run it again in the backward pass."""
+    offload: bool = False
+    """Keep those inputs in the host's memory."""
+    reduce_bucket_size: int = 50_000_000
+    """Numbers that ZeRO reduces or gathers at once."""
+    compile: bool = False
+    """Pass each block through torch.compile, with ZeRO-2 only; needs a C++ compiler and a minute at the start."""
+
+
+def start_engine(
+    model: torch.nn.Module, config: EngineConfig, optimizer: OptimizerConfig, passes: int
+) -> Any:
     """DeepSpeed's engine on the process group that is there; passes: micro-batches of a step."""
     import deepspeed
 
@@ -34,70 +54,35 @@ def start_engine(model: torch.nn.Module, config: TrainConfig, passes: int) -> An
     sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # type: ignore[attr-defined]
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in trained if config.optimizer.muon and parameter.ndim == 2]
-    others = [parameter for parameter in trained if not (config.optimizer.muon and parameter.ndim == 2)]
     engine, *_ = deepspeed.initialize(
         model=model,
-        optimizer=AveragingOptimizer(others, matrices, config.optimizer),
-        config=deepspeed_config(config, passes),
+        optimizer=EMAAdamW(trained, optimizer),
+        config=deepspeed_config(config, optimizer.max_grad_norm, passes),
     )
-    _optimizer(engine).slices.update(_slices(engine))
-    _prepare_states(engine)
     return engine
 
 
-def _prepare_states(engine: Any) -> None:
-    """The optimiser's states before its first step, tied to DeepSpeed's accessors.
-
-    ZeRO-2 would tie them when the first group of weights has taken a step and the others have no state yet.
-    """
-    optimizer, zero = _optimizer(engine), engine.optimizer
-    if engine.zero_optimization_stage() == 3:
-        optimizer.prepare(zero.fp32_partitioned_groups_flat)
-    else:
-        optimizer.prepare(zero.single_partition_of_fp32_groups)
-        zero._lazy_init_hp_params_optimizer_state()
-
-
-def _slices(engine: Any) -> dict[torch.Tensor, Slices]:
-    """How the matrices lie in the flat weights that ZeRO has made for its optimiser."""
-    zero = engine.optimizer
-    if engine.zero_optimization_stage() == 3:
-        flat, groups, split = zero.fp32_partitioned_groups_flat, zero.fp16_groups, True
-        lengths = [[weight.partition_numel() for weight in group] for group in groups]
-        starts = [[0, *accumulate(of_group[:-1])] for of_group in lengths]
-    else:
-        flat, groups, split = zero.single_partition_of_fp32_groups, zero.bit16_groups, False
-        starts = zero.round_robin_bit16_offsets
-    shapes = [[tuple(getattr(weight, "ds_shape", weight.shape)) for weight in group] for group in groups]
+def deepspeed_config(config: EngineConfig, max_grad_norm: float, passes: int) -> dict[str, Any]:
     return {
-        weights: Slices(of_group, begin, split)
-        for weights, of_group, begin in zip(flat, shapes, starts, strict=True)
-        if all(len(shape) == 2 for shape in of_group)
-    }
-
-
-def deepspeed_config(config: TrainConfig, passes: int) -> dict[str, Any]:
-    return {
-        "train_micro_batch_size_per_gpu": config.engine.micro_batch,
+        "train_micro_batch_size_per_gpu": config.micro_batch_size,
         "gradient_accumulation_steps": passes,
-        "gradient_clipping": config.optimizer.clip_norm,
+        "gradient_clipping": max_grad_norm,
         "zero_allow_untested_optimizer": True,
         "steps_per_print": sys.maxsize,
-        "data_types": {"grad_accum_dtype": "fp32" if config.engine.precision == "float32" else "bf16"},
+        "data_types": {"grad_accum_dtype": "fp32" if config.precision == "float32" else "bf16"},
         "zero_optimization": {
-            "stage": config.engine.zero_stage,
-            "reduce_bucket_size": config.engine.bucket,
-            "allgather_bucket_size": config.engine.bucket,
-            "stage3_prefetch_bucket_size": config.engine.bucket,
-            "stage3_max_live_parameters": 2 * config.engine.bucket,
-            "stage3_max_reuse_distance": 2 * config.engine.bucket,
+            "stage": config.zero_stage,
+            "reduce_bucket_size": config.reduce_bucket_size,
+            "allgather_bucket_size": config.reduce_bucket_size,
+            "stage3_prefetch_bucket_size": config.reduce_bucket_size,
+            "stage3_max_live_parameters": 2 * config.reduce_bucket_size,
+            "stage3_max_reuse_distance": 2 * config.reduce_bucket_size,
             "stage3_param_persistence_threshold": 0,
         },
     }
 
 
-def _optimizer(engine: Any) -> AveragingOptimizer:
+def _optimizer(engine: Any) -> EMAAdamW:
     return engine.optimizer.optimizer
 
 
@@ -131,7 +116,13 @@ def restore_state(engine: Any, trained: Mapping[str, torch.nn.Parameter], state:
     """
     from deepspeed import utils
 
-    for partition in _optimizer(engine).state.values():
+    optimizer, zero = _optimizer(engine), engine.optimizer
+    if engine.zero_optimization_stage() == 3:
+        optimizer.prepare(zero.fp32_partitioned_groups_flat)
+    else:
+        optimizer.prepare(zero.single_partition_of_fp32_groups)
+        zero._lazy_init_hp_params_optimizer_state()  # ties the accessors below to the states just made
+    for partition in optimizer.state.values():
         partition["step"] = torch.tensor(float(step))
     for name, parameter in trained.items():
         device = parameter.device

@@ -1,6 +1,6 @@
 """Noise and noise level of an item: a function of (seed, clip_id, epoch) and of nothing else.
 
-So a run that goes on with another number of workers sees the same items at the same noise. On the held-out clips both
+So a run that goes on with another number of workers sees the same items at the same noise. On the validation clips both
 are fixed.
 """
 
@@ -8,11 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
-from training.config import NoiseConfig
 from training.data.augment import random_of
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """Noise levels: logit-normal (Esser et al., arXiv 2403.03206), then shifted to noise as in sampling."""
+
+    mean: float = 0.0
+    deviation: float = 1.0
+    shift: float = 5.0
+    """s becomes shift s / (1 + (shift - 1) s)."""
+    validation_levels: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 0.95)
+    """Noise levels of the validation loss, a curve each."""
 
 
 def noise(seed: int, keys: Sequence[tuple[str, int]], shape: Sequence[int]) -> torch.Tensor:

@@ -21,6 +21,14 @@ which little is learnt, outweigh all others."""
 
 
 @dataclass(frozen=True)
+class LossConfig:
+    """How errors are weighed."""
+
+    person_weight: float = 1.0
+    """How many times as much they count where the person is."""
+
+
+@dataclass(frozen=True)
 class Examples:
     """Items of a batch with their noise (B, z, f, h, w) and noise levels `sigmas` (B,).
 

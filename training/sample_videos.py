@@ -1,6 +1,6 @@
-"""Videos of held-out clips made with a checkpoint while training goes on, in a Ray task of its own.
+"""Videos of validation clips made with a checkpoint while training goes on, in a Ray task of its own.
 
-Choices made: the running average is what is shown, as it is what will be exported. A video stands beside its pose and
+Choices made: the EMA is what is shown, as it is what will be exported. A video stands beside its pose and
 the reference; the noise is that of the clip, the same at every checkpoint.
 """
 
@@ -18,10 +18,10 @@ from posegen.model.checkpoints import load_adapter
 from posegen.model.folder import model_folder
 from posegen.model.transformer import PoseGenTransformer3DModel
 from posegen.video import encode as write_video
-from training.checkpoint import AVERAGE
+from training.checkpoint import EMA
 from training.config import TrainConfig
 from training.data.stream import Batch
-from training.model import frozen as models
+from training.model import frozen
 from training.step.noise import noise
 
 FOLDER = "samples"
@@ -34,16 +34,16 @@ def sample_later(config: TrainConfig, batch: Batch, checkpoint: Path, step: int)
 
 
 def sample(config: TrainConfig, batch: Batch, checkpoint: Path, step: int) -> list[Path]:
-    """Generates the first held-out clips and writes `samples/step-N-CLIP.mp4` to the output folder."""
+    """Generates the first validation clips and writes `samples/step-N-CLIP.mp4` to the output folder."""
     device = torch.device("cuda" if config.record.sample_gpus else "cpu")
     transformer = PoseGenTransformer3DModel.from_pretrained(
         model_folder(config.data.model),
         subfolder="transformer",
         torch_dtype=getattr(torch, config.engine.precision),
     ).to(device)
-    load_adapter(transformer, checkpoint / AVERAGE, config.data.adapter)
-    vae = models.load(config.data.model, "vae", str(device))
-    count = min(config.record.samples, len(batch.keys))
+    load_adapter(transformer, checkpoint / EMA, config.data.adapter)
+    vae = frozen.load(config.data.model, "vae", str(device))
+    count = min(config.record.sample_clips, len(batch.keys))
     latents = generate(transformer.eval(), batch, count, config, device)
     shown = [latents, batch.pose_latents[:count, 4:], batch.reference_latents[:count].expand_as(latents)]
     frames = torch.cat([decode(vae, part) for part in shown], dim=3).numpy()  # side by side
@@ -70,7 +70,7 @@ def generate(
         hands=first(batch.hand_latents),
     )
     start = noise(config.data.seed, batch.keys[:count], batch.latents.shape[1:])
-    sigmas = schedule(config.record.sample_steps, config.noise.shift)
+    sigmas = schedule(config.record.num_inference_steps, config.noise.shift)
     return denoise(transformer, conditions, start, sigmas, Guidance(scale=1.0)).cpu()
 
 

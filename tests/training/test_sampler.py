@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.data.items import Bucket
-from training.data.order import Order, held_out, share
+from training.data.sampler import BatchSampler, share, validation_split
 
 BUCKETS = [Bucket(64, 96, 17), Bucket(96, 64, 17), Bucket(64, 96, 33)]
 
 
-def order(sizes: list[int], batch_size: int = 4, seed: int = 0) -> Order:
+def order(sizes: list[int], batch_size: int = 4, seed: int = 0) -> BatchSampler:
     clips = {
         bucket: [f"{bucket.width}-{bucket.frames}-{n}" for n in range(size)]
         for bucket, size in zip(BUCKETS, sizes, strict=False)
     }
-    return Order(clips, batch_size, seed)
+    return BatchSampler(clips, batch_size, seed)
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=3), st.integers(1, 9), st.integers(0, 99))
@@ -66,16 +66,16 @@ EXPECTED = [("96-17-1", 1), ("96-17-0", 1), ("96-17-1", 2), ("96-17-0", 2)]
 
 def test_the_order_does_not_depend_on_how_clips_are_listed() -> None:
     clips = [f"clip-{number}" for number in range(9)]
-    one, other = (Order({BUCKETS[0]: listed}, 4, 1) for listed in (clips, clips[::-1]))
+    one, other = (BatchSampler({BUCKETS[0]: listed}, 4, 1) for listed in (clips, clips[::-1]))
     assert [one.step(step) for step in range(6)] == [other.step(step) for step in range(6)]
     assert one.fingerprint == other.fingerprint
-    assert one.fingerprint != Order({BUCKETS[0]: clips}, 4, 2).fingerprint
-    assert one.fingerprint != Order({BUCKETS[0]: clips[1:]}, 4, 1).fingerprint
+    assert one.fingerprint != BatchSampler({BUCKETS[0]: clips}, 4, 2).fingerprint
+    assert one.fingerprint != BatchSampler({BUCKETS[0]: clips[1:]}, 4, 1).fingerprint
 
 
 def test_no_clip_is_an_error() -> None:
     with pytest.raises(ValueError, match="no clip to train on"):
-        Order({BUCKETS[0]: []}, 4, 0)
+        BatchSampler({BUCKETS[0]: []}, 4, 0)
 
 
 @given(st.integers(1, 20), st.integers(1, 20))
@@ -89,11 +89,11 @@ def test_shares_are_all_items_and_nearly_equal(count: int, workers: int) -> None
     assert max(map(len, shares)) - min(map(len, shares)) <= 1 <= min(map(len, shares))
 
 
-def test_whole_videos_are_held_out() -> None:
+def test_whole_videos_are_validation_split() -> None:
     videos = {f"clip-{number}": f"video-{number // 3}" for number in range(12)}
-    measured, kept_from = held_out(videos, 4)
-    assert len(measured) == 4 and measured < kept_from
-    assert kept_from == {clip for clip in videos if videos[clip] in {videos[other] for other in measured}}
+    chosen, kept_from = validation_split(videos, 4)
+    assert len(chosen) == 4 and chosen < kept_from
+    assert kept_from == {clip for clip in videos if videos[clip] in {videos[other] for other in chosen}}
     assert len(kept_from) == 6
-    assert held_out(dict(reversed(videos.items())), 4) == (measured, kept_from)
-    assert held_out(videos, 0) == (set(), set())
+    assert validation_split(dict(reversed(videos.items())), 4) == (chosen, kept_from)
+    assert validation_split(videos, 0) == (set(), set())

@@ -22,8 +22,8 @@ from training.data.augment import augment, random_of
 from training.data.cache import SPANS, TEXTS, Place, Tables, unpack
 from training.data.frames import MEDIA_COLUMNS, opened, read_clip
 from training.data.items import Batch, Bucket, DataConfig
-from training.data.order import Item
-from training.model import frozen as models
+from training.data.sampler import Item
+from training.model import frozen
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class BatchEncoder:
 
     def __init__(self, config: DataConfig) -> None:
         self.config, self.source, self.cache = config, Tables(config.dataset), Tables(config.cache_folder)
-        self.vae = models.load(config.model, "vae", config.device)
+        self.vae = frozen.load(config.model, "vae", config.device)
         self._hands: dict[Bucket, torch.Tensor] = {}
 
     @torch.no_grad()

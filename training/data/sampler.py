@@ -25,7 +25,7 @@ class Item(NamedTuple):
     epoch: int
 
 
-class Order:
+class BatchSampler:
     """The items of every step of a run.
 
     clips: clip_ids of each bucket; their own order does not matter. batch_size: items of a step.
@@ -82,15 +82,15 @@ def share(items: Sequence[T], rank: int, world_size: int) -> list[T]:
     return list(items[rank::world_size])
 
 
-def held_out(videos: Mapping[str, str], count: int) -> tuple[set[str], set[str]]:
-    """(clip_ids to measure on, clip_ids never to train on) of clips, given as clip_id -> video_id.
+def validation_split(videos: Mapping[str, str], count: int) -> tuple[set[str], set[str]]:
+    """(clip_ids to validate on, clip_ids never to train on) of clips, given as clip_id -> video_id.
 
     `count` clips of videos in the order of a hash, and all other clips of these videos, which show the same person.
     """
     ordered = sorted(videos, key=lambda clip_id: (_digest(videos[clip_id]), _digest(clip_id)))
-    measured = set(ordered[:count])
-    kept_from = {videos[clip_id] for clip_id in measured}
-    return measured, {clip_id for clip_id, video_id in videos.items() if video_id in kept_from}
+    chosen = set(ordered[:count])
+    kept_from = {videos[clip_id] for clip_id in chosen}
+    return chosen, {clip_id for clip_id, video_id in videos.items() if video_id in kept_from}
 
 
 def _digest(*parts: object) -> str:

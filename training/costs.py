@@ -1,0 +1,133 @@
+"""What a training step costs: floating-point operations and bytes, as formulas of the transformer's config.
+
+They are counted as those of generation are (`posegen.costs`): products of matrices alone, and the bytes that the eager
+code with a fused attention holds. All bytes are of one worker.
+"""
+
+from __future__ import annotations
+
+from posegen.costs import (
+    FLOAT32,
+    Config,
+    context_flops,
+    model_dim,
+    parameters,
+    patch_flops,
+    rotary_bytes,
+    split_block_flops,
+    tokens,
+)
+
+
+def flops_per_training_step(
+    config: Config,
+    frames: int,
+    height: int,
+    width: int,
+    batch: int = 1,
+    text_tokens: int = 512,
+    image_tokens: int = 257,
+    gradient_checkpointing: bool = False,
+) -> int:
+    """Operations of a forward and a backward pass in which adapters and patch embeddings are trained.
+
+    Backward, a frozen matrix costs as much again, for the gradient of its input, as does a patch embedding, for that of
+    its weights, and attention twice as much. Text, CLIP tokens and timesteps need no gradient. Not counted: the
+    adapters' own products (2 % at rank 64) and the projection of hands' own gradients. Checkpointing runs all blocks
+    forward once more; for a share of the device's peak that is customarily left out.
+    """
+    video, reference = tokens(config, frames, height, width)
+    linear, context, attention = split_block_flops(config, video, reference, text_tokens, image_tokens)
+    blocks = 2 * linear + context + 3 * attention
+    if gradient_checkpointing:
+        blocks += linear + context + attention
+    patches = 2 * patch_flops(config, video, reference)
+    return batch * (
+        config["num_layers"] * blocks + patches + context_flops(config, text_tokens, image_tokens)
+    )
+
+
+def training_activation_bytes(
+    config: Config,
+    frames: int,
+    height: int,
+    width: int,
+    batch: int = 1,
+    text_tokens: int = 512,
+    image_tokens: int = 257,
+    itemsize: int = 2,
+    gradient_checkpointing: bool = True,
+    offload: bool = False,
+) -> int:
+    """The most that tensors between the weights take in a training step.
+
+    A block keeps for its backward pass, of n tokens with d channels: six float32 and eleven other tensors, and the
+    feed-forward's m channels before and after its activation. Checkpointing keeps that of one block, and of the others
+    their input only, which `offload` moves to the host. About four float32 and two other tensors come and go.
+    """
+    dim, ffn, blocks = model_dim(config), config["ffn_dim"], config["num_layers"]
+    count = sum(tokens(config, frames, height, width))
+    kept = count * ((6 * FLOAT32 + 11 * itemsize) * dim + 2 * ffn * itemsize)
+    kept += (text_tokens + image_tokens) * dim * (FLOAT32 + 2 * itemsize)
+    passing = count * max((4 * FLOAT32 + 2 * itemsize) * dim, (2 * dim + 2 * ffn) * itemsize)
+    if gradient_checkpointing:
+        inputs = 0 if offload else blocks * count * dim * itemsize
+        return batch * (inputs + kept + passing) + rotary_bytes(config, count)
+    return batch * (blocks * kept + passing) + rotary_bytes(config, count)
+
+
+def training_memory(
+    config: Config,
+    frames: int,
+    height: int,
+    width: int,
+    trainable_parameters: int,
+    zero_stage: int,
+    workers: int,
+    batch: int = 1,
+    text_tokens: int = 512,
+    image_tokens: int = 257,
+    itemsize: int = 2,
+    gradient_checkpointing: bool = True,
+    offload: bool = False,
+    reduce_bucket_size: int = 500_000_000,
+    live_parameters: int = 1_000_000_000,
+) -> dict[str, int]:
+    """Bytes of one worker in a training step under DeepSpeed, by what they hold, and their sum as the peak.
+
+    batch: of one worker. trainable_parameters: adapters and whatever is trained whole. reduce_bucket_size,
+    live_parameters: DeepSpeed's buffer, allocated whole however small the adapters, and `stage3_max_live_parameters`,
+    both in numbers and at its defaults. AdamW keeps 12 bytes for each trained number (a float32 copy and two moments).
+    Stage 1 splits these among the workers, stage 2 the gradients too, stage 3 the weights too (ZeRO, arXiv 1910.02054).
+    """
+    if zero_stage not in (0, 1, 2, 3) or workers < 1:
+        raise ValueError(
+            f"ZeRO stage {zero_stage} on {workers} workers is not possible; choose stage 0 to 3 and 1 or more workers"
+        )
+    weights = parameters(config) + trainable_parameters
+    if zero_stage == 3:
+        weights = _ceil_div(weights, workers) + min(weights, live_parameters)
+    gradients = _ceil_div(trainable_parameters, workers if zero_stage >= 2 else 1)
+    parts = {
+        "weights": weights * itemsize,
+        "gradients": gradients * itemsize,
+        "optimiser": 12 * _ceil_div(trainable_parameters, workers if zero_stage >= 1 else 1),
+        "buffers": reduce_bucket_size * itemsize if zero_stage else 0,
+        "activations": training_activation_bytes(
+            config,
+            frames,
+            height,
+            width,
+            batch,
+            text_tokens,
+            image_tokens,
+            itemsize,
+            gradient_checkpointing,
+            offload,
+        ),
+    }
+    return {**parts, "peak": sum(parts.values())}
+
+
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
