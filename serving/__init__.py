@@ -1,1 +1,1 @@
-"""One long video over many GPUs, on Ray Serve. Not built yet: curation comes first."""
+"""One long video over many GPUs, on Ray Serve: an HTTP endpoint, a queue in a database, workers that claim from it."""

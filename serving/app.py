@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Setting:
+class ReplicaSettings:
     """What every replica is given."""
 
     config: ServingConfig
@@ -66,13 +66,13 @@ class RoleReplica:
     def __init__(
         self,
         role: Role,
-        setting: Setting,
+        settings: ReplicaSettings,
         work: Work,
         database: Database,
         between: Callable[[], object] = lambda: None,
         threads: int = 1,
     ) -> None:
-        config = setting.config
+        config = settings.config
         self._role, self._database, self._drain = role, database, config.drain
         looking = threading.Lock()
         self._workers = [
@@ -105,7 +105,7 @@ class RoleReplica:
 class Generator(RoleReplica):
     """Makes segments."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, settings: ReplicaSettings) -> None:
         import torch
 
         from posegen.distributed.group import Group
@@ -113,15 +113,15 @@ class Generator(RoleReplica):
         from serving.work.anchor_store import RayRecords
         from serving.work.generate import Generate
 
-        config, database = setting.config, setting.database()
+        config, database = settings.config, settings.database()
         self._records = RayRecords(config.lease / 3)  # waited for twice between two signs of life
-        pipeline = PoseGenPipeline.from_pretrained(setting.model.folder, dtype=getattr(torch, config.dtype))
-        work = Generate(pipeline.to(config.device), database, setting.artifacts(database), self._records)
+        pipeline = PoseGenPipeline.from_pretrained(settings.model.folder, dtype=getattr(torch, config.dtype))
+        work = Generate(pipeline.to(config.device), database, settings.artifacts(database), self._records)
         if config.generators.processes > 1:
-            processes, folder = config.generators.processes, setting.model.folder
+            processes, folder = config.generators.processes, settings.model.folder
             pipeline.group = Group(pipeline, folder, processes, timeout=config.lease / 2)
         self._group, self._swept = pipeline.group, 0.0
-        super().__init__(Role.GENERATE, setting, work, database, self._between)
+        super().__init__(Role.GENERATE, settings, work, database, self._between)
 
     def _between(self) -> None:
         if self._group:
@@ -134,31 +134,31 @@ class Generator(RoleReplica):
 class Preparer(RoleReplica):
     """Reads uploads and plans jobs."""
 
-    def __init__(self, setting: Setting) -> None:
-        from serving.uploads.inspection import Limits
+    def __init__(self, settings: ReplicaSettings) -> None:
+        from serving.uploads.inspection import UploadLimits
         from serving.work.prepare import Prepare
 
-        config, api, database = setting.config, setting.config.api, setting.database()
-        limits = Limits(
+        config, api, database = settings.config, settings.config.api, settings.database()
+        limits = UploadLimits(
             pixels=api.pixels,
             seconds=api.seconds,
             pose_frames=round(api.seconds * api.model.rate),
             memory=config.prepare_bytes,
             time=config.prepare_seconds,
         )
-        work = Prepare(setting.artifacts(database), setting.model, limits)
-        super().__init__(Role.PREPARE, setting, work, database)
+        work = Prepare(settings.artifacts(database), settings.model, limits)
+        super().__init__(Role.PREPARE, settings, work, database)
 
 
-class Stitcher(RoleReplica):
+class VideoStitcher(RoleReplica):
     """Joins segments into videos."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, settings: ReplicaSettings) -> None:
         from serving.work.stitch import Stitch
 
-        database = setting.database()
-        work = Stitch(database, setting.artifacts(database), setting.model.rate, setting.config.poll)
-        super().__init__(Role.STITCH, setting, work, database, threads=setting.config.stitches)
+        database = settings.database()
+        work = Stitch(database, settings.artifacts(database), settings.model.rate, settings.config.poll)
+        super().__init__(Role.STITCH, settings, work, database, threads=settings.config.stitches)
 
 
 def by_queue(context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
@@ -171,8 +171,8 @@ def by_queue(context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
 
 def options(replicas: Replicas, config: ServingConfig, role: Role | None) -> dict[str, Any]:
     """The options of a role's deployment, which is scaled by its queue, or of the ingress: by its requests."""
-    scaling: dict[str, Any] = {"num_replicas": replicas.least}
-    if replicas.most > replicas.least:
+    scaling: dict[str, Any] = {"num_replicas": replicas.min_workers}
+    if replicas.max_workers > replicas.min_workers:
         add, remove = config.scaling.add_after, config.scaling.remove_after
         window = max(1.0, min(add, LOOK_BACK_S))
         scaled_by: dict[str, Any] = {"target_ongoing_requests": REQUESTS / 10}
@@ -180,8 +180,8 @@ def options(replicas: Replicas, config: ServingConfig, role: Role | None) -> dic
             scaled_by = {"policy": AutoscalingPolicy(policy_function=by_queue)}
         scaling = {
             "autoscaling_config": AutoscalingConfig(
-                min_replicas=replicas.least,
-                max_replicas=replicas.most,
+                min_replicas=replicas.min_workers,
+                max_replicas=replicas.max_workers,
                 upscale_delay_s=add,
                 downscale_delay_s=remove,
                 look_back_period_s=window,
@@ -199,24 +199,24 @@ def options(replicas: Replicas, config: ServingConfig, role: Role | None) -> dic
 
 def app(arguments: dict[str, Any]) -> Application:
     """The application, set up by arguments and environment; see `serving.config`."""
-    setting = _setting(load_config(arguments, os.environ))
-    config = setting.config
+    settings = _settings(load_config(arguments, os.environ))
+    config = settings.config
     if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" and not (config.api.tokens or config.api.open):
         raise ConfigError(
             "Behind HAProxy every caller seems to be on this machine; set up tokens, or declare the server open."
         )
     roles = [
-        serve.deployment(**options(replicas, config, role))(kind).bind(setting)
+        serve.deployment(**options(replicas, config, role))(kind).bind(settings)
         for kind, replicas, role in (
             (Generator, config.generators, Role.GENERATE),
             (Preparer, config.preparers, Role.PREPARE),
-            (Stitcher, config.stitchers, Role.STITCH),
+            (VideoStitcher, config.stitchers, Role.STITCH),
         )
     ]
 
     def endpoint() -> FastAPI:
-        database = setting.database()
-        return create_app(setting.config.api, database, setting.artifacts(database))
+        database = settings.database()
+        return create_app(settings.config.api, database, settings.artifacts(database))
 
     ingress = serve.deployment(
         name="Ingress", max_ongoing_requests=REQUESTS, **options(config.ingress, config, None)
@@ -235,7 +235,7 @@ def _check_sharing(model: ServedModel, gpus: int) -> None:
         )
 
 
-def _setting(config: ServingConfig) -> Setting:
+def _settings(config: ServingConfig) -> ReplicaSettings:
     """The settings completed by what the model's folder says and by where the artifacts are."""
     model = read_model(config.model, ITEMSIZE[config.dtype])
     processes = config.generators.processes
@@ -245,4 +245,4 @@ def _setting(config: ServingConfig) -> Setting:
     if "://" not in config.artifacts:
         Path(config.artifacts).mkdir(parents=True, exist_ok=True)
         disks = (*disks, config.artifacts)
-    return Setting(replace(config, api=replace(config.api, model=served, disks=disks)), model)
+    return ReplicaSettings(replace(config, api=replace(config.api, model=served, disks=disks)), model)

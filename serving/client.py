@@ -30,7 +30,7 @@ class VideoError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Order:
+class VideoRequest:
     """Make a video of the person in a picture, who moves as the person in a driving video does."""
 
     image: Path
@@ -51,40 +51,45 @@ class Order:
     """At most so much of the movement; by default all."""
 
 
-def make_video(order: Order) -> None:
+def make_video(request: VideoRequest) -> None:
     """Posts a job, tells its progress until it ends, saves the video; cancels the job if interrupted.
 
     Raises VideoError.
     """
-    video_id = post(order)
+    video_id = post(request)
     said = ""
     try:
         print(f"{video_id} is queued", flush=True)
-        for state in events(order.url, video_id):
+        for state in events(request.url, video_id):
             if (line := describe(state)) != said:
                 print(line, flush=True)
                 said = line
     except KeyboardInterrupt:
         with suppress(requests.RequestException):
-            requests.post(f"{order.url}/v1/videos/{video_id}/cancel", headers=_headers(), timeout=TIMEOUT_S)
+            requests.post(f"{request.url}/v1/videos/{video_id}/cancel", headers=_headers(), timeout=TIMEOUT_S)
         raise
     if error := state["video"]["error"]:
         raise VideoError(error["message"])
-    download(order.url, video_id, order.output)
-    print(f"saved as {order.output}", flush=True)
+    download(request.url, video_id, request.output)
+    print(f"saved as {request.output}", flush=True)
 
 
-def post(order: Order) -> str:
+def post(request: VideoRequest) -> str:
     """The id of a new job."""
-    form = {"prompt": order.prompt, "seed": order.seed, "steps": order.steps, "seconds": order.seconds}
-    url = f"{order.url}/v1/videos"
+    form = {
+        "prompt": request.prompt,
+        "seed": request.seed,
+        "steps": request.steps,
+        "seconds": request.seconds,
+    }
+    url = f"{request.url}/v1/videos"
     try:
-        with order.image.open("rb") as image, order.video.open("rb") as video:
+        with request.image.open("rb") as image, request.video.open("rb") as video:
             files = {"input_reference": image, "driving_video": video}
             answer = requests.post(url, data=form, files=files, headers=_headers(), timeout=TIMEOUT_S)
             return str(_checked(answer).json()["id"])
     except OSError as error:  # requests' own are of this kind too
-        raise VideoError(_unsent(order, error)) from error
+        raise VideoError(_unsent(request, error)) from error
 
 
 def events(url: str, video_id: str) -> Iterator[dict[str, Any]]:
@@ -155,16 +160,18 @@ def _checked(answer: requests.Response) -> requests.Response:
     return answer
 
 
-def _unsent(order: Order, error: OSError) -> str:
+def _unsent(request: VideoRequest, error: OSError) -> str:
     """Why a job could not be posted."""
     if isinstance(error, requests.ConnectionError):
-        return f"There is no server at {order.url}; start one by `make serve`, or say where one is by --url."
+        return (
+            f"There is no server at {request.url}; start one by `make serve`, or say where one is by --url."
+        )
     return f"The video could not be asked for: {error}."
 
 
 if __name__ == "__main__":
     try:
-        make_video(tyro.cli(Order))
+        make_video(tyro.cli(VideoRequest))
     except VideoError as error:
         sys.exit(f"client: {error}")
     except KeyboardInterrupt:

@@ -19,7 +19,7 @@ from sqlalchemy import make_url
 
 from posegen.common.storage import absolute
 from serving.api.settings import ApiSettings
-from serving.state.rows import Limits
+from serving.state.rows import QueueLimits
 
 BUNDLED = str(Path(__file__).parent.parent / "posegen" / "mini" / "model")
 PREFIX = "POSEGEN_"
@@ -31,14 +31,14 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Replicas:
-    """How many copies of a deployment: between `least` and `most` by the length of its queue; and what each is given.
+    """How many copies of a deployment there are, by the length of its queue, and what each is given.
 
     cpus: of a machine, shares allowed. gpus: likewise; a generator with several, of one machine, makes each segment on
     all of them.
     """
 
-    least: int = 1
-    most: int = 1
+    min_workers: int = 1
+    max_workers: int = 1
     cpus: float = 1
     gpus: float = 0
 
@@ -85,7 +85,7 @@ class ServingConfig:
     stitches: int = 8
     prepare_seconds: int = 3600
     prepare_bytes: int = 8 * 2**30
-    limits: Limits = field(default_factory=Limits)
+    limits: QueueLimits = field(default_factory=QueueLimits)
     api: ApiSettings = field(default_factory=ApiSettings)
     scaling: Scaling = Scaling()
     ingress: Replicas = Replicas(cpus=0.1)

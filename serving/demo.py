@@ -14,19 +14,19 @@ from dataclasses import replace
 
 import tyro
 
-from serving.client import Order, VideoError, make_video
+from serving.client import VideoError, VideoRequest, make_video
 from serving.local import StartError, local_server
 
 
 def main() -> None:
     """The command line; ends with 1 where no video is made."""
-    order = tyro.cli(Order, description=__doc__)
+    request = tyro.cli(VideoRequest, description=__doc__)
     try:
         with tempfile.TemporaryDirectory(prefix="posegen-demo-") as folder:
             print("Starting the server, which takes about half a minute", flush=True)
             with local_server(settings(folder), cpus=2) as url:
                 print(f"It answers at {url}", flush=True)
-                make_video(replace(order, url=url))
+                make_video(replace(request, url=url))
     except (StartError, VideoError) as error:
         sys.exit(f"demo: {error}")
     except KeyboardInterrupt:
@@ -40,7 +40,7 @@ def settings(folder: str) -> dict[str, object]:
         "database": f"sqlite:///{folder}/serving.db",
         "artifacts": f"{folder}/artifacts",
         "poll": 0.2,
-        "generators": {"least": 2, "cpus": 0.5},
+        "generators": {"min_workers": 2, "cpus": 0.5},
     }
 
 

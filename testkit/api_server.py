@@ -28,7 +28,7 @@ from serving.api.routes import create_app
 from serving.api.settings import ApiSettings, Model
 from serving.state.artifacts import Artifacts
 from serving.state.database import Database, new_job_id
-from serving.state.rows import Claim, Heartbeat, JobPlan, Kind, Limits, NewJob, Role
+from serving.state.rows import Claim, Heartbeat, JobPlan, Kind, NewJob, QueueLimits, Role
 from serving.work.growing import GrowingVideo
 from testkit.videos import number_of, numbered_picture
 
@@ -51,7 +51,7 @@ PLAN = JobPlan(
 class Site:
     """An app with its database and artifacts."""
 
-    def __init__(self, folder: Path, limits: Limits | None = None, **settings: Any) -> None:
+    def __init__(self, folder: Path, limits: QueueLimits | None = None, **settings: Any) -> None:
         self.database = Database(f"sqlite:///{folder / 'serving.db'}", limits)
         self.artifacts = Artifacts(str(folder / "artifacts"), self.database.id)
         quick = ApiSettings(model=MODEL, refresh=0.05, poll=0.05, free_bytes=0)

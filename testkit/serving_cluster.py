@@ -42,7 +42,7 @@ TITLES = {
     "ingress": "ray::ServeReplica:default:Ingress",
     "preparer": "ray::ServeReplica:default:Preparer",
     "generator": "ray::ServeReplica:default:Generator",
-    "stitcher": "ray::ServeReplica:default:Stitcher",
+    "stitcher": "ray::ServeReplica:default:VideoStitcher",
 }
 
 
@@ -83,8 +83,8 @@ class Cluster:
             "model": str(self.model),
             "lease": LEASE_S,
             "poll": 0.2,
-            "generators": {"least": self.generators, "cpus": 0.5},
-            "ingress": {"least": self.ingresses, "most": self.ingresses, "cpus": 0.1},
+            "generators": {"min_workers": self.generators, "cpus": 0.5},
+            "ingress": {"min_workers": self.ingresses, "max_workers": self.ingresses, "cpus": 0.1},
             "api": {"free_bytes": 0},
         }
         order = json.dumps({"port": self.port, "settings": settings})

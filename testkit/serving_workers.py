@@ -25,7 +25,7 @@ from serving.model import ServedModel, read_model
 from serving.state.artifacts import Artifacts
 from serving.state.database import Database, new_job_id
 from serving.state.rows import Claim, Job, NewJob, Role
-from serving.uploads.inspection import Limits
+from serving.uploads.inspection import UploadLimits
 from serving.uploads.uploads import upload_artifact
 from serving.work.generate import Generate
 from serving.work.loop import Beat, Work, Worker
@@ -140,7 +140,7 @@ class Place:
     def work(self, role: Role, database: Database) -> Work:
         """What a worker of this role does."""
         if role is Role.PREPARE:
-            limits = Limits(pixels=2**20, seconds=60, pose_frames=2000, memory=8 * 2**30, time=300)
+            limits = UploadLimits(pixels=2**20, seconds=60, pose_frames=2000, memory=8 * 2**30, time=300)
             return Prepare(self.artifacts, self.model, limits, poll=0.1)
         if role is Role.STITCH:
             return Stitch(database, self.artifacts, self.model.rate, poll=0.1)

@@ -9,7 +9,7 @@ from serving.api.settings import ApiSettings
 from serving.api.webhooks import check_address
 
 
-def check(form: VideoCreate, settings: ApiSettings, caller: Caller) -> None:
+def check_request(form: VideoCreate, settings: ApiSettings, caller: Caller) -> None:
     """Raises ApiError 400, a sentence, for what cannot be made."""
     if form.model not in (None, settings.model.name):
         raise ApiError(

@@ -18,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from serving.state.rows import ConflictError, NotFoundError, QueueFullError, StateError
+from serving.uploads.uploads import UploadError
 
 INVALID, BUSY, SERVER = "invalid_request_error", "rate_limit_error", "server_error"
 RETRY_AFTER = 30  # seconds, when the queue is full: about a short video's time
@@ -105,6 +106,10 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(StateError)
     async def impossible(request: Request, error: StateError) -> JSONResponse:
         return envelope(state_error(error))
+
+    @app.exception_handler(UploadError)
+    async def not_taken(request: Request, error: UploadError) -> JSONResponse:
+        return envelope(ApiError(400, str(error), "invalid_file", error.parameter))
 
     @app.exception_handler(OperationalError)
     async def unreachable(request: Request, error: OperationalError) -> JSONResponse:

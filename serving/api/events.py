@@ -36,7 +36,7 @@ class Stage(BaseModel):
     steps: int
 
 
-class Progress(BaseModel):
+class VideoProgress(BaseModel):
     """How far a job is."""
 
     video: Video
@@ -51,7 +51,7 @@ class Progress(BaseModel):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
 
-class ProgressEvent(Progress):
+class ProgressEvent(VideoProgress):
     """The data of an event `progress`."""
 
     eta_seconds: float | None = Field(
@@ -59,7 +59,7 @@ class ProgressEvent(Progress):
     )
 
 
-def progress(server: Server, job: Job, tasks: list[Task]) -> Progress:
+def progress(server: Server, job: Job, tasks: list[Task]) -> VideoProgress:
     """How far a job is, given its tasks."""
     stages = {
         kind: [
@@ -67,7 +67,7 @@ def progress(server: Server, job: Job, tasks: list[Task]) -> Progress:
         ]
         for kind in Kind
     }
-    return Progress(
+    return VideoProgress(
         video=server.video(job),
         queue_place=server.database.queue_place(job.id) if job.status is JobStatus.QUEUED else 0,
         prepare=stages[Kind.PREPARE][0],

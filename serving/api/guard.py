@@ -1,7 +1,7 @@
 """The route class of all that is not for everyone: lets the caller in, then bounds what is read of the body.
 
-Choices made: a form's files go to disk as they come, so it may be as large as uploads may be; any other body is held in
-memory, and small.
+Choices made: a request's bytes are counted as they are read, whatever its Content-Length says. A form's files go to
+disk as they come, so it may be as large as uploads may be; any other body is held in memory, and small.
 """
 
 from __future__ import annotations
@@ -12,11 +12,35 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.params import Form
 from fastapi.routing import APIRoute
+from starlette.types import Message, Receive
 
 from serving.api.auth import authenticate
-from serving.uploads.uploads import bounded
+from serving.api.errors import ApiError
 
 JSON_BYTES = 2**16
+
+
+def bounded(receive: Receive, limit: int) -> Receive:
+    """The body of a request, refused with 413 as soon as more than `limit` bytes of it have come."""
+    received = 0
+
+    async def receive_bounded() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise ApiError(413, f"The request has more than {limit} bytes; send less.", "request_too_large")
+        return message
+
+    return receive_bounded
+
+
+def multipart_only(request: Request) -> None:
+    """Refuses a form that cannot hold files with 415."""
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise ApiError(
+            415, "A video is asked for by a form; send multipart/form-data.", "unsupported_media_type"
+        )
 
 
 class GuardedRoute(APIRoute):

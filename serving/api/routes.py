@@ -18,9 +18,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from serving.api import content, events
 from serving.api.auth import Caller, CurrentCaller, bearer
-from serving.api.checks import check
+from serving.api.checks import check_request
 from serving.api.errors import add_handlers
-from serving.api.guard import GuardedRoute
+from serving.api.guard import GuardedRoute, multipart_only
 from serving.api.health import health
 from serving.api.metrics import CountRequests, Metrics
 from serving.api.page import add_page
@@ -44,7 +44,6 @@ from serving.state.artifacts import Artifacts
 from serving.state.database import Database, new_job_id
 from serving.state.rows import ConflictError, Job, NewJob
 from serving.state.transitions import TaskState
-from serving.uploads.uploads import multipart_only
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -101,7 +100,7 @@ async def create_video(
     ] = None,
 ) -> Video:
     """Queues a video."""
-    check(form, server.settings, caller)
+    check_request(form, server.settings, caller)
     # All in one thread, which goes on to its end though the client may leave and this coroutine be cancelled.
     job = await anyio.to_thread.run_sync(_queue, form, server, caller, idempotency_key, limiter=server.turns)
     return _polled(server, job, response)

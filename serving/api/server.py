@@ -17,6 +17,7 @@ from serving.api.settings import ApiSettings
 from serving.state.artifacts import Artifacts
 from serving.state.database import Database
 from serving.state.rows import Job, Kind, Task
+from serving.uploads.inspection import UploadLimits
 from serving.uploads.uploads import Uploads
 
 
@@ -31,7 +32,9 @@ class Server:
     turns: anyio.CapacityLimiter = field(init=False)
 
     def __post_init__(self) -> None:
-        self.uploads = Uploads(self.settings, self.artifacts)
+        pose_frames = round(self.settings.seconds * self.settings.model.rate)
+        limits = UploadLimits(self.settings.pixels, self.settings.seconds, pose_frames)
+        self.uploads = Uploads(limits, self.artifacts)
         self.turns = anyio.CapacityLimiter(self.settings.inspections)
 
     def video(self, job: Job) -> Video:

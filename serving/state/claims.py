@@ -17,9 +17,9 @@ import sqlalchemy as sa
 
 from serving.state import schedule
 from serving.state.queries import UNFINISHED, change_job, drop_record, job_tasks, lock_job
-from serving.state.rows import KINDS, Claim, Heartbeat, Job, Kind, Limits, Role, StateError, Task
+from serving.state.rows import KINDS, Claim, Heartbeat, Job, Kind, QueueLimits, Role, StateError, Task
 from serving.state.tables import ADMISSION, Storage, deliveries, jobs, tasks, workers
-from serving.state.transitions import JobStatus, TaskState, check, sources
+from serving.state.transitions import JobStatus, TaskState, check_transition, sources
 
 LOST = (
     "The shared background was lost again and again before all segments had read it; look into the workers' logs, then "
@@ -33,11 +33,11 @@ class Claims(Storage):
     """The workers' side of the database. All methods may be called from several threads and processes at once."""
 
     def __init__(
-        self, url: str, limits: Limits | None = None, clock: Callable[[], float] = time.time
+        self, url: str, limits: QueueLimits | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         """Opens the database; `clock` tells seconds since 1970."""
         super().__init__(url)
-        self.limits = limits or Limits()
+        self.limits = limits or QueueLimits()
         self.clock = clock
         self._alive: dict[str, float] = {}  # until when this process's workers are known to live
 
@@ -173,7 +173,7 @@ class Claims(Storage):
         for task in job_tasks(connection, job.id, overdue):
             last = task.expiries + 1 >= self.limits.expiries
             state = TaskState.FAILED if last else TaskState.WAITING
-            check(task.state, state)
+            check_transition(task.state, state)
             values = {"state": state, "expiries": task.expiries + 1, "step": 0, "worker": None}
             if not connection.execute(
                 tasks.update().where((tasks.c.id == task.id) & overdue).values(values)
@@ -226,7 +226,7 @@ class Claims(Storage):
 
     def _start(self, connection: sa.Connection, job: Job, task: Task, worker: str, lease: float) -> Claim:
         now = self.clock()
-        check(task.state, TaskState.RUNNING)
+        check_transition(task.state, TaskState.RUNNING)
         claimed = replace(
             task,
             state=TaskState.RUNNING,
@@ -256,7 +256,7 @@ class Claims(Storage):
     ) -> bool:
         """Changes the claimed task, if it is still this claim's."""
         if state is not TaskState.RUNNING:
-            check(TaskState.RUNNING, state)
+            check_transition(TaskState.RUNNING, state)
         held = sa.and_(
             tasks.c.id == claim.task.id,
             tasks.c.state == TaskState.RUNNING,

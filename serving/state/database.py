@@ -35,7 +35,7 @@ from serving.state.rows import (
     Task,
 )
 from serving.state.tables import ADMISSION, deliveries, idempotency, jobs, tasks, workers
-from serving.state.transitions import JobStatus, TaskState, check
+from serving.state.transitions import JobStatus, TaskState, check_transition
 
 
 def new_job_id() -> str:
@@ -297,7 +297,7 @@ def _task_row(
 def _start_over(connection: sa.Connection, task: Task, values: dict[str, Any]) -> None:
     """Makes a task wait as if it had never been claimed; whoever has claimed it can no longer commit."""
     if task.state is not TaskState.WAITING:
-        check(task.state, TaskState.WAITING)
+        check_transition(task.state, TaskState.WAITING)
     fresh: dict[str, Any] = dict.fromkeys(("step", "failures", "expiries"), 0)
     fresh |= dict.fromkeys(("error", "started_at", "finished_at")) | {"state": TaskState.WAITING}
     connection.execute(tasks.update().where(tasks.c.id == task.id).values({**fresh, **values}))

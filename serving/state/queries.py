@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from serving.state.rows import Job, JobPlan, Task
 from serving.state.tables import jobs, tasks
-from serving.state.transitions import JobStatus, check
+from serving.state.transitions import JobStatus, check_transition
 
 UNFINISHED = (JobStatus.QUEUED, JobStatus.IN_PROGRESS)
 
@@ -52,6 +52,6 @@ def drop_record(connection: sa.Connection, job: Job, **values: Any) -> Job:
 def change_job(connection: sa.Connection, job: Job, **values: Any) -> Job:
     """Changes a locked job and returns it as it is then."""
     if status := values.get("status"):
-        check(job.status, status)
+        check_transition(job.status, status)
     connection.execute(jobs.update().where(jobs.c.id == job.id).values(values))
     return replace(job, **{name: value for name, value in values.items() if name in Job.__dataclass_fields__})

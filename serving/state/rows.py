@@ -203,7 +203,7 @@ class Delivery:
 
 
 @dataclass(frozen=True)
-class Limits:
+class QueueLimits:
     """What the database refuses.
 
     jobs: unfinished ones at once. failures, expiries: of one task, before its job fails. record_bytes: of all anchors'

@@ -51,7 +51,7 @@ class IllegalTransition(RuntimeError):  # noqa: N818 - a fault of the program, n
     """A state was to become one that it never may."""
 
 
-def check(old: State, new: State) -> None:
+def check_transition(old: State, new: State) -> None:
     """Raises IllegalTransition unless `old` may become `new`."""
     if new not in TRANSITIONS[old]:
         raise IllegalTransition(f"a {type(old).__name__} of {old.value} may not become {new.value}")

@@ -36,7 +36,7 @@ CUT_SHORT = 0.9  # of the length that the file states
 
 
 @dataclass(frozen=True)
-class Limits:
+class UploadLimits:
     """What a file may hold and its inspection may take: pixels of one picture, seconds of a driving video, frames of
     poses; bytes of memory, seconds of time, bytes written."""
 
@@ -48,7 +48,7 @@ class Limits:
     written: int = 2**30
 
 
-def inspect_picture(path: Path, limits: Limits) -> dict[str, Any]:
+def inspect_picture(path: Path, limits: UploadLimits) -> dict[str, Any]:
     """A picture's upright width and height; ValueError in a sentence where it cannot be taken."""
     Image.MAX_IMAGE_PIXELS = None  # the check below is narrower, and comes before anything is decoded as well
     try:
@@ -61,7 +61,7 @@ def inspect_picture(path: Path, limits: Limits) -> dict[str, Any]:
     return {"width": width, "height": height}
 
 
-def inspect_video(path: Path, limits: Limits) -> dict[str, Any]:
+def inspect_video(path: Path, limits: UploadLimits) -> dict[str, Any]:
     """A driving video's displayed width and height and its seconds; ValueError in a sentence as above."""
     with path.open("rb") as file:
         head = file.read(12)
@@ -83,7 +83,7 @@ def inspect_video(path: Path, limits: Limits) -> dict[str, Any]:
     return {"width": info.width, "height": info.height, "seconds": info.duration}
 
 
-def inspect_poses(path: Path, limits: Limits) -> dict[str, Any]:
+def inspect_poses(path: Path, limits: UploadLimits) -> dict[str, Any]:
     """The number of poses in a JSON or Parquet file, which are then in `poses.safetensors` beside it.
 
     There: "keypoints", (T, 133, 3) float32, x and y in pixels and confidence 0..1; NaN in frames without a person.
@@ -149,14 +149,14 @@ def _parquet_poses(path: Path) -> np.ndarray:
     return keypoints
 
 
-INSPECTORS: dict[str, Callable[[Path, Limits], dict[str, Any]]] = {
+INSPECTORS: dict[str, Callable[[Path, UploadLimits], dict[str, Any]]] = {
     "input_reference": inspect_picture,
     "driving_video": inspect_video,
     "poses": inspect_poses,
 }
 
 
-def confine(limits: Limits) -> None:
+def confine(limits: UploadLimits) -> None:
     """Limits this process for good."""
     for kind, most in (
         (resource.RLIMIT_AS, limits.memory),
@@ -168,7 +168,7 @@ def confine(limits: Limits) -> None:
     signal.alarm(limits.time)
 
 
-def inspect(limits: Limits, files: dict[str, str]) -> None:
+def inspect(limits: UploadLimits, files: dict[str, str]) -> None:
     """Prints a line of JSON for each file in turn: what was found, or {"error": sentence}."""
     for name, path in files.items():
         try:
@@ -181,11 +181,11 @@ def inspect(limits: Limits, files: dict[str, str]) -> None:
 def main() -> None:
     """Answers each line {"limits": {..}, "files": {name: path}} by the lines of `inspect` and {"ended": status}."""
     for line in sys.stdin:
-        order = json.loads(line)
+        request = json.loads(line)
         if not (fork := os.fork()):
-            limits = Limits(**order["limits"])
+            limits = UploadLimits(**request["limits"])
             confine(limits)
-            inspect(limits, order["files"])
+            inspect(limits, request["files"])
             os._exit(0)
         print(json.dumps({"ended": os.waitpid(fork, 0)[1]}), flush=True)
 

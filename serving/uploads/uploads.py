@@ -1,8 +1,8 @@
 """What clients send: bounded while it comes in, inspected apart, then kept under the job's id.
 
-Choices made: a request's bytes are counted as they are read, whatever its Content-Length says. Files lie in a folder of
-their own until they are known to be sound; names that clients give are never used. Whatever is decoded is decoded in
-processes of `serving.uploads.inspection`, as many as were needed at once, without the server's secrets.
+Choices made: files lie in a folder of their own until they are known to be sound; names that clients give are never
+used. Whatever is decoded is decoded in processes of `serving.uploads.inspection`, as many as were needed at once,
+without the server's secrets.
 """
 
 from __future__ import annotations
@@ -22,13 +22,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fastapi import Request, UploadFile
-from starlette.types import Message, Receive
+from fastapi import UploadFile
 
-from serving.api.errors import ApiError
-from serving.api.settings import ApiSettings
 from serving.state.artifacts import Artifacts
-from serving.uploads.inspection import Limits
+from serving.uploads.inspection import UploadLimits
 from serving.uploads.scratch import scratch_folder
 
 ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG")  # all of it that inspecting processes get to know
@@ -50,41 +47,25 @@ def upload_artifact(job_id: str, parameter: str) -> str:
     return f"{job_id}/{STORED[parameter]}"
 
 
-def bounded(receive: Receive, limit: int) -> Receive:
-    """The body of a request, refused with 413 as soon as more than `limit` bytes of it have come."""
-    received = 0
+class UploadError(ValueError):
+    """A file cannot be taken: why, in a sentence that names its parameter."""
 
-    async def receive_bounded() -> Message:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        if received > limit:
-            raise ApiError(413, f"The request has more than {limit} bytes; send less.", "request_too_large")
-        return message
-
-    return receive_bounded
-
-
-def multipart_only(request: Request) -> None:
-    """Refuses a form that cannot hold files with 415."""
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        raise ApiError(
-            415, "A video is asked for by a form; send multipart/form-data.", "unsupported_media_type"
-        )
+    def __init__(self, parameter: str, why: str) -> None:
+        super().__init__(f"{parameter}: {why}")
+        self.parameter = parameter
 
 
 class Uploads:
     """Takes the files of new jobs."""
 
-    def __init__(self, settings: ApiSettings, artifacts: Artifacts) -> None:
-        self._artifacts = artifacts
-        frames = round(settings.seconds * settings.model.rate)
-        self._limits = Limits(settings.pixels, settings.seconds, frames)
+    def __init__(self, limits: UploadLimits, artifacts: Artifacts) -> None:
+        """limits: of each file."""
+        self._limits, self._artifacts = limits, artifacts
 
     def keep(self, job_id: str, sent: Mapping[str, UploadFile | str]) -> dict[str, dict[str, Any]]:
         """Stores a new job's files; returns what each holds and its SHA-256, by parameter.
 
-        Raises ApiError 400 naming the parameter for the first that cannot be taken.
+        Raises UploadError for the first that cannot be taken.
         """
         self._artifacts.mark()
         with scratch_folder() as scratch:
@@ -117,26 +98,24 @@ def _from_text(text: str, name: str) -> bytes:
             raise ValueError
         return base64.b64decode(body, validate=True)
     except (ValueError, binascii.Error):
-        raise ApiError(
-            400, f"{name}: send a file, or a data URL (data:TYPE;base64,..).", "invalid_file", name
-        ) from None
+        raise UploadError(name, "send a file, or a data URL (data:TYPE;base64,..).") from None
 
 
-def inspect(paths: Mapping[str, Path], limits: Limits) -> dict[str, dict[str, Any]]:
-    """What each file holds, by parameter; ApiError 400 for the first that is not what it should be."""
+def inspect(paths: Mapping[str, Path], limits: UploadLimits) -> dict[str, dict[str, Any]]:
+    """What each file holds, by parameter; UploadError for the first that is not what it should be."""
     found = dict(zip(paths, _ask(paths, limits), strict=False))
     for name in paths:
         if error := found.get(name, {"error": DIED}).get("error"):
-            raise ApiError(400, f"{name}: {error}", "invalid_file", name)
+            raise UploadError(name, error)
     return found
 
 
-def _ask(paths: Mapping[str, Path], limits: Limits) -> list[dict[str, Any]]:
+def _ask(paths: Mapping[str, Path], limits: UploadLimits) -> list[dict[str, Any]]:
     """What was found of the files in turn, up to one that was too much."""
     process = _inspector()
     assert process.stdin and process.stdout  # pipes
-    order = {"limits": asdict(limits), "files": {name: str(path) for name, path in paths.items()}}
-    print(json.dumps(order), file=process.stdin, flush=True)
+    request = {"limits": asdict(limits), "files": {name: str(path) for name, path in paths.items()}}
+    print(json.dumps(request), file=process.stdin, flush=True)
     answers: list[dict[str, Any]] = []
     for line in process.stdout:
         answer = json.loads(line)

@@ -1,8 +1,8 @@
 """A job's uploads -> its picture and poses, in a process of its own that may die: `python -m serving.work.preparation`.
 
 Choices made: everything that a client sent is decoded here, under limits of memory, time and disk that the process
-cannot lift again. It takes an order as a line of JSON on stdin, writes files into a folder and prints one line of JSON.
-The end of stdin is that of its parent, which it does not outlive.
+cannot lift again. It reads what is to be prepared as a line of JSON on stdin, writes files into a folder and prints one
+line of JSON. The end of stdin is that of its parent, which it does not outlive.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from posegen.common.weights import WeightsError
 from posegen.driving.alignment import Fit, fit_picture
 from posegen.driving.driving_video import Align, Driving, fill_gaps, place, read_driving
 from posegen.driving.poses import PoseEstimator, load_estimator
-from serving.uploads.inspection import PICTURES, Limits, confine
+from serving.uploads.inspection import PICTURES, UploadLimits, confine
 from serving.work.sound import extract_sound
 
 PREPARED, SOUND = "prepared.safetensors", "sound.mp4"
 
 
 @dataclass(frozen=True)
-class Order:
+class Preparation:
     """What is to be prepared, and how.
 
     picture, and driving video or poses: paths. poses_size, size: (width, height) in pixels of the pictures that the
@@ -49,50 +49,50 @@ class Order:
     folder: str
 
 
-def prepare(order: Order, longest: float) -> int:
+def prepare(wanted: Preparation, longest: float) -> int:
     """Writes PREPARED and, if there is sound, SOUND; returns the number of frames. ValueError in a sentence.
 
     longest: seconds that a driving video may have.
     PREPARED holds "picture" (H, W, 3) uint8 at the video's size and "keypoints" (T, 133, 3) float32 in its pixels.
     """
-    with Image.open(order.picture, formats=PICTURES) as file:
+    with Image.open(wanted.picture, formats=PICTURES) as file:
         picture = np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
     estimator = load_estimator("blazepose")
-    movement = _movement(order, longest, estimator)
-    keypoints = place(movement, picture, order.size, order.rate, estimator, order.align, order.fit)
-    if order.seconds is not None:
-        keypoints = keypoints[: max(1, round(order.seconds * order.rate))]
-    folder = Path(order.folder)
-    fitted = fit_picture(picture, order.size, order.fit)
+    movement = _movement(wanted, longest, estimator)
+    keypoints = place(movement, picture, wanted.size, wanted.rate, estimator, wanted.align, wanted.fit)
+    if wanted.seconds is not None:
+        keypoints = keypoints[: max(1, round(wanted.seconds * wanted.rate))]
+    folder = Path(wanted.folder)
+    fitted = fit_picture(picture, wanted.size, wanted.fit)
     prepared = {"picture": fitted, "keypoints": np.ascontiguousarray(keypoints, np.float32)}
     (folder / PREPARED).write_bytes(save(prepared))
-    if order.driving_video is not None:
-        extract_sound(Path(order.driving_video), len(keypoints) / order.rate, folder / SOUND)
+    if wanted.driving_video is not None:
+        extract_sound(Path(wanted.driving_video), len(keypoints) / wanted.rate, folder / SOUND)
     return len(keypoints)
 
 
-def _movement(order: Order, longest: float, estimator: PoseEstimator) -> Driving:
-    if order.poses is None:
-        return read_driving(str(order.driving_video), order.rate, estimator, longest)
-    keypoints, gaps = fill_gaps(load_file(order.poses)["keypoints"])
-    return Driving(keypoints, order.poses_size, gaps)
+def _movement(wanted: Preparation, longest: float, estimator: PoseEstimator) -> Driving:
+    if wanted.poses is None:
+        return read_driving(str(wanted.driving_video), wanted.rate, estimator, longest)
+    keypoints, gaps = fill_gaps(load_file(wanted.poses)["keypoints"])
+    return Driving(keypoints, wanted.poses_size, gaps)
 
 
 def main() -> None:
-    """Reads {"limits": {...}, "order": {...}}; prints {"frames": number}, {"error": sentence for the client} or, where
+    """Reads {"limits": {...}, "wanted": {...}}; prints {"frames": number}, {"error": sentence for the client} or, where
     the server is at fault, such as by a full disk, {"fault": why}."""
     given = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    limits, order = Limits(**given["limits"]), Order(**given["order"])
+    limits, wanted = UploadLimits(**given["limits"]), Preparation(**given["wanted"])
     confine(limits)
     try:
-        print(json.dumps({"frames": prepare(order, limits.seconds)}))
+        print(json.dumps({"frames": prepare(wanted, limits.seconds)}))
     except MemoryError:
         print(json.dumps({"error": "The uploads take too much memory; send a smaller or shorter video."}))
     except (ValueError, OSError, WeightsError) as error:
         # Pillow's errors about a picture are OSErrors too, but without a number.
         about_file = isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno is None)
-        print(json.dumps({"error" if about_file else "fault": _without_paths(str(error), order)}))
+        print(json.dumps({"error" if about_file else "fault": _without_paths(str(error), wanted)}))
 
 
 def _end_with_parent() -> None:
@@ -101,10 +101,10 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _without_paths(message: str, order: Order) -> str:
+def _without_paths(message: str, wanted: Preparation) -> str:
     """A sentence that names uploads by what they are, not by where this process found them."""
     for name in ("picture", "driving_video", "poses"):
-        if path := getattr(order, name):
+        if path := getattr(wanted, name):
             message = message.replace(path, name)
     return message
 

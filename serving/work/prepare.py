@@ -28,11 +28,11 @@ from posegen.sharing import SharedRange
 from serving.model import ServedModel
 from serving.state.artifacts import Artifacts
 from serving.state.rows import Claim, JobPlan
-from serving.uploads.inspection import Limits
+from serving.uploads.inspection import UploadLimits
 from serving.uploads.scratch import scratch_folder
 from serving.uploads.uploads import ENVIRONMENT, upload_artifact
 from serving.work.loop import Beat, Refused
-from serving.work.preparation import PREPARED, SOUND, Order
+from serving.work.preparation import PREPARED, SOUND, Preparation
 from serving.work.sound import sound_artifact
 
 CACHES = ("HOME", "POSEGEN_CACHE")  # where the pose estimator's weights lie
@@ -44,7 +44,9 @@ log = logging.getLogger(__name__)
 class Prepare:
     """The work of the role `prepare`. limits: of the child process."""
 
-    def __init__(self, artifacts: Artifacts, model: ServedModel, limits: Limits, poll: float = 0.5) -> None:
+    def __init__(
+        self, artifacts: Artifacts, model: ServedModel, limits: UploadLimits, poll: float = 0.5
+    ) -> None:
         self._artifacts, self._model = artifacts, model
         self._limits, self._poll = limits, poll
 
@@ -64,8 +66,8 @@ class Prepare:
                 )
                 for parameter in claim.job.request["uploads"]
             }
-            order = _order(claim.job.request, paths, self._model.rate, folder)
-            found = self._run(order, beat)
+            wanted = _preparation(claim.job.request, paths, self._model.rate, folder)
+            found = self._run(wanted, beat)
             if error := found.get("error"):
                 raise Refused(error)
             if fault := found.get("fault"):
@@ -75,11 +77,11 @@ class Prepare:
                 self._artifacts.save(sound_artifact(claim.job.id), folder / SOUND)
             self._artifacts.save(claim.task.artifact, folder / PREPARED)
 
-    def _run(self, order: Order, beat: Beat) -> dict[str, Any]:
+    def _run(self, wanted: Preparation, beat: Beat) -> dict[str, Any]:
         """What the child process says, or that it died."""
         environment = {name: os.environ[name] for name in (*ENVIRONMENT, *CACHES) if name in os.environ}
         environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-        given = json.dumps({"limits": asdict(self._limits), "order": asdict(order)})
+        given = json.dumps({"limits": asdict(self._limits), "wanted": asdict(wanted)})
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
             child = subprocess.Popen(
                 [sys.executable, "-m", "serving.work.preparation"],
@@ -117,9 +119,9 @@ class Prepare:
                 continue
 
 
-def _order(request: dict[str, Any], paths: dict[str, str], rate: float, folder: Path) -> Order:
+def _preparation(request: dict[str, Any], paths: dict[str, str], rate: float, folder: Path) -> Preparation:
     size = _size(request["size"])
-    return Order(
+    return Preparation(
         picture=paths["input_reference"],
         driving_video=paths.get("driving_video"),
         poses=paths.get("poses"),

@@ -12,12 +12,12 @@ from serving.config import ConfigError, Replicas, ServingConfig, load_config
 def test_arguments_come_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:
     file = tmp_path / "server.yaml"
     file.write_text(
-        "lease: 1\npoll: 1\ndrain: 1\ngenerators: {most: 3}\napi: {tokens: [{name: a, sha256: b}]}\n"
+        "lease: 1\npoll: 1\ndrain: 1\ngenerators: {max_workers: 3}\napi: {tokens: [{name: a, sha256: b}]}\n"
     )
     environment = {"POSEGEN_CONFIG": str(file), "POSEGEN_POLL": "2", "POSEGEN_DRAIN": "2"}
     config = load_config({"drain": "3"}, environment)
     assert (config.lease, config.poll, config.drain) == (1, 2, 3)
-    assert config.generators == Replicas(most=3)
+    assert config.generators == Replicas(max_workers=3)
     assert config.api.tokens[0].name == "a"
 
 
@@ -36,7 +36,7 @@ def test_paths_mean_the_same_in_every_process(tmp_path: Path, monkeypatch: pytes
     [
         ({"leas": "1"}, "There is no setting 'leas'; choose from database"),
         ({"lease": "long"}, "lease: Input should be a valid number"),
-        ({"generators": "{most: many}"}, "generators.most: Input should be a valid integer"),
+        ({"generators": "{max_workers: many}"}, "generators.max_workers: Input should be a valid integer"),
         ({"api": "{"}, "api is no YAML"),
     ],
 )

@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving.api.content import asked_range
 from serving.api.settings import Token
 from serving.api.upkeep import expire
-from serving.state.rows import Limits, Role
+from serving.state.rows import QueueLimits, Role
 from serving.work.growing import GrowingVideo
 from testkit.api_server import PLAN, Site, fragments, frames_of, movie, picture, post, refusal
 
@@ -97,7 +97,7 @@ def test_the_same_key_makes_one_job(site: Site) -> None:
 
 
 def test_a_full_queue_is_said_with_a_time_to_come_again(tmp_path: Path) -> None:
-    site = Site(tmp_path, Limits(jobs=1))
+    site = Site(tmp_path, QueueLimits(jobs=1))
     site.job()
     answer = post(site.client())
     assert "queue is full" in refusal(answer, 429)
@@ -377,7 +377,7 @@ def test_unknown_addresses_and_methods_are_refused_in_the_same_form(site: Site) 
 
 
 def test_what_has_expired_is_deleted(tmp_path: Path) -> None:
-    site = Site(tmp_path, Limits(keep_seconds=0.0))
+    site = Site(tmp_path, QueueLimits(keep_seconds=0.0))
     ended, waiting = site.job(), site.job()
     site.database.request_cancel(ended)
     site.artifacts.mark()

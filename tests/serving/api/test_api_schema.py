@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from serving.api.settings import Token
-from serving.state.rows import Limits, Role
+from serving.state.rows import QueueLimits, Role
 from testkit.api_server import Site
 
 ADA = Token("ada", hashlib.sha256(b"ada").hexdigest())
@@ -48,7 +48,7 @@ CHECKS = (
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    return Site(tmp_path_factory.mktemp("site"), Limits(jobs=10**6), tokens=(ADA,), upload_bytes=2**20)
+    return Site(tmp_path_factory.mktemp("site"), QueueLimits(jobs=10**6), tokens=(ADA,), upload_bytes=2**20)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from serving.client import Order, VideoError, describe, events, make_video
+from serving.client import VideoError, VideoRequest, describe, events, make_video
 from serving.state.transitions import JobStatus
 from testkit import ROOT
 from testkit.api_server import Site, movie, picture
@@ -25,11 +25,13 @@ CLIENT = ROOT / "serving/client.py"
 
 
 @pytest.fixture
-def order(tmp_path: Path) -> Order:
+def wanted(tmp_path: Path) -> VideoRequest:
     """Of a picture and a video in files."""
     (tmp_path / "person.png").write_bytes(picture())
     (tmp_path / "dance.mp4").write_bytes(movie(30))
-    return Order(tmp_path / "person.png", tmp_path / "dance.mp4", tmp_path / "made" / "out.mp4", seed=3)
+    return VideoRequest(
+        tmp_path / "person.png", tmp_path / "dance.mp4", tmp_path / "made" / "out.mp4", seed=3
+    )
 
 
 @pytest.fixture
@@ -38,16 +40,16 @@ def site(tmp_path: Path) -> Site:
 
 
 def test_it_makes_a_video_and_says_how_far_it_is(
-    site: Site, order: Order, capsys: pytest.CaptureFixture[str]
+    site: Site, wanted: VideoRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with site.served() as url, ThreadPoolExecutor() as threads:
-        made = threads.submit(make_video, replace(order, url=url))
+        made = threads.submit(make_video, replace(wanted, url=url))
         video = site.finish()
         made.result()
-    assert order.output.read_bytes() == video
+    assert wanted.output.read_bytes() == video
     (job,) = site.database.jobs()
     assert job.request["seed"] == 3 and job.request["uploads"].keys() == {"input_reference", "driving_video"}
-    assert capsys.readouterr().out.endswith(f"completed\nsaved as {order.output}\n")
+    assert capsys.readouterr().out.endswith(f"completed\nsaved as {wanted.output}\n")
 
 
 def stage(state: str, step: int, steps: int = 4) -> dict[str, Any]:
@@ -93,21 +95,21 @@ def test_a_stream_that_breaks_is_opened_again() -> None:
         server.shutdown()
 
 
-def test_what_the_server_refuses_is_told_in_its_words(site: Site, order: Order) -> None:
-    order.video.write_text("no video")
+def test_what_the_server_refuses_is_told_in_its_words(site: Site, wanted: VideoRequest) -> None:
+    wanted.video.write_text("no video")
     with site.served() as url, pytest.raises(VideoError, match="driving_video: "):
-        make_video(replace(order, url=url))
+        make_video(replace(wanted, url=url))
 
 
-def test_without_a_server_it_says_how_to_start_one(order: Order) -> None:
+def test_without_a_server_it_says_how_to_start_one(wanted: VideoRequest) -> None:
     with pytest.raises(VideoError, match="start one by `make serve`"):
-        make_video(replace(order, url="http://127.0.0.1:9"))
+        make_video(replace(wanted, url="http://127.0.0.1:9"))
 
 
-def test_interrupted_it_cancels_its_job(site: Site, order: Order) -> None:
+def test_interrupted_it_cancels_its_job(site: Site, wanted: VideoRequest) -> None:
     with site.served() as url:
         program = [sys.executable, str(CLIENT), "--url", url]
-        program += ["--image", str(order.image), "--video", str(order.video)]
+        program += ["--image", str(wanted.image), "--video", str(wanted.video)]
         with Popen(program, text=True, stdout=PIPE, stderr=PIPE) as client:
             assert client.stdout is not None
             assert client.stdout.readline().endswith("is queued\n")

@@ -18,18 +18,18 @@ from serving.state.rows import (
     ConflictError,
     Heartbeat,
     Kind,
-    Limits,
     NewJob,
     NotFoundError,
     QueueFullError,
+    QueueLimits,
     Role,
     StateError,
 )
 from serving.state.schedule import runnable
-from serving.state.transitions import TRANSITIONS, IllegalTransition, JobStatus, TaskState, check
+from serving.state.transitions import TRANSITIONS, IllegalTransition, JobStatus, TaskState, check_transition
 from testkit.jobs import LEASE, Clock, claimed, completed, finish, job_plan, planned, queued, states, work_off
 
-LIMITS = Limits(jobs=5, failures=2, expiries=3, record_bytes=250, deliveries=2)
+LIMITS = QueueLimits(jobs=5, failures=2, expiries=3, record_bytes=250, deliveries=2)
 
 
 @pytest.fixture
@@ -616,10 +616,10 @@ def test_what_is_no_transition_raises() -> None:
     for old in TRANSITIONS:
         for new in TRANSITIONS:
             if new in TRANSITIONS[old]:
-                check(old, new)
+                check_transition(old, new)
             else:
                 with pytest.raises(IllegalTransition):
-                    check(old, new)
+                    check_transition(old, new)
     assert not TRANSITIONS[JobStatus.FAILED] and not TRANSITIONS[TaskState.CANCELLED]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.state.database import Database, new_job_id
-from serving.state.rows import Claim, Kind, Limits, NewJob, QueueFullError, Role
+from serving.state.rows import Claim, Kind, NewJob, QueueFullError, QueueLimits, Role
 from serving.state.transitions import JobStatus, TaskState
 from testkit.jobs import finish, job_plan, planned
 
@@ -72,7 +72,7 @@ def test_processes_share_the_queue(database_url: str, tmp_path: Path) -> None:
 def post_and_work(number: int, url: str, folder: Path, together: Barrier) -> None:
     """What one of the processes does; all notes of its diary are true once they are written."""
     together.wait()
-    database = Database(url, Limits(jobs=JOBS))
+    database = Database(url, QueueLimits(jobs=JOBS))
     with (folder / f"{number}.jsonl").open("w", buffering=1) as notes:
         job, made = database.create_job(NewJob(new_job_id(), "ann", {}), "one key")
         write(notes, post=(job.id, made))

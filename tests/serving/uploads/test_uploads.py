@@ -24,8 +24,9 @@ from safetensors.numpy import load
 
 from posegen.dataset import pack_keypoints
 from serving.api.errors import ApiError
+from serving.api.guard import bounded
 from serving.uploads import uploads
-from serving.uploads.inspection import Limits
+from serving.uploads.inspection import UploadLimits
 from testkit.api_server import Site, movie, picture, post, refusal, sent
 from testkit.videos import cut_short, numbered_picture, write_sound, write_video
 
@@ -245,7 +246,7 @@ def test_no_more_is_read_than_the_limit() -> None:
         return {"type": "http.request", "body": b"a" * 10, "more_body": True}
 
     async def drain() -> None:
-        limited = uploads.bounded(receive, 95)
+        limited = bounded(receive, 95)
         while True:
             await limited()
 
@@ -270,23 +271,23 @@ def test_what_an_upload_holds_is_part_of_the_request(site: Site) -> None:
     assert site.client().get(f"/v1/videos/{job.id}").json()["seconds"] == "0.5"
 
 
-LIMITS = Limits(pixels=2**20, seconds=2.0, pose_frames=60)
+LIMITS = UploadLimits(pixels=2**20, seconds=2.0, pose_frames=60)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "limits"),
     [
-        ("input_reference", png(8192, 8192), Limits(2**27, 2.0, 60, memory=2**20)),
-        ("poses", json.dumps(POSES.tolist()).encode(), Limits(2**20, 2.0, 60, written=2)),
+        ("input_reference", png(8192, 8192), UploadLimits(2**27, 2.0, 60, memory=2**20)),
+        ("poses", json.dumps(POSES.tolist()).encode(), UploadLimits(2**20, 2.0, 60, written=2)),
     ],
     ids=["memory", "disk"],
 )
 def test_a_file_that_takes_too_much_is_refused_and_the_next_is_read(
-    tmp_path: Path, name: str, content: bytes, limits: Limits
+    tmp_path: Path, name: str, content: bytes, limits: UploadLimits
 ) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
-    with pytest.raises(ApiError, match=f"{name}: it takes too much"):
+    with pytest.raises(uploads.UploadError, match=f"{name}: it takes too much"):
         uploads.inspect({name: path}, limits)
     path.write_bytes(picture())
     assert uploads.inspect({"input_reference": path}, LIMITS) == {
@@ -297,8 +298,8 @@ def test_a_file_that_takes_too_much_is_refused_and_the_next_is_read(
 def test_an_inspection_that_hangs_is_ended(tmp_path: Path) -> None:
     path = tmp_path / "poses"
     os.mkfifo(path)
-    with pytest.raises(ApiError, match="too much time"):
-        uploads.inspect({"poses": path}, Limits(2**20, 2.0, 60, time=1))
+    with pytest.raises(uploads.UploadError, match="too much time"):
+        uploads.inspect({"poses": path}, UploadLimits(2**20, 2.0, 60, time=1))
 
 
 def test_a_client_who_leaves_leaves_a_whole_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import pytest
 from posegen.distributed.group import Group, GroupError
 from posegen.pipeline import PoseGenPipeline
 from serving.api.auth import Caller
-from serving.api.checks import check
+from serving.api.checks import check_request
 from serving.api.errors import ApiError
 from serving.api.schemas import VideoCreate
 from serving.api.settings import ApiSettings, Model
@@ -80,6 +80,6 @@ def test_gpus_that_cannot_share_a_segment_are_refused(tmp_path: Path, gpus: floa
 
 def test_a_size_that_cannot_be_shared_is_refused() -> None:
     settings, caller = ApiSettings(model=Model(unit=16, shared_by=4)), Caller("somebody")
-    check(VideoCreate.model_construct(size="64x96"), settings, caller)
+    check_request(VideoCreate.model_construct(size="64x96"), settings, caller)
     with pytest.raises(ApiError, match="15 squares of 16 pixels must be a multiple of 4"):
-        check(VideoCreate.model_construct(size="48x80"), settings, caller)
+        check_request(VideoCreate.model_construct(size="48x80"), settings, caller)

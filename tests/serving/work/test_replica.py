@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.app import RoleReplica, Setting, app
+from serving.app import ReplicaSettings, RoleReplica, app
 from serving.config import BUNDLED, ConfigError, ServingConfig
 from serving.model import read_model
 from serving.state.rows import Claim, Role
@@ -17,15 +17,15 @@ from testkit.jobs import queued
 
 def test_a_step_that_hangs_makes_its_replica_unhealthy_and_is_done_by_another(tmp_path: Path) -> None:
     config = ServingConfig(f"sqlite:///{tmp_path}/serving.db", str(tmp_path), lease=0.5, poll=0.05, drain=60)
-    setting = Setting(config, read_model(BUNDLED, 4))
-    database, go, hung = setting.database(), threading.Event(), threading.Event()
+    settings = ReplicaSettings(config, read_model(BUNDLED, 4))
+    database, go, hung = settings.database(), threading.Event(), threading.Event()
 
     def hang(claim: Claim, beat: Beat) -> None:
         hung.set()
         assert go.wait(timeout=300)
 
     job = queued(database)
-    replica = RoleReplica(Role.PREPARE, setting, hang, database)
+    replica = RoleReplica(Role.PREPARE, settings, hang, database)
     assert hung.wait(timeout=300)
     go.wait(timeout=4 * config.lease)
     with pytest.raises(RuntimeError, match="no sign of life"):

@@ -9,8 +9,7 @@ import pytest
 
 from posegen.sharing import Position, SharedEntry
 from serving.state.database import Database
-from serving.state.rows import Claim, Job, JobPlan, Kind, Role
-from serving.state.rows import Limits as RowLimits
+from serving.state.rows import Claim, Job, JobPlan, Kind, QueueLimits, Role
 from serving.state.transitions import JobStatus
 from serving.work.generate import Generate
 from serving.work.loop import Beat, Work, Worker
@@ -167,7 +166,7 @@ class Corrupt(FileRecords):
 
 def generator(place: Place, records: FileRecords) -> Worker:
     """A worker that generates with other records, of a server that bears with two losses."""
-    database = Database(f"sqlite:///{place.folder}/serving.db", RowLimits(expiries=3))
+    database = Database(f"sqlite:///{place.folder}/serving.db", QueueLimits(expiries=3))
     return Worker(
         Role.GENERATE, database, Generate(place.pipeline, database, place.artifacts, records), LEASE, poll=0.1
     )

@@ -28,11 +28,11 @@ from serving.state.artifacts import prepared_artifact
 from serving.state.database import Database, new_job_id
 from serving.state.rows import Claim, Job, NewJob, Role
 from serving.state.transitions import JobStatus, TaskState
-from serving.uploads.inspection import Limits
+from serving.uploads.inspection import UploadLimits
 from serving.uploads.uploads import upload_artifact
 from serving.work import loop
 from serving.work.loop import Beat, Refused, Work, Worker
-from serving.work.preparation import Order
+from serving.work.preparation import Preparation
 from serving.work.prepare import Prepare
 from testkit.serving_workers import FRAMES, LEASE, REQUEST, Place, empty_place
 from testkit.tiny_model import SIZE
@@ -170,7 +170,7 @@ def test_poses_that_show_nobody_are_refused_in_a_sentence(empty: Place, tmp_path
 def test_a_preparation_that_takes_too_much_is_killed(empty: Place, tmp_path: Path) -> None:
     place = empty.copy(tmp_path / "server")
     job = place.post(FRAMES)
-    starved = Limits(pixels=2**20, seconds=60, pose_frames=2000, memory=2**28, time=60)
+    starved = UploadLimits(pixels=2**20, seconds=60, pose_frames=2000, memory=2**28, time=60)
     prepare = Prepare(place.artifacts, place.model, starved, poll=0.1)
     assert Worker(Role.PREPARE, place.database, prepare, LEASE).turn()
     assert "too much" in str(place.database.job(job.id).error_message)
@@ -179,17 +179,17 @@ def test_a_preparation_that_takes_too_much_is_killed(empty: Place, tmp_path: Pat
 def test_a_full_disk_is_not_the_clients_fault(empty: Place, tmp_path: Path) -> None:
     place = empty.copy(tmp_path / "server")
     job = place.post(FRAMES)
-    full = Limits(pixels=2**20, seconds=60, pose_frames=2000, memory=8 * 2**30, time=300, written=1000)
+    full = UploadLimits(pixels=2**20, seconds=60, pose_frames=2000, memory=8 * 2**30, time=300, written=1000)
     assert Worker(Role.PREPARE, place.database, Prepare(place.artifacts, place.model, full), LEASE).turn()
     (task,) = place.database.tasks(job.id)
     assert (task.state, task.failures) == (TaskState.READY, 1)
 
 
 def test_a_preparation_does_not_outlive_its_worker(empty: Place, tmp_path: Path) -> None:
-    limits = Limits(pixels=2**20, seconds=60, pose_frames=2000, memory=8 * 2**30, time=300)
+    limits = UploadLimits(pixels=2**20, seconds=60, pose_frames=2000, memory=8 * 2**30, time=300)
     picture, video = str(SAMPLES / "person.jpg"), str(SAMPLES / "dance.mp4")
-    order = Order(picture, video, None, SIZE, SIZE, 16.0, None, "crop", "reference", str(tmp_path))
-    given = {"limits": asdict(limits), "order": asdict(order)}
+    wanted = Preparation(picture, video, None, SIZE, SIZE, 16.0, None, "crop", "reference", str(tmp_path))
+    given = {"limits": asdict(limits), "wanted": asdict(wanted)}
     child = subprocess.Popen(
         [sys.executable, "-m", "serving.work.preparation"],
         stdin=subprocess.PIPE,
@@ -208,7 +208,7 @@ def driven(place: Place, video: Path, longest: float) -> Job:
         place.artifacts.save(upload_artifact(job_id, parameter), file)
     asked = {"uploads": dict.fromkeys(files), "align": "reference", "framing": "auto", "seconds": 6.0}
     place.database.create_job(NewJob(id=job_id, owner="somebody", request=REQUEST | asked))
-    limits = Limits(pixels=2**20, seconds=longest, pose_frames=2000, memory=8 * 2**30, time=300)
+    limits = UploadLimits(pixels=2**20, seconds=longest, pose_frames=2000, memory=8 * 2**30, time=300)
     model = replace(place.model, rate=4.0)  # few poses, to be quick
     prepare = Prepare(place.artifacts, model, limits, poll=0.1)
     assert Worker(Role.PREPARE, place.database, prepare, LEASE).turn()
