@@ -86,7 +86,7 @@ def test_segments_made_apart_and_joined_are_the_same_video(
     here = PoseGenPipeline.from_pretrained(folder)
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from tiny_model import picture, walking\n"
+        "from testkit.tiny_model import picture, walking\n"
         "from posegen.pipeline import PoseGenPipeline\n"
         "from posegen.longvideo.job import SegmentStore\n"
         "from posegen.sharing import SharedRecord\n"

@@ -7,6 +7,7 @@ import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Callable
+from multiprocessing.connection import wait
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -41,15 +42,22 @@ def open_each(_number: int, folders: list[Path], together: Barrier) -> None:
 
 
 def run(number: int, function: Callable[..., None], *arguments: Any) -> None:
-    """Runs the function in processes, which get their number first, to their end."""
+    """Runs the function in processes, which get their number first, to their end, or to the first that fails."""
     processes = [
         SPAWN.Process(target=function, args=(index, *arguments), daemon=True) for index in range(number)
     ]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * number
+    running = {process.sentinel: process for process in processes}
+    try:
+        while running:
+            for sentinel in wait(list(running)):
+                ended = running.pop(sentinel)  # type: ignore[arg-type]
+                ended.join()
+                assert ended.exitcode == 0, f"process {processes.index(ended)} ended with {ended.exitcode}"
+    finally:
+        for process in running.values():
+            process.kill()
 
 
 def test_processes_share_the_queue(database_url: str, tmp_path: Path) -> None:
