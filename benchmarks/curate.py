@@ -46,10 +46,10 @@ from benchmarks.wholebody_oks import evaluate
 from pipeline.config import CurateConfig
 from pipeline.curate import pool_size, start_ray, work
 from pipeline.feeds import planned_clips, unplanned_videos, unscored_clips
-from pipeline.plan.clips import make_planner
 from pipeline.plan.listing import list_videos, listed_parts, read_part
+from pipeline.plan.planner import make_planner
 from pipeline.sample_videos import fetch_samples
-from pipeline.score.clip import make_scorer
+from pipeline.score.scorer import make_scorer
 from pipeline.workers import PlanWorker, ScoreWorker, plan_journal, score_journal, video_key
 from posegen.common.profiling import collect, timed
 from posegen.common.progress import Progress

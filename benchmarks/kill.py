@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 import tyro
 
 from pipeline.sample_videos import fetch_samples
+from testkit.curation_workers import curation_workers
 
 CURATE = Path(__file__).parent.parent / "pipeline" / "curate.py"
 CALM, HASTY = 50.0, 5.0
@@ -78,7 +79,7 @@ def torment(videos: Path, output: Path, kills: int, chance: random.Random) -> li
     while len(victims) < kills:
         time.sleep(chance.uniform(HASTY, CALM))
         ended = job.poll() is not None
-        workers = [] if ended else workers_of(job)
+        workers = [] if ended else curation_workers(job.pid)
         if not ended and (not workers or chance.random() < 0.5):
             kill_tree(job)
             victims.append("driver")
@@ -91,15 +92,6 @@ def torment(videos: Path, output: Path, kills: int, chance: random.Random) -> li
     while job.wait():
         job = start(videos, output)
     return victims
-
-
-def workers_of(job: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """The planning and scoring processes of the job's cluster."""
-    try:
-        children = psutil.Process(job.pid).children(recursive=True)
-        return [child for child in children if "ray::MapWorker" in child.name() + " ".join(child.cmdline())]
-    except psutil.NoSuchProcess:
-        return []
 
 
 def kill_tree(job: subprocess.Popen[bytes]) -> None:

@@ -22,7 +22,7 @@ import ray
 import tyro
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
-from pipeline.caption.model import make_captioner
+from pipeline.caption.captioner import make_captioner
 from pipeline.config import COMPOSED, CurateConfig
 from pipeline.feeds import Feed, unplanned_videos, unscored_clips
 from pipeline.plan.listing import list_videos, listed_parts
@@ -83,17 +83,17 @@ def run(config: CurateConfig) -> dict[str, int]:
 
 
 def plan_videos(config: CurateConfig) -> Stage:
-    """Phase A: every listed file that has no plan gets one."""
+    """Plans every listed file that has no plan yet."""
     return work(config, unplanned_videos(config), PlanWorker, Progress("plan", "videos"))
 
 
 def score_clips(config: CurateConfig) -> Stage:
-    """Phase B: every planned clip that has no scores gets them, once."""
+    """Scores every planned clip that has no scores yet, once."""
     return work(config, unscored_clips(config), ScoreWorker, Progress("score", "clips", rate_unit="frames"))
 
 
 def work(config: CurateConfig, feed: Feed, worker: Any, progress: Progress) -> Stage:
-    """Has each row of a feed done by a pool of workers, one row a task."""
+    """Runs a pool of workers over the rows of a feed, one row a task."""
     rows = open_rows(config, feed)
     progress.total = count(rows)
     if progress.total:
@@ -135,7 +135,7 @@ def join(config: CurateConfig) -> pa.Table:
 
 
 def caption_clips(config: CurateConfig, clips: pa.Table) -> tuple[pa.Table, Stage]:
-    """Has a model caption the kept clips, on GPUs where there are any; gives back the clips with its words."""
+    """Captions the kept clips with a model, on GPUs where there are any; returns the clips with its captions."""
     batches = caption_batches(clips)
     progress = Progress("caption", "clips", sum(batch.num_rows for batch in batches))
     records = []
@@ -171,7 +171,7 @@ def write_clips(config: CurateConfig, clips: pa.Table) -> None:
 
 
 def write_media(config: CurateConfig, clips: pa.Table) -> tuple[pa.Table, Stage]:
-    """Writes the table `media/` of the kept clips; gives back the clips, failed where they could not be cut out."""
+    """Writes the table `media/` of the kept clips; returns the clips, failed where they could not be cut out."""
     parts = media_parts(clips)
     progress = Progress("cut", "clips", sum(part.num_rows for part in parts))
     records = []
@@ -220,7 +220,7 @@ def pool_size(config: CurateConfig) -> int:
 def start_ray() -> None:
     """Joins the cluster that RAY_ADDRESS names or this machine runs, else starts one for the run."""
     if not ray.is_initialized():
-        # What fails is told by the rows; the workers' own chatter stays in Ray's log folder.
+        # The rows say what failed; the workers' own chatter stays in Ray's log folder.
         ray.init(logging_level=logging.ERROR, log_to_driver=False)
     context = DataContext.get_current()
     context.enable_progress_bars = False

@@ -1,4 +1,4 @@
-"""The hands of Ray Data: classes that hold models, do one row, and record it before they say so.
+"""What Ray Data runs: classes that hold the models, do one row at a time, and record it before they return.
 
 A worker first asks how often its row was tried. A row whose work was begun three times and never ended has killed or
 hung its worker each time; it is recorded as failed instead. What Python can raise is recorded at once.
@@ -14,13 +14,13 @@ import pyarrow as pa
 import ray
 from ray.actor import ActorHandle
 
-from pipeline.caption.model import CAPTIONED, failed_caption, make_captioner
+from pipeline.caption.captioner import CAPTIONED, failed_caption, make_captioner
 from pipeline.caption.qwen import CaptionerError
 from pipeline.config import CurateConfig
-from pipeline.plan.clips import PLAN, failed_video, make_planner
+from pipeline.plan.planner import PLAN, failed_video, make_planner
 from pipeline.records.attempts import MOST_ATTEMPTS, time_limit
 from pipeline.records.journal import Journal, is_failed
-from pipeline.score.clip import SCORED, failed_clip, make_scorer
+from pipeline.score.scorer import SCORED, failed_clip, make_scorer
 from posegen.common.storage import Folder, StorageError
 from posegen.common.weights import WeightsError
 from posegen.dataset import content_id
@@ -132,7 +132,7 @@ class ScoreWorker(Worker):
 
 
 class CaptionWorker:
-    """Captions a batch of kept clips by a model; gives back their records, a table `CAPTIONED`.
+    """Captions a batch of kept clips with a model; returns their records, a table `CAPTIONED`.
 
     A batch whose worker died is done clip by clip the next time, so that one clip alone is counted and blamed.
     """
@@ -174,7 +174,7 @@ def attempt(attempts: ActorHandle, key: str) -> int:
 
 
 def died(seconds: float) -> str:
-    """Why a row failed that no exception speaks for."""
+    """The message of a row that failed without an exception."""
     return (
         f"its worker died or took over {seconds:.0f} s, {MOST_ATTEMPTS} times; look for it in the workers' logs, "
         "or take the file out"

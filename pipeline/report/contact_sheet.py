@@ -1,6 +1,6 @@
 """A few clips to look at: their middle frames with the skeleton drawn over them.
 
-Choices made: which clips are shown follows from the table alone, so the same table gives the same sheet. Only the
+Which clips are shown follows from the table alone, so the same table gives the same sheet. Only the
 chosen rows' pictures and keypoints are read, one row group of the table at a time.
 """
 

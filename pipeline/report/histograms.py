@@ -1,8 +1,8 @@
 """How each score is distributed over kept and rejected clips, as bars that are ready to be drawn.
 
-Choices made: there are about 15 to 30 bins, as wide as each other and with round edges. The axis spans the middle 99 %
-of the values and the rule's bounds; what lies further out is counted in the outermost bars, and said so. What a rule
-rejects is counted from the stored reasons, not judged again.
+There are about 15 to 30 bins of equal width, with round edges. The axis spans the middle 99 % of the values and the
+rule's bounds; what lies further out is counted in the outermost bars, and the caption says so. What a rule rejects is
+counted from the stored reasons, not judged again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The report of a curation run: one HTML file that says what was kept, why the rest was not, and what it took.
 
-Choices made: everything follows from the finished table `clips/`, read by column, and from the stages' times, so the
-same run gives the same file. The file is whole in itself: no script, no network, pictures inside. Where a clip fell
-out is read from its stored reasons, never judged again.
+Everything follows from the finished table `clips/`, read by column, and from the stages' times, so the same run gives
+the same file. The file needs nothing else: no script, no network, and its pictures are inside. Where a clip fell out is
+read from its stored reasons, never judged again.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The colours a person wears above and below the waist, by name.
 
-Choices made: a colour is the median of the pixels in the middle of the chest and along the upper thighs, one
+A colour is the median of the pixels in the middle of the chest and along the upper thighs, one
 frame a second, named by the nearest of a short table in CIE Lab. A region of the face's own colour is skin,
 and is not named.
 """

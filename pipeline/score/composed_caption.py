@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.score.clothing import Clothing
-from posegen.driving.skeleton import BODY, FACE, KEYPOINT_INDEX, VISIBLE, standing_height
+from posegen.driving.framing import framing_of
+from posegen.driving.skeleton import BODY, VISIBLE, standing_height
 
 SUBJECT_WORDS = ("woman", "girl", "man", "boy", "person")
 COMPOSED_SUBJECT = "person"
-"""No model at hand on a CPU tells women from men: NudeNet's votes call most men female. So nothing is claimed."""
+"""No model at hand on a CPU tells women from men, so nothing is claimed."""
 
 SYNONYMS = {
     "woman": ("woman", "women", "lady", "ladies", "female", "females"),
@@ -66,7 +67,7 @@ class Measured:
     """What a composed caption is made of; None where it could not be measured.
 
     keypoints: (T, 133, 3) of the subject, NaN where it is not seen; times: (T,) seconds; size: (width,
-    height) of the picture in the keypoints' pixels. The rest as in measures.py, content.py and clothing.py.
+    height) of the picture in the keypoints' pixels. The rest as in measures.py and clothing.py.
     """
 
     keypoints: np.ndarray
@@ -109,35 +110,6 @@ def _seen(keypoints: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndar
     seen = np.flatnonzero(~np.isnan(keypoints[:, 0, 0]))
     _, first = np.unique(np.floor(times[seen] * 10 + 1e-6), return_index=True)
     return keypoints[seen[first]], times[seen[first]]
-
-
-def framing_of(poses: np.ndarray, size: tuple[int, int]) -> str:
-    """How much of the subject the picture shows: a joint counts where it is seen in most poses (n, 133,
-    3)."""
-    if not len(poses):
-        return "distant"
-    inside = np.all((poses[..., :2] >= 0) & (poses[..., :2] < size), axis=2)
-    shown = ((poses[..., 2] >= VISIBLE) & inside).mean(axis=0) > 0.5  # (133,)
-    height = float(np.median([_extent(pose) for pose in np.where(inside[..., None], poses, 0)])) / size[1]
-    face = poses[:, FACE][:, :, 1]
-    face_height = (
-        float(np.median(face.max(axis=1) - face.min(axis=1))) / size[1] if shown[FACE].any() else 0.0
-    )
-    if _any(shown, "ankle"):
-        return "full-body" if height > 0.35 else "distant"
-    if face_height > 0.25 or not (_any(shown, "hip") or _any(shown, "elbow")):
-        return "close-up"
-    return "half-body" if height > 0.3 else "distant"
-
-
-def _extent(pose: np.ndarray) -> float:
-    """Height in pixels of the visible points of one pose (133, 3)."""
-    rows = pose[pose[:, 2] >= VISIBLE, 1]
-    return float(np.ptp(rows)) if len(rows) else 0.0
-
-
-def _any(shown: np.ndarray, joint: str) -> bool:
-    return bool(shown[KEYPOINT_INDEX[f"left_{joint}"]] or shown[KEYPOINT_INDEX[f"right_{joint}"]])
 
 
 def motion_of(poses: np.ndarray, times: np.ndarray) -> str:

@@ -1,8 +1,8 @@
 """Measures of a clip's picture and motion that need no network; each is a class fed chunk after chunk.
 
-Choices made: they look at a few frames a second, picked by the clip's own clock, so that almost all time
-stays with decoding and the pose models and chunk borders change nothing. What cannot be measured is None,
-which no threshold takes for a pass.
+Choices made: each looks at a few frames a second, picked by the clip's own clock, so that almost all time goes to
+decoding and the pose models, and chunk borders change nothing. What cannot be measured is None, which passes no
+threshold.
 """
 
 from __future__ import annotations

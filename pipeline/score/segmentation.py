@@ -1,6 +1,6 @@
 """Which pixels are a human being: MediaPipe's selfie segmentation, run on a square around a person.
 
-Choices made: not the body network's own segmentation, because what is asked for is a second opinion on it.
+It is not the body network's own segmentation, because this is a second opinion on that network.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ SIDE = 640
 PIXEL_SCORE, BOX_SCORE = 0.3, 0.5
 """Least score of a pixel to belong to text, and least mean of a box."""
 GROWTH = 1.6
-"""How far a box is moved outwards, over its area divided by its perimeter: undoes the shrinking."""
+"""A box grows outwards by its area divided by its perimeter, times this: it undoes the shrinking."""
 LEAST_SIDE = 3
 """Pixels of a box's shorter side below which it is noise; 2 more once it is grown."""
 MOST_BOXES = 1000

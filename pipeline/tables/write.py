@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 
 from pipeline.config import CurateConfig
 from pipeline.feeds import planned_clips
-from pipeline.plan.clips import PLAN, failure
-from pipeline.score.clip import SCORED
+from pipeline.plan.planner import PLAN, failure
 from pipeline.score.duplicates import near_duplicates
+from pipeline.score.scorer import SCORED
 from pipeline.verdict import Thresholds
 from pipeline.workers import score_journal
 from posegen.common.storage import Folder

@@ -23,9 +23,9 @@ from pipeline.score.composed_caption import (
     Measured,
     compose_caption,
     ensure_one_subject_word,
-    framing_of,
     motion_of,
 )
+from posegen.driving.framing import framing_of
 from posegen.driving.poses import Person
 from posegen.driving.skeleton import KEYPOINT_INDEX
 

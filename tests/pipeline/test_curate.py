@@ -6,6 +6,7 @@ anybody, and files that are no video; the claims below are about that folder.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import logging
@@ -46,7 +47,10 @@ from posegen.common.weights import wheel_file
 from posegen.dataset import CLIPS, MEDIA, SCORES, unpack_keypoints
 from posegen.video import probe, read_frames, sample_indices
 from testkit import ROOT
+from testkit.curation_workers import curation_workers
 from testkit.videos import write_video
+
+pytestmark = pytest.mark.slow
 
 RAY = Path(sys.executable).with_name("ray")
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -192,26 +196,26 @@ def test_a_model_captions_what_is_kept_and_nothing_else(
 
 def test_killed_workers_change_nothing(dataset: Path, videos: Path, tmp_path: Path) -> None:
     killed: list[int] = []
+    ended = threading.Event()
 
     def kill_some() -> None:
         chance = random.Random(1)
-        while len(killed) < 3:
-            time.sleep(chance.uniform(2, 6))
-            if found := worker_processes():
-                os.kill(chance.choice(found), signal.SIGKILL)
-                killed.append(1)
+        while len(killed) < 3 and not ended.wait(chance.uniform(2, 6)):
+            if workers := curation_workers(os.getpid()):
+                worker = chance.choice(workers)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    worker.kill()
+                    killed.append(worker.pid)
 
     killer = threading.Thread(target=kill_some)
     killer.start()
-    run(CurateConfig(str(videos), str(tmp_path)))
-    killer.join()
+    try:
+        run(CurateConfig(str(videos), str(tmp_path)))
+    finally:
+        ended.set()
+        killer.join()
+    assert len(killed) == 3, "the job ended before its workers were killed"
     assert rows(tmp_path).equals(rows(dataset))
-
-
-def worker_processes() -> list[int]:
-    """Process ids of this cluster's planning and scoring workers."""
-    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    return [int(line.split()[0]) for line in listed.splitlines() if "ray::MapWorker" in line]
 
 
 def test_a_killed_driver_leaves_what_a_rerun_needs(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import CurateConfig
-from pipeline.plan.clips import PLAN, failure, file_id, make_planner
+from pipeline.plan.planner import PLAN, failure, file_id, make_planner
 from posegen.common.storage import Folder
 from testkit.videos import cut_short, write_sound, write_video
 

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import CurateConfig
-from pipeline.plan.clips import make_planner
+from pipeline.plan.planner import make_planner
 from pipeline.sample_videos import SAMPLES
-from pipeline.score.clip import ANALYSIS_SIDE, SCORED, analysis_size, make_scorer
+from pipeline.score.scorer import ANALYSIS_SIDE, SCORED, analysis_size, make_scorer
 from posegen.common.weights import wheel_file
 from posegen.dataset import unpack_keypoints
 from posegen.video import encode, probe, read_frames

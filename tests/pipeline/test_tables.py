@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import CurateConfig
-from pipeline.plan.clips import failed_video, failure, make_planner
 from pipeline.plan.listing import list_videos, listed_parts, read_part
-from pipeline.score.clip import SCORED, failed_clip
+from pipeline.plan.planner import failed_video, failure, make_planner
+from pipeline.score.scorer import SCORED, failed_clip
 from pipeline.tables.write import (
     CLIPS_PER_PART,
     JOINED,

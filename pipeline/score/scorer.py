@@ -1,6 +1,6 @@
-"""Phase B: one clip is decoded once, in chunks, and everything there is to measure is measured on the way.
+"""Scoring: a clip is decoded once, in chunks, and everything is measured on the way.
 
-A scorer never drops a clip: it gives back one record, with the scores or with what went wrong. Memory holds a chunk of
+A scorer never drops a clip: it returns one record, with the scores or with what went wrong. Memory holds a chunk of
 frames, whatever the clip's length; what is kept of each frame is its keypoints.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.config import CurateConfig
-from pipeline.plan.clips import failure, said_of
+from pipeline.plan.planner import failure, said_of
 from pipeline.score.clothing import ClothingColours
 from pipeline.score.composed_caption import Measured, compose_caption
 from pipeline.score.evidence import Detector, Evidence

@@ -15,7 +15,7 @@ import torch
 
 from pipeline.caption.qwen import QwenCaptioner
 from pipeline.config import CurateConfig
-from pipeline.plan.clips import failure, said_of
+from pipeline.plan.planner import failure, said_of
 from pipeline.score.composed_caption import subject_word
 from posegen.common.storage import Folder
 from posegen.dataset import CLIPS, table

@@ -1,4 +1,4 @@
-"""Phase A: a video becomes clip rows. Every file that was listed ends as at least one row.
+"""Planning: which clips a video becomes. Every listed file ends as at least one row.
 
 A row of the plan says where a clip is, or why there is none. Clip ids follow from the file's content and the span, so
 a file that was moved or copied is known again.
