@@ -6,12 +6,13 @@ BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 
 BENCHMARKS := curate kill decode sharing memory train resume adapters stream mini schedule stitch kill-serving clients
-.PHONY: help setup demo serve test test-programs lint clean $(BENCHMARKS:%=bench-%)
+.PHONY: help setup demo serve test test-fast test-programs lint clean $(BENCHMARKS:%=bench-%)
 
 help:
 	@echo "make demo          curate sample videos, finetune the mini model on them, make a long video, and one over HTTP"
 	@echo "make serve         the server and its page on http://127.0.0.1:8000, with the mini model"
 	@echo "make test          linter, formatter, type checker, tests"
+	@echo "make test-fast     tests that start neither Ray nor a browser or database (under 3 minutes)"
 	@echo "make setup         .venv with pinned packages (the others call it)"
 	@echo "make clean         delete .venv and what the demo made"
 	@echo
@@ -65,6 +66,9 @@ lint: setup
 
 test: lint test-programs
 	$(BIN)/pytest
+
+test-fast: setup
+	$(BIN)/pytest -m "not slow"
 
 # The tests of the server use a real browser and a real PostgreSQL, which are no Python packages.
 test-programs:

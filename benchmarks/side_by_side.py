@@ -46,7 +46,15 @@ def main(image: Path, video: Path, result: Path, output: Path, height: int = 288
         Image.fromarray(np.hstack([person, gap, driven, gap, made]))
         for driven, made in zip(frames_of(video, height), frames_of(result, height), strict=False)
     ]
-    rows[0].save(output, save_all=True, append_images=rows[1:], duration=round(1000 / rate), loop=0, quality=60, method=6)
+    rows[0].save(
+        output,
+        save_all=True,
+        append_images=rows[1:],
+        duration=round(1000 / rate),
+        loop=0,
+        quality=60,
+        method=6,
+    )
 
 
 if __name__ == "__main__":

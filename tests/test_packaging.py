@@ -15,6 +15,8 @@ from packaging.utils import canonicalize_name
 
 from testkit import ROOT
 
+pytestmark = pytest.mark.slow
+
 RUN = "import sys; sys.path += sys.argv.pop(1).split(':'); import posegen.cli; posegen.cli.main()"
 """Runs posegen's command line; argv[1] is where Python finds packages."""
 

@@ -315,6 +315,7 @@ def rows_of(folder: Path, name: str) -> list[dict]:
     return list(itertools.chain.from_iterable(pq.read_table(file).to_pylist() for file in files))
 
 
+@pytest.mark.slow
 def test_the_job_writes_the_tables_of_curation(
     cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

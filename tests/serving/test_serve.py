@@ -13,6 +13,8 @@ from testkit.postgres import empty_database
 from testkit.serving_cluster import VICTIMS, Cluster, done, torment
 from testkit.tiny_model import save_tiny_model
 
+pytestmark = pytest.mark.slow
+
 FRAMES = 29  # three segments: the anchor, a bridge, a base
 STEPS = "6"
 KILLED = ("anchor worker after publishing", "anchor store", "proxy", "controller")

@@ -29,6 +29,8 @@ from training.data.spans import latents_folder
 from training.data.stream import Batch, DataConfig, TrainingStream, prepare
 from training.model import frozen
 
+pytestmark = pytest.mark.slow
+
 LYING = SIZE[::-1]
 
 

@@ -27,6 +27,8 @@ from training.loop import Training
 from training.step.objective import Examples
 from training.train import run, start_ray, trainer
 
+pytestmark = pytest.mark.slow
+
 STEPS = 12
 TOLERANCE = 2e-5
 """Of losses around 1: sums over two workers are taken in another order."""

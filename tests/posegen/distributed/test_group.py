@@ -19,6 +19,8 @@ from posegen.pipeline import PoseGenPipeline
 from posegen.sharing import Form, Position, SharedEntry, SharedRecord
 from testkit.tiny_model import picture, save_tiny_model, tiny_pipeline, walking
 
+pytestmark = pytest.mark.slow
+
 FRAMES = 29  # three segments: the anchor, a bridge, a base
 PATIENCE_S = 120.0
 FORMS: tuple[Form, ...] = get_args(Form)

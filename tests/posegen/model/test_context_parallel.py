@@ -23,6 +23,8 @@ from posegen.sharing import (
 )
 from testkit.reference_model import GRID, VIDEO_TOKENS, relative_error, small_inputs, small_transformer
 
+pytestmark = pytest.mark.slow
+
 PROCESSES = 2
 FOREGROUNDS: dict[str, Callable[[], Foreground]] = {
     "given": lambda: GivenForeground(torch.arange(VIDEO_TOKENS)[None] % 3 == 0),

@@ -30,6 +30,8 @@ from serving.work.stitch import Stitch
 from testkit import ROOT
 from testkit.api_server import Site
 
+pytestmark = pytest.mark.slow
+
 SCREENS = ROOT / "build/screens"
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 780}
 RATE, STEPS, SEGMENTS = 12.0, 4, 9

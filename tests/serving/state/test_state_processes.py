@@ -12,10 +12,14 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from serving.state.database import Database, new_job_id
 from serving.state.rows import Claim, Kind, NewJob, QueueFullError, QueueLimits, Role
 from serving.state.transitions import JobStatus, TaskState
 from testkit.jobs import finish, job_plan, planned
+
+pytestmark = pytest.mark.slow
 
 SPAWN = multiprocessing.get_context("spawn")
 PROCESSES, JOBS = 3, 3

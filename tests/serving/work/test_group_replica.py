@@ -25,6 +25,8 @@ from serving.state.transitions import JobStatus, TaskState
 from serving.work.loop import Worker
 from testkit.serving_workers import FRAMES, LEASE, Moment, Place, at, empty_place
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory: pytest.TempPathFactory) -> Place:
