@@ -36,9 +36,9 @@ def is_named(package: str) -> bool:
 def stated(package: Distribution) -> str:
     """What a package's metadata says of its licence."""
     metadata = package.metadata
+    expressions, licences = (metadata.get_all(name) or [""] for name in ("License-Expression", "License"))
     classifiers = [line for line in metadata.get_all("Classifier") or [] if line.startswith("License")]
-    expression = metadata.get("License-Expression")
-    return expression or "; ".join(classifiers) or (metadata.get("License") or "").split("\n")[0]
+    return expressions[0] or "; ".join(classifiers) or licences[0].split("\n")[0]
 
 
 def is_allowed(licence: str) -> bool:
@@ -58,8 +58,8 @@ def test_no_package_is_under_the_agpl(package: str) -> None:
     found = distribution(package)
     assert "AGPL" not in stated(found) and "AFFERO" not in stated(found).upper()
     for file in found.files or []:
-        if re.search(r"licen[cs]e|copying", file.name, re.I) and Path(found.locate_file(file)).is_file():
-            opening = Path(found.locate_file(file)).read_text(errors="replace")[:400].upper()
+        if re.search(r"licen[cs]e|copying", file.name, re.I) and Path(str(found.locate_file(file))).is_file():
+            opening = Path(str(found.locate_file(file))).read_text(errors="replace")[:400].upper()
             assert "AFFERO" not in opening, f"{package} carries the AGPL in {file}"
 
 

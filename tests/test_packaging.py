@@ -79,7 +79,7 @@ def test_the_library_alone_makes_a_video(wheel: Path, tmp_path: Path) -> None:
         with suppress(PackageNotFoundError):
             files = distribution(name).files or []
             for top in {file.parts[0] for file in files} - {"..", "__pycache__"}:
-                target = Path(distribution(name).locate_file(top))
+                target = Path(str(distribution(name).locate_file(top)))
                 if not (place / top).exists():
                     (place / top).symlink_to(target)
     assert not {"ray", "deepspeed", "fastapi", "sqlalchemy", "pipeline"} & {
@@ -88,7 +88,7 @@ def test_the_library_alone_makes_a_video(wheel: Path, tmp_path: Path) -> None:
     samples = ROOT / "serving/page/samples"
     output = tmp_path / "out.mp4"
     command = [sys.executable, "-I", "-S", "-c", RUN, str(place), "generate"]
-    files = [
+    arguments = [
         "--image",
         str(samples / "person.jpg"),
         "--video",
@@ -96,6 +96,6 @@ def test_the_library_alone_makes_a_video(wheel: Path, tmp_path: Path) -> None:
         "--output",
         str(output),
     ]
-    done = subprocess.run([*command, *files], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert output.stat().st_size > 1000
