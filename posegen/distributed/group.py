@@ -1,10 +1,9 @@
-"""Several processes that denoise together: one leads, the others follow.
+"""Several processes of one machine that denoise a segment together: rank 0, and workers of rank 1 and above.
 
-Choices made: the leader holds the pipeline and does all that one process does; it starts the others on its machine,
-each on a GPU of its own (or all on the CPU). All take the same steps in lockstep, split by context parallelism. What
-only the leader does, after a step or for the record, is told to the others: go on, or stop and wait for the next
-segment; so a cancelled segment stops all of them at that step. A group that lost a process is of no use any more: its
-owner replaces it, or ends.
+Rank 0 is the process that holds the pipeline. It starts the workers, each on a GPU of its own (or all on the CPU), and
+all take the same steps in lockstep, split by context parallelism. What only rank 0 does (the callback after a step, the
+store of the record) ends in a message to the workers: go on, or stop and wait for the next segment. So a cancelled
+segment stops all of them at the same step. A group that lost a process is of no use any more: its owner replaces it.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from posegen.distributed.worker import Order, Setting, Stopped, follow, moved
+from posegen.distributed.worker import GroupSettings, SegmentStopped, SegmentTask, moved, run_worker
 from posegen.longvideo.conditions import Conditions
 from posegen.longvideo.sampling import Guidance, Step, denoise
 from posegen.pipeline import PoseGenPipeline
@@ -37,7 +36,7 @@ from posegen.sharing.parts import gather, part_shape, scatter
 TIMEOUT_S = 60.0
 """How long a process waits for another in an exchange; they are hardly apart."""
 GRACE_S = 10.0
-"""How long a leader that lost a process may take to notice by itself."""
+"""How long rank 0 may take to notice by itself that a worker has ended."""
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -51,22 +50,22 @@ class GroupError(RuntimeError):
 
 
 class Group:
-    """This process and those that follow it: `pipeline.group = Group(pipeline, folder, processes)`."""
+    """Rank 0 and its workers: `pipeline.group = Group(pipeline, folder, processes)`."""
 
     def __init__(
         self, pipeline: PoseGenPipeline, folder: str | Path, processes: int, timeout: float = TIMEOUT_S
     ) -> None:
-        """Starts the others, which load the transformer of `folder` for themselves; returns when all are ready.
+        """Starts the workers, which load the transformer of `folder` for themselves; returns when all are ready.
 
-        The pipeline is on the CPU or on the first GPU; the others take the next ones. timeout: seconds that a process
+        The pipeline is on the CPU or on the first GPU; the workers take the next ones. timeout: seconds that a process
         waits for another in an exchange. Raises ValueError, a sentence, for a number of processes that cannot be,
         GroupError where one cannot load the transformer.
         """
         transformer, context = pipeline.transformer, multiprocessing.get_context("spawn")
         self._device = transformer.device
-        _require(transformer, processes)
+        _check_size(transformer, processes)
         self._scratch = tempfile.TemporaryDirectory()
-        setting = Setting(
+        settings = GroupSettings(
             folder=str(folder),
             dtype=transformer.dtype,
             device=self._device.type,
@@ -82,19 +81,21 @@ class Group:
         atexit.register(self.close)
         for rank in range(1, processes):
             ours, theirs = context.Pipe()
-            self._processes.append(context.Process(target=follow, args=(setting, rank, theirs), daemon=True))
+            self._processes.append(
+                context.Process(target=run_worker, args=(settings, rank, theirs), daemon=True)
+            )
             self._channels.append(ours)
             self._processes[-1].start()
             theirs.close()  # so that the end of the process is the end of the pipe
         try:
-            self._await_others()
-            setting.join(0, transformer)
+            self._await_workers()
+            settings.join(0, transformer)
         except BaseException:
             self.close()
             raise
         threading.Thread(target=self._watch, name="group", daemon=True).start()
 
-    def _await_others(self) -> None:
+    def _await_workers(self) -> None:
         for channel in self._channels:
             try:
                 channel.recv_bytes()
@@ -103,7 +104,7 @@ class Group:
 
     @property
     def pids(self) -> list[int]:
-        """The other processes' ids."""
+        """Process ids of the workers."""
         return [process.pid for process in self._processes if process.pid]
 
     def check(self) -> None:
@@ -112,7 +113,7 @@ class Group:
             raise GroupError
 
     def close(self) -> None:
-        """Ends the other processes; the pipeline's transformer is of no use alone."""
+        """Ends the workers; the pipeline's transformer is of no use alone."""
         atexit.unregister(self.close)
         self._ended = True
         for process in self._processes:
@@ -137,7 +138,7 @@ class Group:
         Raises GroupError where a process has ended.
         """
         self.check()
-        order = Order(
+        task = SegmentTask(
             adapter=_active_adapter(transformer),
             conditions=moved(conditions, torch.device("cpu")),
             noise=noise.cpu(),
@@ -146,29 +147,32 @@ class Group:
             sharing=sharing and replace(sharing, store=SharedRecord()),
         )
         if sharing is not None:
-            sharing = replace(sharing, store=_Record(sharing.store, self._lead, self._device))
+            sharing = replace(sharing, store=_GroupRecord(sharing.store, self._run_and_tell, self._device))
         tell = partial(self._after_step, callback)
         self._stopped = False
         self._idle.clear()
         try:
-            self._send(order)
+            self._send(task)
             return denoise(transformer, conditions, noise, sigmas, guidance, sharing, tell)
         except BaseException:
             if not self._stopped:
-                self._give_up()
+                self._end_workers()
             raise
         finally:
             self._idle.set()
 
     def _after_step(self, callback: Callable[[Step], object] | None, step: Step) -> None:
-        self._lead(lambda: None if callback is None else callback(step), lambda _: None)
+        self._run_and_tell(lambda: None if callback is None else callback(step), lambda _: None)
 
-    def _lead(self, do: Callable[[], Result], tell: Callable[[Result], object]) -> Result:
-        """Does what only the leader does, and tells the others of it, or that they are to stop."""
+    def _run_and_tell(self, do: Callable[[], Result], tell: Callable[[Result], object]) -> Result:
+        """Does what only rank 0 does, then tells the workers to go on, or to stop where it raised.
+
+        tell: from the result to the message that the workers receive.
+        """
         try:
             result = do()
         except BaseException:
-            self._send(Stopped())
+            self._send(SegmentStopped())
             self._stopped = True
             raise
         self._send(tell(result))
@@ -183,8 +187,8 @@ class Group:
         except OSError as error:
             raise GroupError from error
 
-    def _give_up(self) -> None:
-        """Ends the others, who are in the middle of a step; raises GroupError where one of them was the first."""
+    def _end_workers(self) -> None:
+        """Ends the workers, which are in the middle of a step; raises GroupError where one of them was the first."""
         lost = wait([process.sentinel for process in self._processes], timeout=1)
         self.close()
         if lost:
@@ -203,25 +207,25 @@ class Group:
 
 
 @dataclass(frozen=True)
-class _Record:
-    """The leader's store, of whole entries, as one that all processes use at once."""
+class _GroupRecord:
+    """Rank 0's store of whole entries, which all processes read and write at the same places."""
 
     store: SharedStore
-    lead: Callable[..., Any]
+    run_and_tell: Callable[..., Any]
     device: torch.device
 
     def put(self, position: Position, entry: SharedEntry) -> None:
-        """Keeps what all have."""
+        """Gathers the heads of all ranks and keeps them."""
         whole = gather(entry)
-        self.lead(lambda: self.store.put(position, whole), lambda _: None)
+        self.run_and_tell(lambda: self.store.put(position, whole), lambda _: None)
 
     def get(self, position: Position) -> SharedEntry:
-        """Hands each its part."""
-        whole = self.lead(lambda: self.store.get(position), part_shape)
+        """Reads an entry, sends each worker its heads and returns rank 0's."""
+        whole = self.run_and_tell(lambda: self.store.get(position), part_shape)
         return scatter(part_shape(whole), self.device, whole)
 
 
-def _require(transformer: Any, processes: int) -> None:
+def _check_size(transformer: Any, processes: int) -> None:
     """Raises ValueError where so many processes cannot denoise together."""
     heads, gpus = transformer.config.num_attention_heads, torch.cuda.device_count()
     if heads % processes:

@@ -1,8 +1,8 @@
-"""A process that denoises with others under a leader; see `posegen.distributed.group`.
+"""A worker of a group, of rank 1 or above: it denoises with rank 0, which is `posegen.distributed.group`.
 
-Choices made: it holds the transformer alone, takes the same steps as its leader by the same code, and is told after
-each step, and at each place of the record, to go on or to stop. It ends with its leader, however that ends; what goes
-wrong in it ends it, which its leader sees.
+It holds the transformer alone and takes the same steps as rank 0 by the same code. After each step, and at each place
+of the record, it waits for a message: go on, or stop. It ends when rank 0 ends; an error in it ends it, which rank 0
+sees.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from posegen.pipeline import PoseGenPipeline
 from posegen.sharing import AnchorReader, AnchorRecorder, Position, SharedEntry
 from posegen.sharing.parts import gather, scatter
 
-LEADERS_ALONE = ("vae", "text_encoder", "tokenizer", "scheduler", "image_encoder", "image_processor")
+ON_RANK_ZERO_ALONE = ("vae", "text_encoder", "tokenizer", "scheduler", "image_encoder", "image_processor")
 
 
-class Stopped(Exception):  # noqa: N818 - nothing is wrong
-    """The leader wants no more of this segment."""
+class SegmentStopped(Exception):  # noqa: N818 - nothing is wrong
+    """Rank 0 wants no more of this segment."""
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What the processes of a group have in common.
+class GroupSettings:
+    """What all processes of a group are started with.
 
     folder: of the pipeline. dtype: of the transformer. device: "cuda", a GPU for each, or "cpu". rendezvous: file by
     which they find each other. timeout: seconds to wait for one that does not come to an exchange.
@@ -57,7 +57,7 @@ class Setting:
         return torch.device("cuda", rank) if self.device == "cuda" else torch.device(self.device)
 
     def join(self, rank: int, transformer: Any) -> None:
-        """Makes this process one of the group; its transformer computes a part of each pass from now on."""
+        """Joins the group as this rank; the transformer computes a part of each pass from now on."""
         cuda = self.device_of(rank) if self.device == "cuda" else None
         if cuda is not None:
             torch.cuda.set_device(cuda)
@@ -73,8 +73,8 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Order:
-    """A segment to be denoised, as `denoise` takes it, all on the CPU; what it shares is without its store."""
+class SegmentTask:
+    """The arguments of `denoise` for one segment, all on the CPU, without the store of what is shared."""
 
     adapter: str | None
     conditions: Conditions
@@ -84,71 +84,71 @@ class Order:
     sharing: AnchorRecorder | AnchorReader | None
 
 
-def follow(setting: Setting, rank: int, leader: Connection) -> None:
-    """What the process does until its leader ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the leader's matter
-    threading.Thread(target=_end_with_leader, daemon=True).start()
-    device = setting.device_of(rank)
+def run_worker(settings: GroupSettings, rank: int, rank_zero: Connection) -> None:
+    """The worker's main loop: denoises with rank 0 until that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 decides what an interrupt means
+    threading.Thread(target=_end_with_rank_zero, daemon=True).start()
+    device = settings.device_of(rank)
     pipeline = PoseGenPipeline.from_pretrained(
-        setting.folder, dtype=setting.dtype, **dict.fromkeys(LEADERS_ALONE)
+        settings.folder, dtype=settings.dtype, **dict.fromkeys(ON_RANK_ZERO_ALONE)
     )
     transformer = pipeline.transformer.to(device)
-    leader.send_bytes(b"loaded")
-    setting.join(rank, transformer)
+    rank_zero.send_bytes(b"loaded")
+    settings.join(rank, transformer)
 
-    def told() -> Any:
-        message = pickle.loads(leader.recv_bytes())
-        if isinstance(message, Stopped):
+    def receive() -> Any:
+        message = pickle.loads(rank_zero.recv_bytes())
+        if isinstance(message, SegmentStopped):
             raise message
         return message
 
-    with suppress(EOFError):  # the leader has ended
+    with suppress(EOFError):  # rank 0 has ended
         while True:
-            with suppress(Stopped):
-                _obey(told(), transformer, device, told)
+            with suppress(SegmentStopped):
+                _take_part(receive(), transformer, device, receive)
 
 
-def _obey(order: Order, transformer: Any, device: torch.device, told: Callable[[], Any]) -> None:
-    """Takes part in a segment."""
-    if order.adapter is not None:
-        set_adapter(transformer, order.adapter)
+def _take_part(task: SegmentTask, transformer: Any, device: torch.device, receive: Callable[[], Any]) -> None:
+    """Computes this rank's part of a segment."""
+    if task.adapter is not None:
+        set_adapter(transformer, task.adapter)
     denoise(
         transformer,
-        moved(order.conditions, device),
-        order.noise,
-        order.sigmas,
-        order.guidance,
-        order.sharing and replace(order.sharing, store=_LeadersRecord(told, device)),
-        lambda _step: told(),
+        moved(task.conditions, device),
+        task.noise,
+        task.sigmas,
+        task.guidance,
+        task.sharing and replace(task.sharing, store=_RankZeroRecord(receive, device)),
+        lambda _step: receive(),
     )
 
 
 @dataclass(frozen=True)
-class _LeadersRecord:
-    """The store of a process that follows: its leader has it."""
+class _RankZeroRecord:
+    """A worker's view of the store, which only rank 0 has."""
 
-    told: Callable[[], Any]
+    receive: Callable[[], Any]
     device: torch.device
 
     def put(self, position: Position, entry: SharedEntry) -> None:
-        """Hands over its part."""
+        """Sends this rank's heads to rank 0."""
         gather(entry)
-        self.told()
+        self.receive()
 
     def get(self, position: Position) -> SharedEntry:
-        """Its part."""
-        return scatter(self.told(), self.device)
+        """Receives this rank's heads from rank 0."""
+        return scatter(self.receive(), self.device)
 
 
-def _end_with_leader() -> None:
-    leader = multiprocessing.parent_process()
-    assert leader is not None
-    leader.join()
+def _end_with_rank_zero() -> None:
+    rank_zero = multiprocessing.parent_process()
+    assert rank_zero is not None
+    rank_zero.join()
     os._exit(1)
 
 
 def moved(conditions: Conditions, device: torch.device) -> Conditions:
-    """The same on a device."""
+    """The conditions with all tensors on a device."""
     tensors = {field.name: getattr(conditions, field.name) for field in fields(conditions)}
     there = {name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None}
     return Conditions(**there)

@@ -1,4 +1,4 @@
-"""Two processes denoise what one does, whoever recorded; they stop at the same step; none outlives its leader."""
+"""Two processes denoise what one does, whoever recorded; they stop at the same step; none outlives its rank_zero."""
 
 from __future__ import annotations
 
@@ -128,20 +128,20 @@ def test_a_model_that_cannot_be_split_is_refused(model: Path) -> None:
 
 
 def lead(model: Path, told: Connection) -> None:
-    """A leader that tells of its followers, and waits."""
+    """Rank 0 of a group: sends its workers' process ids, and waits."""
     pipeline = PoseGenPipeline.from_pretrained(model)
     pipeline.group = Group(pipeline, model, processes=2)
     told.send(pipeline.group.pids)
     told.recv()
 
 
-def test_a_follower_ends_with_its_leader(model: Path) -> None:
+def test_a_worker_ends_with_rank_zero(model: Path) -> None:
     ours, theirs = multiprocessing.Pipe()
-    leader = multiprocessing.get_context("spawn").Process(target=lead, args=(model, theirs))
-    leader.start()
+    rank_zero = multiprocessing.get_context("spawn").Process(target=lead, args=(model, theirs))
+    rank_zero.start()
     assert ours.poll(PATIENCE_S)
-    (follower,) = (psutil.Process(pid) for pid in ours.recv())
-    leader.kill()
-    leader.join()
-    psutil.wait_procs([follower], timeout=PATIENCE_S)
-    assert not follower.is_running()
+    (worker,) = (psutil.Process(pid) for pid in ours.recv())
+    rank_zero.kill()
+    rank_zero.join()
+    psutil.wait_procs([worker], timeout=PATIENCE_S)
+    assert not worker.is_running()
