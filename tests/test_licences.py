@@ -19,9 +19,9 @@ COPYLEFT_LIBRARIES = re.compile(r"lib(x264|x265|gmp|gnutls|geos|gfortran|quadmat
 
 
 def required() -> list[str]:
-    """Names of all packages in requirements.txt."""
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    return [line.split("==")[0] for line in lines if "==" in line and not line.startswith("#")]
+    """Names of all packages that the set-up installs."""
+    text = "".join((ROOT / name).read_text() for name in ("requirements.txt", "requirements-torch.txt"))
+    return re.findall(r"^([\w.-]+)==", text, re.M)
 
 
 def named() -> str:

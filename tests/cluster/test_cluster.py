@@ -161,7 +161,7 @@ def demand(config: TrainConfig) -> tuple[float, float]:
 
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_versions_are_those_that_are_tested(name: str) -> None:
-    pinned = dict(re.findall(r"(?m)^([\w-]+)==(\S+)$", (ROOT / "requirements.txt").read_text()))
+    pinned = dict(re.findall(r"(?m)^([\w-]+)==(\S+)", (ROOT / "requirements.txt").read_text()))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert ray_cluster(name)["rayVersion"] == pinned["ray"]
     for _, group in groups(name):
