@@ -96,7 +96,7 @@ def post_and_work(number: int, url: str, folder: Path, together: Barrier) -> Non
                 if claim := database.claim(role, f"{role} {number}", LONG):
                     write(notes, claim=claim.task.id)
                     assert hand_in(database, claim)
-            time.sleep(0.01)  # as workers do: processes that ask without a pause can starve the one that has the task
+            time.sleep(0.01)  # as workers do: those that ask without a pause starve the one that has the task
 
 
 def fill(database: Database, owner: str) -> int:
