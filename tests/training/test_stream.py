@@ -343,7 +343,9 @@ def test_preparing_again_does_only_what_is_missing(tmp_path: Path, rows: list[Ro
     prepare(config, told.append)
     assert told == []
     write_tables(tmp_path, rows[:3])
-    with pytest.raises(ValueError, match=r"1 clips .* are not encoded .* call training\.data\.stream\.prepare"):
+    with pytest.raises(
+        ValueError, match=r"1 clips .* are not encoded .* call training\.data\.stream\.prepare"
+    ):
         TrainingStream(config)
     prepare(config, told.append)
     assert len(told) == 2 and TrainingStream(config).left_out == {}
