@@ -12,7 +12,7 @@ help:
 	@echo "make demo          curate sample videos, finetune the mini model on them, make a long video, and one over HTTP"
 	@echo "make serve         the server and its page on http://127.0.0.1:8000, with the mini model"
 	@echo "make test          linter, formatter, type checker, tests"
-	@echo "make test-fast     tests that start neither Ray nor a browser or database (under 3 minutes)"
+	@echo "make test-fast     tests that start neither Ray nor a browser or database (a few minutes)"
 	@echo "make setup         .venv with pinned packages (the others call it)"
 	@echo "make hashes        write the hashes of requirements.txt anew after a version was changed"
 	@echo "make clean         delete .venv and what the demo made"
