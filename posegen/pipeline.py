@@ -76,9 +76,8 @@ class PoseGenPipeline(DiffusionPipeline):
 
     transformer: Any
     vae: Any
-    group: Any = (
-        None  # a `posegen.distributed.group.Group`: the processes that denoise together with this one
-    )
+    group: Any = None
+    """A `posegen.distributed.group.Group`: the workers that denoise together with this process."""
     model_cpu_offload_seq = "text_encoder->image_encoder->transformer->vae"
     _optional_components: list[str] = ["image_encoder", "image_processor"]  # noqa: RUF012 - diffusers' own
 
