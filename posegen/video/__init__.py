@@ -9,7 +9,17 @@ from posegen.video.container import VideoError
 from posegen.video.cut import cut
 from posegen.video.decode import read_frames
 from posegen.video.encode import encode
-from posegen.video.info import VideoInfo, sample_indices
-from posegen.video.probe import probe
+from posegen.video.info import Break, VideoInfo, sample_indices
+from posegen.video.probe import probe, without_damage
 
-__all__ = ["VideoError", "VideoInfo", "cut", "encode", "probe", "read_frames", "sample_indices"]
+__all__ = [
+    "Break",
+    "VideoError",
+    "VideoInfo",
+    "cut",
+    "encode",
+    "probe",
+    "read_frames",
+    "sample_indices",
+    "without_damage",
+]

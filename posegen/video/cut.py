@@ -81,6 +81,7 @@ def _remux(info: VideoInfo, key: int, last: int, part: Path) -> None:
                 break
             if (
                 started
+                and not packet.is_corrupt
                 and packet.pts is not None
                 and begin <= packet.pts <= end + REORDERED * (packet.duration or 0)
             ):

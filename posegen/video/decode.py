@@ -114,10 +114,14 @@ def _read_run(
     """
     container, stream = opened
     landing = int(info.key_frames[key])
-    if key > 0:
-        container.seek(int(info.stamps[landing]), stream=stream)
+    stamp = int(info.stamps[landing])
+    if key > 0 and info.key_bytes is not None:
+        container.seek(int(info.key_bytes[key]), unsupported_byte_offset=True)
+    elif key > 0:
+        container.seek(stamp, stream=stream)
+    first = stamp if key > 0 and info.numbered else 0
     done, landed = 0, not key_must_come
-    for frame in intact_frames(container, stream, info.numbered, set(info.stamps[run].tolist())):
+    for frame in intact_frames(container, stream, info.numbered, set(info.stamps[run].tolist()), first):
         index = -1 if frame.pts is None else index_of.get(frame.pts, -1)
         landed = landed or index == landing
         if index > run[done] or (index > landing and not landed):
