@@ -125,3 +125,22 @@ def concatenated(sources: Sequence[Path], target: Path, torn: int = 0) -> Path:
     *first, last = [source.read_bytes() for source in sources]
     target.write_bytes(b"".join([*(data[: len(data) - torn] for data in first), last]))
     return target
+
+
+def joined(sources: Sequence[Path], target: Path) -> Path:
+    """The video packets of all files as one stream, a second file's times after the first's."""
+    shift = 0
+    with av.open(str(target), "w") as writer:
+        stream: av.VideoStream | None = None
+        for source in sources:
+            with av.open(str(source)) as reader:
+                stream = stream or writer.add_stream_from_template(reader.streams.video[0])
+                end = shift
+                for packet in (p for p in reader.demux(video=0) if p.size):
+                    assert packet.pts is not None and packet.dts is not None
+                    packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                    end = max(end, packet.pts + (packet.duration or 0))
+                    packet.stream = stream
+                    writer.mux(packet)
+                shift = end
+    return target

@@ -24,6 +24,7 @@ from posegen.video.info import VideoInfo
 
 SEEK_OVER = 8  # frames; decoding this many costs about what a seek does
 RETRY_KEYS = 2  # key frames; one is not enough where the picture recovers over a whole interval
+SAME_SHAPE = 0.02  # coded sizes are rounded to even pixels
 UNSPECIFIED = 2  # AVColorSpace
 SCALING = Interpolation.AREA | Interpolation.FULL_CHR_H_INT
 TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
@@ -135,15 +136,37 @@ def _read_run(
 
 
 class _Converter:
-    """Turns decoded frames into upright (H, W, 3) uint8 RGB of one displayed size (width, height)."""
+    """Turns decoded frames into upright (H, W, 3) uint8 RGB of one displayed size (width, height).
+
+    Frames of another shape than the video's are fitted into it, with black beside them.
+    """
 
     def __init__(self, info: VideoInfo, size: tuple[int, int]) -> None:
+        self.stored = info.stored
         self.turn, self.mirrored = TURNS.get(info.rotation), info.mirrored
         self.stored_size = size[::-1] if info.rotation in (90, 270) else size
         self.scaler, self.colours = VideoReformatter(), VideoReformatter()
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
+        picture = self._fitted(frame)
+        if self.turn is not None:
+            picture = cv2.rotate(picture, self.turn)
+        return cv2.flip(picture, 1) if self.mirrored else picture
+
+    def _fitted(self, frame: VideoFrame) -> np.ndarray:
         width, height = self.stored_size
+        wider = frame.width * self.stored[1] / (frame.height * self.stored[0])
+        if abs(wider - 1) <= SAME_SHAPE:
+            return self._scaled(frame, width, height)
+        inner = (
+            (width, max(1, round(height / wider))) if wider > 1 else (max(1, round(width * wider)), height)
+        )
+        left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+        picture = np.zeros((height, width, 3), np.uint8)
+        picture[top : top + inner[1], left : left + inner[0]] = self._scaled(frame, *inner)
+        return picture
+
+    def _scaled(self, frame: VideoFrame, width: int, height: int) -> np.ndarray:
         matrix = _matrix(frame)
         if not (frame.format.is_rgb or frame.format.has_palette):
             frame = self.scaler.reformat(frame, width, height, "yuv420p", interpolation=SCALING, threads=1)
@@ -152,10 +175,7 @@ class _Converter:
         )
         plane = rgb.planes[0]
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
-        picture: np.ndarray = rows[:, : width * 3].reshape(height, width, 3)
-        if self.turn is not None:
-            picture = cv2.rotate(picture, self.turn)
-        return cv2.flip(picture, 1) if self.mirrored else picture
+        return rows[:, : width * 3].reshape(height, width, 3)
 
 
 def _matrix(frame: VideoFrame) -> Colorspace | None:

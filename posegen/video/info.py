@@ -27,7 +27,9 @@ class VideoInfo:
     """What `probe` finds out about one file; picklable, so that it can travel to where the frames are read.
 
     width, height: displayed size in pixels: upright, with square pixels. Oblong pixels are made square by
-        shrinking their longer side, never by enlarging the shorter one.
+        shrinking their longer side, never by enlarging the shorter one. Where the size changes, that which is shown
+        longest; `read_frames` fits pictures of another shape into it, with black beside them.
+    stored: width and height of those pictures in the file.
     frame_times: (N,) float64, seconds from the first frame, strictly increasing.
     duration: end of the last frame, seconds.
     rotation, mirrored: stored pictures are turned clockwise by 0, 90, 180 or 270 degrees, then flipped left
@@ -49,6 +51,7 @@ class VideoInfo:
     stamps: np.ndarray
     numbered: bool
     key_frames: np.ndarray
+    stored: tuple[int, int]
     key_bytes: np.ndarray | None = None
     breaks: tuple[Break, ...] = ()
 

@@ -7,8 +7,10 @@ or astray, interlaced streams with a packet a field), the file is decoded once a
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +25,7 @@ from posegen.common.profiling import timed
 from posegen.video.clock import MOST_ASTRAY, Clock, far, repaired_clock, usual_step
 from posegen.video.container import Intact, VideoError, decode_packet, intact_frames, open_video, packets
 from posegen.video.info import Break, VideoInfo
+from posegen.video.shapes import Shapes, Size
 
 BY_BYTE = ("mpegts", "mpeg")  # containers that can be entered anywhere
 FALLBACK_RATE = 25  # frames/s, where neither timestamps nor the header say anything
@@ -39,6 +42,7 @@ class _Shown(NamedTuple):
     pts: int | None
     duration: int
     is_key: bool
+    size: Size | None  # of its picture; None for that of the first frame
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -66,22 +70,26 @@ def probe(path: str | Path) -> VideoInfo:
         clock = repaired_clock([packet.pts for packet in shown], unit, float(1 / rate))
         entered = numbered and container.format.name in BY_BYTE
         keys = [i for i, p in enumerate(shown) if i == 0 or _can_start(p, numbered, entered)]
+        duration = _duration(clock.times, shown[-1].duration * float(unit), float(1 / rate))
+        sizes = [packet.size or (first.width, first.height) for packet in shown]
+        stored = _longest(sizes, np.diff(clock.times, append=duration))
         rotation, mirrored = _orientation(first)
-        width, height = _displayed_size(first, stream.sample_aspect_ratio or Fraction(1), rotation)
+        width, height = _displayed_size(stored, stream.sample_aspect_ratio or Fraction(1), rotation)
         return VideoInfo(
             path=path,
             width=width,
             height=height,
             frame_times=clock.times,
-            duration=_duration(clock.times, shown[-1].duration * float(unit), float(1 / rate)),
+            duration=duration,
             rotation=rotation,
             mirrored=mirrored,
             codec=stream.codec_context.codec.canonical_name,
             stamps=np.array(stamps, np.int64),
             numbered=numbered,
             key_frames=np.array(keys),
+            stored=stored,
             key_bytes=np.array([shown[i].byte or 0 for i in keys]) if entered else None,
-            breaks=_breaks(clock, [packet.number for packet in shown], [packet.number for packet in lost]),
+            breaks=_breaks(clock, sizes, [p.number for p in shown], [p.number for p in lost]),
         )
 
 
@@ -125,10 +133,13 @@ def _list_packets(
     path: str, container: InputContainer, stream: VideoStream
 ) -> tuple[list[_Shown], VideoFrame, list[_Shown]]:
     """Walks through the file; returns the packets of shown frames in its order, the first frame, and lost packets."""
-    listed, first, lost, intact = [], None, [], Intact()
+    listed, first, lost = [], None, []
+    intact, size_at = Intact(), Shapes(stream)
     for number, packet in enumerate(packets(container, stream)):
-        place = _Shown(number, packet.pos, packet.pts, packet.duration or 0, packet.is_keyframe)
-        if not intact(packet):
+        found = intact(packet)
+        size = size_at(packet) if found else None
+        place = _Shown(number, packet.pos, packet.pts, packet.duration or 0, packet.is_keyframe, size)
+        if not found:
             lost.append(place)
             continue
         if first is None:
@@ -198,11 +209,24 @@ def _duration(times: np.ndarray, stated: float, period: float) -> float:
     return float(times[-1]) + (stated if 0 < stated <= LONGEST_LAST_S else usual_step(times, period))
 
 
-def _breaks(clock: Clock, numbers: list[int], lost: list[int]) -> tuple[Break, ...]:
-    """The breaks among frames with this clock and these packets, of which others are `lost` (places in the file)."""
+def _longest(sizes: list[Size], seconds: np.ndarray) -> Size:
+    """The size of most seconds (N,)."""
+    held: Counter[Size] = Counter()
+    for size, time in zip(sizes, seconds.tolist(), strict=True):
+        held[size] += time
+    return held.most_common(1)[0][0]
+
+
+def _breaks(clock: Clock, sizes: list[Size], numbers: list[int], lost: list[int]) -> tuple[Break, ...]:
+    """The breaks among frames with this clock, these sizes and packets of these numbers, while others are `lost`."""
     times = clock.times
     gaps = np.flatnonzero(np.diff(times) > far(usual_step(times, 0.0))) + 1
-    breaks = dict.fromkeys(gaps.tolist(), EMPTY)
+    breaks = {
+        frame: f"pictures become {after[0]}x{after[1]}"
+        for frame, (before, after) in enumerate(pairwise(sizes), 1)
+        if before != after
+    }
+    breaks |= dict.fromkeys(gaps.tolist(), EMPTY)
     breaks |= dict.fromkeys(clock.restarts, RESTARTED)
     for frame in np.unique(np.searchsorted(np.sort(numbers), lost)).tolist():
         breaks[frame] = f"{RESTARTED} and {DAMAGED}" if frame in clock.restarts else DAMAGED
@@ -224,8 +248,8 @@ def _orientation(frame: VideoFrame) -> tuple[int, bool]:
     return int(np.round(angle / 90)) % 4 * 90, bool(mirrored)
 
 
-def _displayed_size(frame: VideoFrame, aspect: Fraction, rotation: int) -> tuple[int, int]:
-    width, height = frame.width, frame.height
+def _displayed_size(stored: Size, aspect: Fraction, rotation: int) -> Size:
+    width, height = stored
     if aspect > 1:
         height = max(1, round(height / aspect))
     elif aspect > 0:

@@ -153,7 +153,9 @@ def test_an_unknown_detector_is_named(tmp_path: Path) -> None:
 
 def info_of(times: np.ndarray, duration: float, breaks: tuple[Break, ...] = ()) -> VideoInfo:
     none = np.zeros(1, np.int64)
-    return VideoInfo("a.mp4", 2, 2, times, duration, 0, False, "h264", none, False, none, breaks=breaks)
+    return VideoInfo(
+        "a.mp4", 2, 2, times, duration, 0, False, "h264", none, False, none, (2, 2), breaks=breaks
+    )
 
 
 @st.composite

@@ -343,7 +343,9 @@ def test_encode_refuses_what_is_no_video_and_leaves_nothing(tmp_path: Path, fram
 
 def info_of(times: np.ndarray, last: float) -> VideoInfo:
     none = np.zeros(1, np.int64)
-    return VideoInfo("a.mp4", 2, 2, times, float(times[-1]) + last, 0, False, "h264", none, False, none)
+    return VideoInfo(
+        "a.mp4", 2, 2, times, float(times[-1]) + last, 0, False, "h264", none, False, none, (2, 2)
+    )
 
 
 @given(
