@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 CONTAINERS = "mov,matroska,webm,avi,flv,asf,mpegts,mpeg,mpegvideo,m4v,h264,hevc,ivf,obu,ogg,mxf,nut,dv,gif"
 CAN_SKIP = ("h264", "hevc")  # decoders that take a new skip_frame with every packet
 MOST_FAILURES = 16  # to read a packet, one after the other
+LASTING, OFTEN = 0.5, 0.1  # of the longest stream's seconds, of the pictures of the one that has most
 MAX_SIDE = 16384  # pixels
 MAX_PIXELS = 2**26  # of one picture: twice 8K, 200 MB as RGB
 
@@ -31,26 +32,34 @@ class VideoError(ValueError):
 
 
 @contextmanager
-def open_video(path: str, threads: int = 1) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Yields the open container and its video stream of the largest picture, to be decoded by `threads` threads.
+def open_video(
+    path: str, threads: int = 1, index: int | None = None
+) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Yields the open container and its video stream, to be decoded by `threads` threads.
 
-    Raises `VideoError` where the file is missing, empty, no video, of too many pixels or of an unknown codec.
+    `index` is that of the stream, by default the one of the largest picture among those that last. Raises `VideoError`
+    where the file is missing, empty, no video, of too many pixels or of an unknown codec.
     """
+    if index is None:
+        index = _main_stream(path)
+    with _open(path) as container:
+        stream = container.streams[index]
+        stream.thread_count = threads
+        stream.thread_type = "AUTO" if threads > 1 else "NONE"
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        yield container, stream
+
+
+def _open(path: str) -> InputContainer:
     _require_content(path)
     try:
         options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
-        container = av.open(f"file:{path}", options=options)
+        return av.open(f"file:{path}", options=options)
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError(
             f"{path}: cannot be opened as video: damaged, cut short or in none of the formats that are read "
             "(mp4, mov, mkv, webm, avi, flv, ts and the like); export it again as mp4."
         ) from error
-    with container:
-        stream = _video_stream(path, container)
-        stream.thread_count = threads
-        stream.thread_type = "AUTO" if threads > 1 else "NONE"
-        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-        yield container, stream
 
 
 def _require_content(path: str) -> None:
@@ -61,34 +70,51 @@ def _require_content(path: str) -> None:
         raise VideoError(f"{path}: the file is empty; copy or export it again.")
 
 
-def _video_stream(path: str, container: InputContainer) -> VideoStream:
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not streams:
-        kinds = " and ".join(sorted({s.type for s in container.streams})) or "nothing"
-        raise VideoError(f"{path}: holds {kinds} but no readable video; leave it out or export it again.")
-    stream = max(
-        streams, key=lambda s: s.codec_context.width * s.codec_context.height if s.codec_context else 0
-    )
-    context = stream.codec_context
-    if context is None:
-        raise VideoError(f"{path}: its video codec is not known here; convert it to H.264.")
-    if max(context.width, context.height) > MAX_SIDE or context.width * context.height > MAX_PIXELS:
-        raise VideoError(
-            f"{path}: pictures of {context.width}x{context.height} are over the limit of {MAX_SIDE} pixels "
-            f"a side and {MAX_PIXELS} in all; scale them down."
-        )
-    return stream
+def _main_stream(path: str) -> int:
+    with _open(path) as container:
+        streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        if not streams:
+            kinds = " and ".join(sorted({s.type for s in container.streams})) or "nothing"
+            raise VideoError(f"{path}: holds {kinds} but no readable video; leave it out or export it again.")
+        known = [stream for stream in streams if stream.codec_context is not None]
+        if not known:
+            raise VideoError(f"{path}: its video codec is not known here; convert it to H.264.")
+        lasting = _lasting(container, known) if len(known) > 1 else known
+        stream = max(lasting, key=lambda s: s.codec_context.width * s.codec_context.height)
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+            raise VideoError(
+                f"{path}: pictures of {width}x{height} are over the limit of {MAX_SIDE} pixels "
+                f"a side and {MAX_PIXELS} in all; scale them down."
+            )
+        return stream.index
 
 
-def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
-    """Yields the packets that carry data, up to the end or to where nothing more can be read.
+def _lasting(container: InputContainer, streams: list[VideoStream]) -> list[VideoStream]:
+    """The streams that are no preview and no row of chapter pictures: those that last, with pictures all along."""
+    times: dict[int, list[float]] = {stream.index: [] for stream in streams}
+    for packet in packets(container, *streams):
+        if packet.dts is not None:
+            times[packet.stream_index].append(float(packet.dts * packet.time_base))
+    seconds = {index: max(shown) - min(shown) if shown else 0.0 for index, shown in times.items()}
+    most = max(len(shown) for shown in times.values())
+    return [
+        stream
+        for stream in streams
+        if seconds[stream.index] >= LASTING * max(seconds.values())
+        and len(times[stream.index]) >= OFTEN * most
+    ] or streams
+
+
+def packets(container: InputContainer, *streams: VideoStream) -> Iterator[Packet]:
+    """Yields the streams' packets that carry data, up to the end or to where nothing more can be read.
 
     A packet that came incomplete says so (`is_corrupt`).
     """
     failures = 0
     while failures < MOST_FAILURES:
         try:
-            for packet in container.demux(stream):
+            for packet in container.demux(streams):
                 failures = 0
                 if packet.size > 0:
                     yield packet

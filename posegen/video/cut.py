@@ -68,7 +68,7 @@ def _remux(info: VideoInfo, key: int, last: int, part: Path) -> None:
     """Copies the packets of the frames from `key` to `last` into an MP4 file, and those that these may need."""
     begin, end = int(info.stamps[key]), int(info.stamps[last])
     with (
-        open_video(info.path) as (source, stream),
+        open_video(info.path, index=info.stream) as (source, stream),
         av.open(str(part), "w", format="mp4", options=CONTAINER) as sink,
     ):
         copy = sink.add_stream_from_template(stream, opaque=True)

@@ -85,12 +85,12 @@ def _frames(info: VideoInfo, wanted: np.ndarray, threads: int) -> Iterator[Video
     index_of = {stamp: index for index, stamp in enumerate(info.stamps.tolist())}
     keys = np.searchsorted(info.key_frames, wanted, side="right") - 1
     runs = np.split(wanted, np.flatnonzero(info.key_frames[keys[1:]] > wanted[:-1] + SEEK_OVER) + 1)
-    with open_video(info.path, threads) as opened:
+    with open_video(info.path, threads, info.stream) as opened:
         for run in runs:
             key = int(np.searchsorted(info.key_frames, run[0], side="right")) - 1
             left = yield from _read_run(info, opened, key, True, run.tolist(), index_of)
             if left:
-                with open_video(info.path, threads) as opened_again:
+                with open_video(info.path, threads, info.stream) as opened_again:
                     key = max(0, key - RETRY_KEYS)
                     left = yield from _read_run(info, opened_again, key, False, left, index_of)
             if left:

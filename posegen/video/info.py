@@ -30,6 +30,7 @@ class VideoInfo:
         shrinking their longer side, never by enlarging the shorter one. Where the size changes, that which is shown
         longest; `read_frames` fits pictures of another shape into it, with black beside them.
     stored: width and height of those pictures in the file.
+    stream: the index of the stream that they are in.
     frame_times: (N,) float64, seconds from the first frame, strictly increasing.
     duration: end of the last frame, seconds.
     rotation, mirrored: stored pictures are turned clockwise by 0, 90, 180 or 270 degrees, then flipped left
@@ -52,6 +53,7 @@ class VideoInfo:
     numbered: bool
     key_frames: np.ndarray
     stored: tuple[int, int]
+    stream: int = 0
     key_bytes: np.ndarray | None = None
     breaks: tuple[Break, ...] = ()
 

@@ -60,7 +60,7 @@ def probe(path: str | Path) -> VideoInfo:
         numbered = None in (pts := {packet.pts for packet in listed}) or len(pts) < len(listed)
         by_stamp = {(p.number if numbered or p.pts is None else p.pts): p for p in listed}
         if numbered or first.pts not in by_stamp or not _packets_tell(container, stream, listed, unit):
-            stamps = [stamp for stamp in _decoded_stamps(path, numbered) if stamp in by_stamp]
+            stamps = [stamp for stamp in _decoded_stamps(path, stream.index, numbered) if stamp in by_stamp]
             if stream.codec_context.field_order in PROGRESSIVE:  # else one frame of two packets is none lost
                 lost += [by_stamp[stamp] for stamp in by_stamp.keys() - set(stamps)]
         else:
@@ -88,6 +88,7 @@ def probe(path: str | Path) -> VideoInfo:
             numbered=numbered,
             key_frames=np.array(keys),
             stored=stored,
+            stream=stream.index,
             key_bytes=np.array([shown[i].byte or 0 for i in keys]) if entered else None,
             breaks=_breaks(clock, sizes, [p.number for p in shown], [p.number for p in lost]),
         )
@@ -103,7 +104,7 @@ def without_damage(info: VideoInfo) -> VideoInfo:
 
     Decodes the whole file. Times stay as they were. Raises `VideoError` where no frame is left.
     """
-    with timed("decode"), open_video(info.path) as (container, stream):
+    with timed("decode"), open_video(info.path, index=info.stream) as (container, stream):
         decoded = {frame.pts for frame in intact_frames(container, stream, info.numbered)}
     intact = np.array([stamp in decoded for stamp in info.stamps.tolist()])
     if not intact.any():
@@ -195,9 +196,9 @@ def _in_order(times: np.ndarray) -> bool:
     return len(steps) == 0 or bool(steps[-MOST_ASTRAY:].max() <= far(float(np.median(steps))))
 
 
-def _decoded_stamps(path: str, numbered: bool) -> list[int]:
+def _decoded_stamps(path: str, index: int, numbered: bool) -> list[int]:
     """Decodes the whole file; returns the stamps of the intact frames in display order."""
-    with open_video(path) as (container, stream):
+    with open_video(path, index=index) as (container, stream):
         stamps = [f.pts for f in intact_frames(container, stream, numbered) if f.pts is not None]
     if not stamps:
         raise VideoError(f"{path}: no frame decodes without damage; copy or export it again.")
