@@ -53,6 +53,7 @@ from posegen.sharing import (
     Foreground,
     Form,
     GivenForeground,
+    SegmentSharing,
     SharedRange,
     SharedRecord,
     SharedStore,
@@ -276,7 +277,7 @@ class PoseGenPipeline(DiffusionPipeline):
         segment = job.plan.segments[job.plan.anchor]
         if sharing := self._sharing(job, segment, record):
             conditions = self._conditions(job, encoded, segment, {})
-            self._denoise(job, segment, conditions, sharing, callback, sharing.shared.steps)
+            self._denoise(job, segment, conditions, sharing, callback, sharing.shared.steps.stop)
 
     def generate(
         self,
@@ -348,7 +349,7 @@ class PoseGenPipeline(DiffusionPipeline):
         job: VideoJob,
         segment: Segment,
         conditions: Conditions,
-        sharing: AnchorRecorder | AnchorReader | None,
+        sharing: SegmentSharing | None,
         callback: Callback | None = None,
         steps: int | None = None,
     ) -> torch.Tensor:
@@ -377,9 +378,7 @@ class PoseGenPipeline(DiffusionPipeline):
             hands=hands,
         )
 
-    def _sharing(
-        self, job: VideoJob, segment: Segment, record: SharedStore | None
-    ) -> AnchorRecorder | AnchorReader | None:
+    def _sharing(self, job: VideoJob, segment: Segment, record: SharedStore | None) -> SegmentSharing | None:
         if job.sharing is None or segment.kind == "bridge" or not job.plan.bridges:
             return None
         if record is None:

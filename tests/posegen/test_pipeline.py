@@ -218,7 +218,7 @@ def test_recording_alone_is_told_step_by_step_and_may_be_cancelled(
     pipeline: PoseGenPipeline, job: VideoJob
 ) -> None:
     assert job.sharing is not None
-    encoded, shared = pipeline.encode(job), job.sharing.shared.steps
+    encoded, shared = pipeline.encode(job), job.sharing.shared.steps.stop
     told: list[tuple[int, int, int]] = []
     pipeline.record_anchor(
         job, encoded, SharedRecord(), lambda index, step: told.append((index, step.index, step.steps))
