@@ -26,8 +26,8 @@ from posegen.driving.framing import framing_of
 from posegen.driving.poses import PoseEstimator
 from posegen.longvideo.conditions import (
     Conditions,
-    decode,
-    encode,
+    decode_latents,
+    encode_frames,
     encode_image,
     encode_text,
     pose_condition,
@@ -236,7 +236,7 @@ class PoseGenPipeline(DiffusionPipeline):
             )
 
     @torch.no_grad()
-    def encode(self, job: VideoJob) -> EncodedJob:
+    def encode_frames(self, job: VideoJob) -> EncodedJob:
         """What all segments of a job see alike."""
         text = encode_text(self.tokenizer, self.text_encoder, [job.prompt, job.negative_prompt])
         image = None
@@ -244,8 +244,10 @@ class PoseGenPipeline(DiffusionPipeline):
             image = encode_image(self.image_processor, self.image_encoder, job.picture[None])
         hands = None
         if self.transformer.config.hand_channels is not None and job.hands is None:
-            hands = encode(self.vae, np.zeros((1, job.plan.segment_frames, *job.picture.shape), np.uint8))
-        reference = encode(self.vae, job.picture[None, None])
+            hands = encode_frames(
+                self.vae, np.zeros((1, job.plan.segment_frames, *job.picture.shape), np.uint8)
+            )
+        reference = encode_frames(self.vae, job.picture[None, None])
         return EncodedJob(reference, text[:1], text[1:], image, hands)
 
     @torch.no_grad()
@@ -267,7 +269,7 @@ class PoseGenPipeline(DiffusionPipeline):
         conditions = self._conditions(job, encoded, segment, neighbours)
         sharing = self._sharing(job, segment, record)
         latents = self._denoise(job, segment, conditions, sharing, callback)
-        return decode(self.vae, latents)[0].numpy()
+        return decode_latents(self.vae, latents)[0].numpy()
 
     @torch.no_grad()
     def record_anchor(
@@ -368,7 +370,7 @@ class PoseGenPipeline(DiffusionPipeline):
         pictures, given = job.pose_video(segment.index, neighbours, self.config.pose_oversampling)
         hands = encoded.hands
         if job.hands is not None:
-            hands = encode(self.vae, job.hands[job.plan.driving_frames(segment.index)][None])
+            hands = encode_frames(self.vae, job.hands[job.plan.driving_frames(segment.index)][None])
         return Conditions(
             pose=pose_condition(self.vae, pictures[None], torch.from_numpy(given)[None]),
             reference=encoded.reference,
