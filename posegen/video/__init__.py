@@ -8,7 +8,7 @@ spans at random places; decord2 also gives reordered AVI frames times that run b
 from posegen.video.container import VideoError
 from posegen.video.cut import cut
 from posegen.video.decode import read_frames
-from posegen.video.encode import encode
+from posegen.video.encode import save_video
 from posegen.video.info import Break, VideoInfo, sample_indices
 from posegen.video.probe import probe, without_damage
 
@@ -17,9 +17,9 @@ __all__ = [
     "VideoError",
     "VideoInfo",
     "cut",
-    "encode",
     "probe",
     "read_frames",
     "sample_indices",
+    "save_video",
     "without_damage",
 ]
