@@ -9,7 +9,7 @@ from posegen.video.container import VideoError
 from posegen.video.cut import cut
 from posegen.video.decode import read_frames
 from posegen.video.encode import save_video
-from posegen.video.info import Break, VideoInfo, sample_indices
+from posegen.video.info import Break, VideoInfo, require_continuous, sample_indices
 from posegen.video.probe import probe, without_damage
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "cut",
     "probe",
     "read_frames",
+    "require_continuous",
     "sample_indices",
     "save_video",
     "without_damage",

@@ -18,7 +18,7 @@ GAP_S, GAP_STEPS = 1.0, 10
 MOST_ASTRAY = 16
 """Frames in a row whose timestamps are dropped; and the most places between a frame's in the file and its on screen."""
 DECODING_ORDER = 0.1
-"""Share of backward steps above which the timestamps are those of the order of decoding, as AVI stores them."""
+"""Share of small steps back above which the timestamps are those of the order of decoding, as AVI stores them."""
 
 
 class Clock(NamedTuple):
@@ -52,10 +52,11 @@ def repaired_clock(shown: Sequence[int | None], unit: Fraction, period: float) -
     if len(known) == 0:
         return Clock(np.arange(count) * period, [])
     values = ticks[known]
-    if np.mean(np.diff(values, prepend=values[0]) < 0) > DECODING_ORDER:
+    usual = _usual(values, known) or period / float(unit)
+    steps = np.diff(values)
+    if np.sum((steps < 0) & (steps >= -MOST_ASTRAY * usual)) > DECODING_ORDER * len(values):
         values = np.sort(values)
-    steps = np.diff(values) / np.diff(known)
-    usual = float(np.median(steps[steps > 0])) if (steps > 0).any() else period / float(unit)
+        usual = _usual(values, known) or usual
     limit = far(usual * float(unit)) / float(unit)
     kept, values, restarts = _believed(values, usual, limit)
     restarts = known[restarts].tolist()
@@ -67,6 +68,12 @@ def repaired_clock(shown: Sequence[int | None], unit: Fraction, period: float) -
     values_and_ends = [values[0] - each * (known[0] + 1), *values, values[-1] + each * (count - known[-1])]
     ticks = np.interp(np.arange(count), known_and_ends, values_and_ends)
     return Clock((ticks - ticks[0]) * unit.numerator / unit.denominator, restarts)
+
+
+def _usual(values: np.ndarray, places: np.ndarray) -> float:
+    """The middle one of the steps forward from frame to frame; 0 if there is none."""
+    steps = np.diff(values) / np.diff(places)
+    return float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
 
 
 def _believed(values: np.ndarray, usual: float, limit: float) -> tuple[list[int], np.ndarray, list[int]]:

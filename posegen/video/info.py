@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from posegen.video.clock import usual_step
+from posegen.video.container import VideoError
 
 TOLERANCE = 0.0015  # seconds; Matroska and FLV round timestamps to 0.001, so their distances err by that much
+
+LONGEST_GAP_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,17 @@ class VideoInfo:
             )
             notes.append(f"{found.why} at {begin}" if begin == end else f"{found.why} from {begin} to {end}")
         return notes
+
+
+def require_continuous(info: VideoInfo) -> None:
+    """Raises `VideoError` where a video has a gap that is too long for a movement to be guessed across it."""
+    ends, times = info.frame_ends, info.frame_times
+    for frame in (found.frame for found in info.breaks if found.frame < len(times)):
+        if times[frame] - ends[frame - 1] > LONGEST_GAP_S:
+            raise VideoError(
+                f"{info.path}: it holds no pictures from {ends[frame - 1]:.1f} s to {times[frame]:.1f} s; give "
+                "the part before or after that, or export it again."
+            )
 
 
 def sample_indices(info: VideoInfo, start: float, stop: float, rate: float) -> np.ndarray:

@@ -81,6 +81,15 @@ def test_no_clip_crosses_what_is_damaged_and_every_row_says_so(tmp_path: Path):
         assert before["source_notes"] == after["source_notes"] == notes
 
 
+def test_a_jump_of_the_clock_makes_no_clips(tmp_path: Path):
+    write_video(tmp_path / "a.mkv", [*range(90), *range(2_800_000, 2_800_090)], picture=grey)
+    before, after = planned(tmp_path, "a.mkv")
+    assert (before["start"], after["stop"]) == (0, pytest.approx(93336.33, abs=0.01))
+    assert before["stop"] == pytest.approx(88 / 30, abs=0.01)
+    assert after["start"] == pytest.approx(93333.33 + 2 / 30, abs=0.01)
+    assert after["source_notes"] == ["no pictures are there from 3.00 s to 93333.33 s"]
+
+
 def test_a_file_that_is_gone_is_one_row(tmp_path: Path):
     (row,) = planned(tmp_path, "gone.mp4")
     assert (row["error_stage"], row["error_type"]) == ("read", "FileNotFoundError")
