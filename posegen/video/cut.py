@@ -46,7 +46,10 @@ def cut(info: VideoInfo, start: float, stop: float, rate: float, path: str | Pat
 def _copy(
     info: VideoInfo, shown: np.ndarray, start: float, stop: float, rate: float, part: Path
 ) -> float | None:
-    """Copies the packets and returns where the span begins, None where the copy would show something else or mostly what is before."""
+    """Copies the packets and returns where the span begins.
+
+    None where the copy would show something else, or more of what is before the span than of itself.
+    """
     key = int(info.key_frames[np.searchsorted(info.key_frames, shown[0], side="right") - 1])
     if info.codec not in COPIED or info.numbered:
         return None
