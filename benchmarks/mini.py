@@ -163,7 +163,7 @@ class Models:
         text = encode_text(self.pipeline.tokenizer, self.pipeline.text_encoder, [case.clip.caption])
         latents = initial_noise(0, (1, self.vae.config.z_dim, *condition.shape[2:]))
         steps = self.options.steps or self.settings.steps
-        for sigma, following in pairwise(schedule(steps, flow_shift(self.pipeline.scheduler.config))):
+        for sigma, following in pairwise(schedule(steps, flow_shift(self.pipeline.scheduler.config)).sigmas):
             clean = self.wan(
                 torch.cat([latents, condition], dim=1), torch.tensor([1000 * sigma]), text, return_dict=False
             )[0]

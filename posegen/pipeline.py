@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,8 +72,8 @@ class PoseGenPipeline(DiffusionPipeline):
     """Makes long videos of the person in a picture.
 
     Settings, kept in the folder's model_index.json: the longest segment and a bridge's given frames, the video's rate
-    in frames/s and (width, height), the steps, guidance and negative prompt used unless others are asked for, and how
-    many times as large poses are drawn before they are shrunk to the video's size.
+    in frames/s and (width, height), the steps, guidance and negative prompt used unless others are asked for, how many
+    times as large poses are drawn before they are shrunk to the video's size, and what timesteps are rounded to.
     """
 
     transformer: Any
@@ -100,6 +101,7 @@ class PoseGenPipeline(DiffusionPipeline):
         guidance_scale: float = 5.0,
         negative_prompt: str = "",
         pose_oversampling: int = 1,
+        timestep_dtype: str = "float32",
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -121,6 +123,7 @@ class PoseGenPipeline(DiffusionPipeline):
             guidance_scale=guidance_scale,
             negative_prompt=negative_prompt,
             pose_oversampling=pose_oversampling,
+            timestep_dtype=timestep_dtype,
         )
 
     @classmethod
@@ -168,7 +171,7 @@ class PoseGenPipeline(DiffusionPipeline):
         prompt: str = "",
         negative_prompt: str | None = None,
         *,
-        seed: int = 0,
+        seed: int = 42,
         steps: int | None = None,
         guidance_scale: float | None = None,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
@@ -178,7 +181,7 @@ class PoseGenPipeline(DiffusionPipeline):
         estimator: PoseEstimator | None = None,
         planner: Literal["fitted", "published"] = "fitted",
         anchor: int = 0,
-        framing: str = "auto",
+        framing: str | SharedRange = "auto",
         foreground: ForegroundSource = "pose",
         keep_person: bool = True,
         form: Form = "key_value",
@@ -194,7 +197,8 @@ class PoseGenPipeline(DiffusionPipeline):
             negative_prompt, steps, guidance_scale, size: None for the pipeline's own.
             guidance_interval: lowest and highest noise level, 0..1, at which guidance is on.
             planner, anchor: see `posegen.longvideo.segments.plan`.
-            framing: how much of the background is shared: a key of `posegen.sharing.FRAMINGS`, "auto" or "off".
+            framing: how much of the background is shared: a key of `posegen.sharing.FRAMINGS`, "auto", "off", or a
+                range of steps and blocks.
             foreground: where the person is told from: the pose, the subject word of the prompt, `mask`, or nowhere.
             keep_person: whether backgrounds may attend to the anchor's person.
             form: what is kept of the anchor: "input" takes half of the memory, and a little time.
@@ -210,18 +214,19 @@ class PoseGenPipeline(DiffusionPipeline):
         sharing = None
         if framing != "off":
             name = framing_of(driving, size) if framing == "auto" else framing
-            shared = SharedRange.of_framing(name, steps, len(self.transformer.blocks))
+            shared = SharedRange.of(name, steps, self.transformer.config.num_layers)
             sharing = BackgroundSharing(shared, foreground, keep_person, form)
         scale = config.guidance_scale if guidance_scale is None else guidance_scale
+        negative_prompt = config.negative_prompt if negative_prompt is None else negative_prompt
         return VideoJob(
             picture=fit_picture(image, size, fit),
             keypoints=np.asarray(driving, np.float32),
             plan=plan(len(driving), config.segment_frames, config.head, config.tail, anchor, planner),
             prompt=prompt,
-            negative_prompt=config.negative_prompt if negative_prompt is None else negative_prompt,
+            negative_prompt=negative_prompt,
             seed=seed,
             steps=steps,
-            guidance=Guidance(scale, guidance_interval),
+            guidance=Guidance.between(prompt, negative_prompt, scale, guidance_interval),
             sharing=sharing,
             hands=hands,
             mask=mask,
@@ -235,15 +240,19 @@ class PoseGenPipeline(DiffusionPipeline):
                 f"A video of {size[0]}x{size[1]} cannot be made: choose multiples of {unit} pixels."
             )
 
+    def model_id(self) -> str:
+        """Tells this pipeline from those that make other frames of the same job."""
+        return model_id(self.components, dict(self.config))
+
     @torch.no_grad()
-    def encode_frames(self, job: VideoJob) -> EncodedJob:
+    def encode(self, job: VideoJob) -> EncodedJob:
         """What all segments of a job see alike."""
         text = encode_text(self.tokenizer, self.text_encoder, [job.prompt, job.negative_prompt])
         image = None
         if self.image_encoder is not None:
             image = encode_image(self.image_processor, self.image_encoder, job.picture[None])
         hands = None
-        if self.transformer.config.hand_channels is not None and job.hands is None:
+        if self.transformer.config.hand_channels is not None:
             hands = encode_frames(
                 self.vae, np.zeros((1, job.plan.segment_frames, *job.picture.shape), np.uint8)
             )
@@ -293,11 +302,7 @@ class PoseGenPipeline(DiffusionPipeline):
         store: a folder that keeps finished segments; those already there are taken from it, so an interrupted video
         goes on where it stopped. callback: told each step, also when only recording. record: an empty one to use.
         """
-        stored = (
-            SegmentStore(store, job.content_id(model_id(self.transformer, dict(self.config))))
-            if store is not None
-            else None
-        )
+        stored = SegmentStore(store, job.content_id(self.model_id())) if store is not None else None
         stitcher = Stitcher(job.plan)
         try:
             for index, frames in self._segments(job, stored, callback, record or SharedRecord()):
@@ -360,19 +365,23 @@ class PoseGenPipeline(DiffusionPipeline):
             set_adapter(self.transformer, ADAPTERS[segment.kind == "bridge"])
         noise = initial_noise(job.seed, (1, self.vae.config.z_dim, *conditions.pose.shape[2:]))
         tell = None if callback is None else lambda step: callback(segment.index, step)
-        sigmas = schedule(job.steps, flow_shift(self.scheduler.config))[: (steps or job.steps) + 1]
         run = self.group.denoise if self.group else denoise
-        return run(self.transformer, conditions, noise, sigmas, job.guidance, sharing, tell)
+        levels = schedule(
+            job.steps, flow_shift(self.scheduler.config), getattr(torch, self.config.timestep_dtype)
+        )
+        levels = levels.first(steps or job.steps)
+        return run(self.transformer, conditions, noise, levels, job.guidance, sharing, tell)
 
     def _conditions(
         self, job: VideoJob, encoded: EncodedJob, segment: Segment, neighbours: Mapping[int, np.ndarray]
     ) -> Conditions:
-        pictures, given = job.pose_video(segment.index, neighbours, self.config.pose_oversampling)
+        index, with_given = segment.index, partial(job.plan.with_given_frames, segment.index)
+        pose = with_given(job.pose_video(index, self.config.pose_oversampling), neighbours)
         hands = encoded.hands
-        if job.hands is not None:
-            hands = encode_frames(self.vae, job.hands[job.plan.driving_frames(segment.index)][None])
+        if hands is not None and (job.hands is not None or segment.kind == "bridge"):
+            hands = encode_frames(self.vae, with_given(job.hand_video(index), neighbours)[None])
         return Conditions(
-            pose=pose_condition(self.vae, pictures[None], torch.from_numpy(given)[None]),
+            pose=pose_condition(self.vae, pose[None], torch.from_numpy(job.plan.given(index))[None]),
             reference=encoded.reference,
             text=encoded.text,
             negative_text=encoded.negative_text,
@@ -399,4 +408,5 @@ class PoseGenPipeline(DiffusionPipeline):
         stride = self.vae.config.scale_factor_spatial
         rows, columns = (side // stride // patch[1] for side in job.picture.shape[:2])
         grid = ((segment.frames - 1) // 4 + 1, rows, columns)
-        return SubjectForeground(subject_tokens(self.tokenizer, job.prompt), grid)
+        words = subject_tokens(self.tokenizer, job.prompt)
+        return SubjectForeground(words, grid, job.sharing.subject_blocks)

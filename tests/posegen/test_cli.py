@@ -153,7 +153,7 @@ def test_progress_tells_rate_and_time_left(
     progress = cli.Progress(plan(30, 13, 5, 4))
     for index in (0, 2, 1):
         for number in range(10):
-            progress(index, Step(number, 10, 0.5, None))  # type: ignore[arg-type]
+            progress(index, Step(number, 10, 0.5, None, None))  # type: ignore[arg-type]
             now += 6.0
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 29
@@ -170,6 +170,6 @@ def test_segments_from_the_store_tell_no_rate(
     progress = cli.Progress(plan(30, 13, 5, 4))
     for index, steps in ((0, 2), (1, 10)):
         for number in range(steps):
-            progress(index, Step(number, steps, 0.5, None))  # type: ignore[arg-type]
+            progress(index, Step(number, steps, 0.5, None, None))  # type: ignore[arg-type]
             now += 6.0
     assert capsys.readouterr().err.splitlines()[1] == "segment 3/3, step 2/10, 6 s a step, 0:00:48 to go"
