@@ -67,6 +67,9 @@ ADAPTERS = ("base", "cond")  # for base segments and for bridges
 Callback = Callable[[int, Step], object]
 """Told the segment's index and the step, after each step; may raise `posegen.longvideo.sampling.Cancelled`."""
 
+CallbackOnStepEnd = Callable[["PoseGenPipeline", int, float, dict[str, Any]], object]
+"""diffusers' own form: the pipeline, the step's index and timestep, and tensors by name."""
+
 
 class PoseGenPipeline(DiffusionPipeline):
     """Makes long videos of the person in a picture.
@@ -97,7 +100,7 @@ class PoseGenPipeline(DiffusionPipeline):
         tail: int = 20,
         rate: float = 30.0,
         size: tuple[int, int] | list[int] = (720, 1280),
-        steps: int = 25,
+        num_inference_steps: int = 25,
         guidance_scale: float = 5.0,
         negative_prompt: str = "",
         pose_oversampling: int = 1,
@@ -119,7 +122,7 @@ class PoseGenPipeline(DiffusionPipeline):
             tail=tail,
             rate=rate,
             size=tuple(size),
-            steps=steps,
+            num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             negative_prompt=negative_prompt,
             pose_oversampling=pose_oversampling,
@@ -134,6 +137,7 @@ class PoseGenPipeline(DiffusionPipeline):
         arguments are those of diffusers' `DiffusionPipeline.from_pretrained`.
         """
         folder = model_folder(pretrained_model_name_or_path, revision=kwargs.pop("revision", None))
+        _require_one_image_transformer(cls.load_config(folder), folder)
         for value in cls.load_config(folder).values():
             if isinstance(value, list) and str(value[0]).startswith("posegen."):
                 importlib.import_module(value[0])  # diffusers takes no class of a module that is not imported
@@ -172,7 +176,7 @@ class PoseGenPipeline(DiffusionPipeline):
         negative_prompt: str | None = None,
         *,
         seed: int = 42,
-        steps: int | None = None,
+        num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         size: tuple[int, int] | None = None,
@@ -194,7 +198,7 @@ class PoseGenPipeline(DiffusionPipeline):
             image: the person, a PIL image or (H, W, 3) uint8 RGB, fitted to `size`.
             driving: poses (T, 133, 3) at the pipeline's rate in pixels of `size`, or a video (or its `Driving`), whose
                 person is then placed: `align`, `fit` and `estimator` are those of `driving_video.place`.
-            negative_prompt, steps, guidance_scale, size: None for the pipeline's own.
+            negative_prompt, num_inference_steps, guidance_scale, size: None for the pipeline's own.
             guidance_interval: lowest and highest noise level, 0..1, at which guidance is on.
             planner, anchor: see `posegen.longvideo.segments.plan`.
             framing: how much of the background is shared: a key of `posegen.sharing.FRAMINGS`, "auto", "off", or a
@@ -210,7 +214,7 @@ class PoseGenPipeline(DiffusionPipeline):
         image = np.asarray(image.convert("RGB") if isinstance(image, Image) else image)
         if not isinstance(driving, np.ndarray):
             driving = place(driving, image, size, config.rate, estimator, align, fit)
-        steps = config.steps if steps is None else steps
+        steps = config.num_inference_steps if num_inference_steps is None else num_inference_steps
         sharing = None
         if framing != "off":
             name = framing_of(driving, size) if framing == "auto" else framing
@@ -225,7 +229,7 @@ class PoseGenPipeline(DiffusionPipeline):
             prompt=prompt,
             negative_prompt=negative_prompt,
             seed=seed,
-            steps=steps,
+            num_inference_steps=steps,
             guidance=Guidance.between(prompt, negative_prompt, scale, guidance_interval),
             sharing=sharing,
             hands=hands,
@@ -343,12 +347,26 @@ class PoseGenPipeline(DiffusionPipeline):
         driving: np.ndarray | Driving | str | Path,
         prompt: str = "",
         *,
+        generator: torch.Generator | None = None,
+        callback_on_step_end: CallbackOnStepEnd | None = None,
         store: str | Path | None = None,
-        callback: Callback | None = None,
         **options: Any,
     ) -> WanPipelineOutput:
-        """The whole video at once, `.frames` (T, H, W, 3) uint8; see `job` for options, `generate` for less memory."""
+        """The whole video at once, `.frames` (T, H, W, 3) uint8; see `job` for options, `generate` for less memory.
+
+        generator: gives the seed, in place of `seed`, as all segments begin from one noise. callback_on_step_end: as
+        in other pipelines of diffusers, with `latents`, the clean latents' `preview` and the `segment` to read; what it
+        returns is not used.
+        """
+        if generator is not None:
+            options["seed"] = generator.initial_seed()
         job = self.job(image, driving, prompt, **options)
+
+        def callback(segment: int, step: Step) -> None:
+            if callback_on_step_end is not None:
+                told = {"latents": step.latents, "preview": step.preview, "segment": segment}
+                callback_on_step_end(self, step.index, 1000 * step.sigma, told)
+
         return WanPipelineOutput(frames=np.concatenate(list(self.generate(job, store, callback))))
 
     def _denoise(
@@ -367,9 +385,11 @@ class PoseGenPipeline(DiffusionPipeline):
         tell = None if callback is None else lambda step: callback(segment.index, step)
         run = self.group.denoise if self.group else denoise
         levels = schedule(
-            job.steps, flow_shift(self.scheduler.config), getattr(torch, self.config.timestep_dtype)
+            job.num_inference_steps,
+            flow_shift(self.scheduler.config),
+            getattr(torch, self.config.timestep_dtype),
         )
-        levels = levels.first(steps or job.steps)
+        levels = levels.first(steps or job.num_inference_steps)
         return run(self.transformer, conditions, noise, levels, job.guidance, sharing, tell)
 
     def _conditions(
@@ -410,3 +430,15 @@ class PoseGenPipeline(DiffusionPipeline):
         grid = ((segment.frames - 1) // 4 + 1, rows, columns)
         words = subject_tokens(self.tokenizer, job.prompt)
         return SubjectForeground(words, grid, job.sharing.subject_blocks)
+
+
+def _require_one_image_transformer(index: Mapping[str, Any], folder: Path) -> None:
+    """Raise ValueError for a folder of a pipeline that PoseGen cannot be built on, by its model_index.json."""
+    if index.get("transformer_2", [None])[0] is not None:
+        raise ValueError(
+            f"{folder} is a model of two transformers, like Wan 2.2; give one of PoseGen, or Wan 2.1 image-to-video."
+        )
+    if "transformer" not in index:
+        raise ValueError(
+            f"{folder} is a {index.get('_class_name')}, without a transformer; give a PoseGen folder."
+        )

@@ -204,7 +204,7 @@ class Run:
             prompt=prompt,
             negative_prompt=negative,
             seed=inputs.setting("seed"),
-            steps=steps,
+            num_inference_steps=steps,
             guidance=Guidance.between(prompt, negative, guidance or inputs.setting("cfg_scale")),
             sharing=sharing if shared else None,
             hands=np.zeros((length, 0, 0, 3), np.uint8),  # there are hands; `hand_video` has them

@@ -71,7 +71,7 @@ class VideoJob:
     prompt: str
     negative_prompt: str
     seed: int
-    steps: int
+    num_inference_steps: int
     guidance: Guidance = field(default_factory=Guidance)
     sharing: BackgroundSharing | None = None
     hands: Frames | None = None
@@ -126,7 +126,7 @@ class VideoJob:
         return digest.hexdigest()[:32]
 
     def _parts(self) -> Iterator[bytes | memoryview]:
-        settings = (self.plan, self.seed, self.steps, self.guidance, self.sharing, self.size)
+        settings = (self.plan, self.seed, self.num_inference_steps, self.guidance, self.sharing, self.size)
         yield repr((settings, self.prompt, self.negative_prompt)).encode()
         for array in (self.picture, self.keypoints):
             yield np.ascontiguousarray(array).data

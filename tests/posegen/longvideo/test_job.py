@@ -35,7 +35,7 @@ def test_a_store_tells_jobs_and_models_apart(pipeline: PoseGenPipeline, job: Vid
     ids = {job.content_id(model), job.content_id("another")}
     for change in (
         {"seed": 1},
-        {"steps": 3},
+        {"num_inference_steps": 3},
         {"framing": SharedRange(range(1, 2), range(1, 2))},
         {"guidance_interval": (0.0, 0.5)},
         {"framing": "off"},
@@ -130,7 +130,7 @@ def wide(pipeline: PoseGenPipeline) -> Callable[..., VideoJob]:
     size = (80, 48)
 
     def job(**options: Any) -> VideoJob:
-        quick = {"steps": 1, "guidance_scale": 1.0}
+        quick = {"num_inference_steps": 1, "guidance_scale": 1.0}
         return pipeline.job(picture(size), walking(FRAMES), PROMPT, size=size, **quick | options)
 
     return job
