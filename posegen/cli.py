@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from posegen.common.weights import WeightsError
 
@@ -105,6 +104,7 @@ def generate(options: Generate) -> None:
     from posegen.model.folder import model_folder
     from posegen.sharing import SharedRecord
     from posegen.video import save_video
+    from posegen.video.pictures import read_picture
 
     check(options)
     folder = model_folder(options.model, weights=not options.dry_run)
@@ -241,17 +241,6 @@ def make_job(pipeline: PoseGenPipeline, image: np.ndarray, options: Generate) ->
         hands=None if options.hands is None else VideoFrames(options.hands, rate, size),
         mask=None if options.mask is None else VideoFrames(options.mask, rate, size),
     )
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """A picture file as (H, W, 3) uint8 RGB, upright; ValueError where it cannot be read."""
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; check the path.") from None
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as a picture ({error}); give a JPEG or PNG.") from error
 
 
 class Progress:
