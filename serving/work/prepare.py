@@ -26,14 +26,13 @@ from posegen.driving.framing import framing_of
 from posegen.longvideo.segments import plan
 from posegen.sharing import SharedRange
 from serving.model import ServedModel
-from serving.state.artifacts import Artifacts
+from serving.state.artifacts import Artifacts, sound_artifact
 from serving.state.rows import Claim, JobPlan
 from serving.uploads.inspection import UploadLimits
 from serving.uploads.scratch import scratch_folder
 from serving.uploads.uploads import ENVIRONMENT, upload_artifact
 from serving.work.loop import Beat, Refused
 from serving.work.preparation import PREPARED, SOUND, Preparation
-from serving.work.sound import sound_artifact
 
 CACHES = ("HOME", "POSEGEN_CACHE")  # where the pose estimator's weights lie
 DIED = "The uploads take too much time or memory to read, or are damaged; send a shorter video, or export it again."
