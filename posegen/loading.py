@@ -13,7 +13,7 @@ import diffusers
 import torch
 import transformers
 
-from posegen.distributed.group import Group
+from posegen.distributed.group import TIMEOUT_S, Group
 from posegen.pipeline import PoseGenPipeline
 from posegen.sharing import SharedRecord
 
@@ -66,8 +66,11 @@ class Placement:
         """Bytes of a number of the transformer."""
         return getattr(torch, self.dtype).itemsize
 
-    def load(self, folder: str | Path) -> PoseGenPipeline:
-        """The folder's pipeline, ready to generate."""
+    def load(self, folder: str | Path, timeout: float = TIMEOUT_S) -> PoseGenPipeline:
+        """The folder's pipeline, ready to generate.
+
+        timeout: seconds that a process waits for another while they denoise together.
+        """
         diffusers.utils.logging.disable_progress_bar()
         transformers.utils.logging.disable_progress_bar()
         pipeline = PoseGenPipeline.from_pretrained(
@@ -80,7 +83,7 @@ class Placement:
         else:
             pipeline.to(self.device)
         if self.processes > 1:
-            pipeline.group = Group(pipeline, folder, self.processes)
+            pipeline.group = Group(pipeline, folder, self.processes, timeout)
         return pipeline
 
     def record(self) -> SharedRecord:
