@@ -1,4 +1,4 @@
-"""Checkpoints in and out: published PoseGen folders, adapters in PEFT's layout, LoRA files for other programs.
+"""Checkpoints in and out: published PoseGen folders, single files of plain Wan, adapters, LoRA files.
 
 Choices made: inside, names are diffusers'. Files are safetensors, or pickles read with `weights_only`; what is missing,
 unknown or of a wrong shape is a CheckpointError that names file and tensor.
@@ -31,6 +31,7 @@ from posegen.model.checkpoints.published import (
     read_published,
     save_published,
 )
+from posegen.model.checkpoints.single_file import load_single_file
 
 __all__ = [
     "EMBEDDINGS",
@@ -42,6 +43,7 @@ __all__ = [
     "export_lora",
     "load_adapter",
     "load_published",
+    "load_single_file",
     "model_config",
     "model_weights",
     "published_adapter",

@@ -13,8 +13,9 @@ from typing import Literal
 from diffusers.loaders import WanLoraLoaderMixin
 from safetensors.torch import save_file
 
-from posegen.model.checkpoints.lora import Adapter, config_dict, is_embedding, read_adapter, read_tensors
+from posegen.model.checkpoints.lora import Adapter, config_dict, is_embedding, read_adapter
 from posegen.model.checkpoints.names import CheckpointError, Tensors, check_complete, published_name
+from posegen.model.checkpoints.reading import read_tensors
 
 
 def export_lora(

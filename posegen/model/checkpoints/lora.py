@@ -22,10 +22,10 @@ from peft.functional import get_peft_model_state_dict
 from peft.functional import set_adapter as set_peft_adapter
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from posegen.model.checkpoints.names import CheckpointError, Tensors, check_complete, check_tensor
+from posegen.model.checkpoints.names import CheckpointError, Tensors, check_complete, check_shape
+from posegen.model.checkpoints.reading import read_tensors
 
 EMBEDDINGS = ("patch_embedding", "reference_patch_embedding", "hand_patch_embedding")
 PEFT_PREFIX = "base_model.model."  # how a PeftModel calls the model that it wraps
@@ -85,7 +85,7 @@ class Adapter:
             elif is_embedding(name) and self.config.modules_to_save:
                 expected[name] = weight.shape
         for name, tensor in self.tensors.items():
-            check_tensor(spelled(name), tensor, expected.get(name), where)
+            check_shape(spelled(name), tensor.shape, expected.get(name), where)
         check_complete(self.tensors, expected, where, spelled)
 
 
@@ -205,12 +205,3 @@ def read_adapter(folder: str | Path) -> Adapter:
         )
     check_complete(tensors, matrices, path)
     return adapter
-
-
-def read_tensors(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> Tensors:
-    """The wanted tensors of a safetensors file, memory-mapped; CheckpointError where it is missing or damaged."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys() if wanted(name)}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): fetch it again.") from error

@@ -1,0 +1,76 @@
+"""Single files of a tiny plain Wan under its original names, and what a model of them makes of fixed inputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import WanTransformer3DModel
+from safetensors.torch import save_file
+
+from posegen.model.checkpoints import published_name
+from posegen.model.transformer import PoseGenTransformer3DModel
+
+DIM, TEXT_DIM, IMAGE_DIM = 256, 64, 64
+
+
+def tiny_wan(layers: int = 2) -> WanTransformer3DModel:
+    """Wan2.1 image-to-video with two heads of 128 and random values everywhere, norms and biases too."""
+    torch.manual_seed(0)
+    wan = WanTransformer3DModel(
+        num_attention_heads=2,
+        in_channels=36,
+        text_dim=TEXT_DIM,
+        ffn_dim=2 * DIM,
+        num_layers=layers,
+        image_dim=IMAGE_DIM,
+        added_kv_proj_dim=DIM,
+    )
+    for parameter in wan.parameters():
+        if parameter.ndim == 1:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    return wan.eval()
+
+
+def original_tensors(wan: WanTransformer3DModel) -> dict[str, torch.Tensor]:
+    """A Wan model's tensors by its original names, apart from the model's own."""
+    return {published_name(name): tensor.clone() for name, tensor in wan.state_dict().items()}
+
+
+def linear_modules(wan: WanTransformer3DModel) -> list[str]:
+    """Original names of the linears that quantised files hold quantised: those in blocks."""
+    return [
+        published_name(name)
+        for name, module in wan.named_modules()
+        if isinstance(module, torch.nn.Linear) and name.startswith("blocks.")
+    ]
+
+
+def write(
+    path: Path, tensors: dict[str, torch.Tensor], prefix: str = "", header: dict[str, str] | None = None
+) -> Path:
+    """A safetensors file of these tensors, a prefix before all names."""
+    save_file({f"{prefix}{name}": tensor.contiguous() for name, tensor in tensors.items()}, path, header)
+    return path
+
+
+@torch.no_grad()
+def output(transformer: PoseGenTransformer3DModel, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """What a PoseGen transformer on a tiny Wan makes of fixed inputs, (1, 16, 2, 4, 4) float32."""
+    generator = torch.Generator().manual_seed(7)
+
+    def noise(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator).to(dtype)
+
+    return transformer(
+        noise(1, 36, 2, 4, 4),
+        torch.tensor([500.0]),
+        noise(1, 3, TEXT_DIM),
+        noise(1, 5, IMAGE_DIM),
+        reference_latents=noise(1, 16, 1, 4, 4),
+    ).sample.float()
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Length of the difference over that of what is expected."""
+    return ((found - expected).norm() / expected.norm()).item()
