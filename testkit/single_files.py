@@ -74,3 +74,28 @@ def output(transformer: PoseGenTransformer3DModel, dtype: torch.dtype = torch.fl
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Length of the difference over that of what is expected."""
     return ((found - expected).norm() / expected.norm()).item()
+
+
+def quantised(
+    tensors: dict[str, torch.Tensor], modules: list[str], dtype: torch.dtype, blocks: tuple[int, int] = (0, 0)
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """These tensors with some linears' weights in an 8-bit dtype, by largest magnitude; and the scales, by module.
+
+    blocks: rows and columns of a block, 0 for all there are; scales are (rows, columns) of blocks, float32.
+    """
+    limit = 127.0 if dtype == torch.int8 else torch.finfo(dtype).max
+    stored, scales = dict(tensors), {}
+    for module in modules:
+        weight = tensors[f"{module}.weight"].float()
+        rows, columns = (step or size for step, size in zip(blocks, weight.shape, strict=True))
+        parts = weight.unflatten(0, (-1, rows)).unflatten(2, (-1, columns))  # (blocks, rows, blocks, columns)
+        scale = parts.abs().amax((1, 3), keepdim=True) / limit
+        values = (parts / scale).flatten(2).flatten(0, 1)
+        stored[f"{module}.weight"] = values.round().to(dtype) if dtype == torch.int8 else values.to(dtype)
+        scales[module] = scale[:, 0, :, 0]
+    return stored, scales
+
+
+def as_bytes(text: str) -> torch.Tensor:
+    """A text as a tensor of its bytes."""
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)

@@ -227,6 +227,9 @@ class PoseGenTransformer3DModel(ContextParallelTransformer):
         known = {name: value for name, value in wan.config.items() if not name.startswith("_")}
         with torch.device("meta"):
             model = cls(**known | config)
+        for name, module in wan.named_modules():
+            if isinstance(module, nn.Linear):
+                model.set_submodule(name, module)  # quantised ones are of classes of their own
         model.load_state_dict(wan.state_dict(), strict=False, assign=True)
         patches = wan.patch_embedding
         noisy, mask, given = patches.weight.detach().split([channels, 4, channels], dim=1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from peft.functional import set_adapter as set_peft_adapter
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 from safetensors.torch import save_file
+from torch import nn
 
 from posegen.model.checkpoints.names import CheckpointError, Tensors, check_complete, check_shape
 from posegen.model.checkpoints.reading import read_tensors
@@ -74,16 +75,18 @@ class Adapter:
         up = self.tensors[f"{module}.lora_B.weight"]
         return self.tensors[f"{module}.lora_A.weight"], up if scale == 1 else up * scale
 
-    def check(self, weights: Tensors, where: object, spelled: Callable[[str], str] = str) -> None:
-        """Raise CheckpointError unless the adapter fits a model of these `weights`, with no tensor left over."""
+    def check(
+        self, shapes: Mapping[str, Sequence[int]], where: object, spelled: Callable[[str], str] = str
+    ) -> None:
+        """Raise CheckpointError unless the adapter fits a model of these shapes, with no tensor left over."""
         expected: dict[str, Sequence[int]] = {}
-        for name, weight in weights.items():
+        for name, shape in shapes.items():
             module = name.removesuffix(".weight")
-            if module != name and weight.ndim == 2 and check_target_module_exists(self.config, module):
-                expected[f"{module}.lora_A.weight"] = (self.rank(module), weight.shape[1])
-                expected[f"{module}.lora_B.weight"] = (weight.shape[0], self.rank(module))
+            if module != name and len(shape) == 2 and check_target_module_exists(self.config, module):
+                expected[f"{module}.lora_A.weight"] = (self.rank(module), shape[1])
+                expected[f"{module}.lora_B.weight"] = (shape[0], self.rank(module))
             elif is_embedding(name) and self.config.modules_to_save:
-                expected[name] = weight.shape
+                expected[name] = shape
         for name, tensor in self.tensors.items():
             check_shape(spelled(name), tensor.shape, expected.get(name), where)
         check_complete(self.tensors, expected, where, spelled)
@@ -116,7 +119,7 @@ def attach_adapter(
     """
     if adapter_name in getattr(transformer, "peft_config", {}):
         raise CheckpointError(f"This transformer has an adapter {adapter_name!r} already: give another name.")
-    adapter.check(model_weights(transformer), where)
+    adapter.check(model_shapes(transformer), where)
     patches = transformer.patch_embedding.weight
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config`")  # two adapters are what is wanted
@@ -152,12 +155,41 @@ def _check_name(transformer: WanTransformer3DModel, adapter_name: str) -> None:
 
 
 def model_weights(transformer: WanTransformer3DModel) -> Tensors:
-    """A transformer's own tensors under their plain names, whatever adapters it carries; shared, not copied."""
+    """A transformer's own tensors under their plain names, whatever adapters it carries; shared, not copied.
+
+    Raises CheckpointError for a transformer of quantised weights, which no format here can hold.
+    """
+    tensors = _own_tensors(transformer)
+    if quantised := [name for name, tensor in tensors.items() if not tensor.is_floating_point()]:
+        raise CheckpointError(
+            f"{quantised[0]} is quantised, so this transformer cannot be saved: save its adapters alone, or load it "
+            "from a file that is not quantised."
+        )
+    return tensors
+
+
+def model_shapes(transformer: WanTransformer3DModel) -> dict[str, Sequence[int]]:
+    """Shapes of a transformer's own tensors by their plain names; of a quantised weight the one that it expands to."""
+    shapes: dict[str, Sequence[int]] = {
+        name: tensor.shape for name, tensor in _own_tensors(transformer).items()
+    }
+    for name, module in transformer.named_modules():
+        if isinstance(module, nn.Linear) and ".lora_" not in name:
+            shapes[f"{_plain(f'{name}.')}weight"] = (module.out_features, module.in_features)
+    return shapes
+
+
+def _own_tensors(transformer: WanTransformer3DModel) -> Tensors:
     return {
-        name.replace(".base_layer.", ".").replace(".original_module.", "."): tensor
+        _plain(name): tensor
         for name, tensor in transformer.state_dict().items()
         if ".lora_" not in name and ".modules_to_save." not in name
     }
+
+
+def _plain(name: str) -> str:
+    """A tensor's name in the model without adapters."""
+    return name.replace(".base_layer.", ".").replace(".original_module.", ".")
 
 
 def write_adapter(adapter: Adapter, folder: str | Path) -> None:

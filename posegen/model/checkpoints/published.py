@@ -183,7 +183,7 @@ def _adapter(weights: Tensors, lora: Tensors, adapted: set[str], folder: Path) -
         modules_to_save=[name for name in EMBEDDINGS if any(key.startswith(name) for key in embeddings)],
     )
     adapter = Adapter(config, lora | embeddings)
-    adapter.check(weights, folder, _key)
+    adapter.check({name: tensor.shape for name, tensor in weights.items()}, folder, _key)
     return adapter
 
 

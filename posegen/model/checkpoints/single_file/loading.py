@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from diffusers import WanTransformer3DModel
 
-from posegen.model.checkpoints.names import CheckpointError, Tensors, published_name, stays_float32
-from posegen.model.checkpoints.reading import read_tensors
+from posegen.model.checkpoints.names import Tensors, stays_float32
+from posegen.model.checkpoints.reading import read_header, read_tensors
 from posegen.model.checkpoints.single_file.original import diffusers_names, empty_wan, without_prefix
+from posegen.model.checkpoints.single_file.scaled import take_scaled
+from posegen.model.scaled_linear import ScaledLinear, expand
 from posegen.model.transformer import PoseGenTransformer3DModel
-
-PLAIN = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def load_single_file(
@@ -22,9 +22,10 @@ def load_single_file(
     """A PoseGen transformer on the plain Wan image-to-video model of one file, in Wan's original names.
 
     path: a `.safetensors` file of Wan2.1 I2V or Wan2.1-Fun InP, names with or without `model.diffusion_model.` or
-    `diffusion_model.` before them. dtype: float32, float16 or bfloat16, of the weights and for computing; that of the
-    file's patch embedding by default. As in diffusers, the few tensors that need it are in float32. config: arguments
-    of PoseGenTransformer3DModel that Wan lacks, such as `hand_projection`; see its `from_wan`.
+    `diffusion_model.` before them. Linears of fp8 or int8 stay so in memory, and are expanded one at a time. dtype:
+    float32, float16 or bfloat16, of all other weights; that of the file's patch embedding by default. As in diffusers,
+    the few tensors that need it are in float32. config: arguments of PoseGenTransformer3DModel that Wan lacks, such as
+    `hand_projection`; see its `from_wan`.
     Raises CheckpointError where the file is damaged or is of another model, or a tensor in it is not known here.
     """
     path = Path(path)
@@ -32,23 +33,23 @@ def load_single_file(
 
 
 def _load_safetensors(path: Path, dtype: torch.dtype | None) -> WanTransformer3DModel:
-    weights = diffusers_names(without_prefix(read_tensors(path), path), path)
-    wan = empty_wan({name: tensor.shape for name, tensor in weights.items()}, path)
-    _check_plain(weights, path)
-    wan.load_state_dict(in_dtype(wan, weights, dtype), assign=True)
+    tensors = without_prefix(read_tensors(path), path)
+    scaled = diffusers_names(take_scaled(tensors, read_header(path), path), path)
+    weights = diffusers_names(tensors, path)
+    shapes = {name: tensor.shape for name, tensor in weights.items()}
+    shapes |= {f"{module}.weight": part.weight.shape for module, part in scaled.items()}
+    wan = empty_wan(shapes, path)
+    for module, part in scaled.items():
+        if stays_float32(wan, module):
+            weights[f"{module}.weight"] = expand(part.weight, part.scale)
+        else:
+            wan.set_submodule(module, ScaledLinear(part.weight, part.scale, f"{module}.bias" in weights))
+    # Only quantised weights are missing now; they are in place.
+    wan.load_state_dict(_in_dtype(wan, weights, dtype), strict=False, assign=True)
     return wan
 
 
-def _check_plain(weights: Tensors, path: Path) -> None:
-    for name, tensor in weights.items():
-        if tensor.dtype not in PLAIN:
-            raise CheckpointError(
-                f"{published_name(name)} in {path} is stored as {tensor.dtype}, which says nothing without a scale: "
-                "take a file that holds its scales too."
-            )
-
-
-def in_dtype(wan: WanTransformer3DModel, weights: Tensors, dtype: torch.dtype | None) -> Tensors:
+def _in_dtype(wan: WanTransformer3DModel, weights: Tensors, dtype: torch.dtype | None) -> Tensors:
     """The weights in one dtype, that of the patch embedding by default, but for those that diffusers keeps exact."""
     dtype = dtype or weights["patch_embedding.weight"].dtype
     return {

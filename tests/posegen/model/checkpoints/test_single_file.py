@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def test_a_file_is_the_model_it_was_made_of(tmp_path: Path, prefix: str) -> None
 def test_half_precision_is_kept_or_widened(tmp_path: Path, dtype: torch.dtype) -> None:
     tensors = {name: tensor.to(dtype) for name, tensor in original_tensors(tiny_wan()).items()}
     path = write(tmp_path / "wan.safetensors", tensors)
-    stored = load_single_file(path)
+    stored: Any = load_single_file(path)
     assert stored.blocks[0].attn1.to_q.weight.dtype == dtype
     assert stored.blocks[0].scale_shift_table.dtype == torch.float32
     # Weights are off by half of the last bit, at random: 2^-9 (bfloat16) or 2^-12 each, and little more in the output.
@@ -52,14 +53,19 @@ def test_a_file_of_mixed_dtypes_computes_in_one(tmp_path: Path) -> None:
 
 def test_arguments_that_wan_lacks_are_passed_on(tmp_path: Path) -> None:
     path = write(tmp_path / "wan.safetensors", original_tensors(tiny_wan()))
-    transformer = load_single_file(path, hand_projection=True, shift_reference=False)
+    transformer: Any = load_single_file(path, hand_projection=True, shift_reference=False)
     assert transformer.config.hand_projection and not transformer.config.shift_reference
 
 
 @pytest.mark.parametrize(("heads", "ffn", "layers"), [(40, 13824, 40), (12, 8960, 30)])
 def test_published_models_are_known_by_their_shapes(heads: int, ffn: int, layers: int) -> None:
     """Wan2.1 I2V 14B and Wan2.1-Fun 1.3B InP."""
-    config = {"in_channels": 36, "num_attention_heads": heads, "ffn_dim": ffn, "num_layers": layers}
+    config: dict[str, Any] = {
+        "in_channels": 36,
+        "num_attention_heads": heads,
+        "ffn_dim": ffn,
+        "num_layers": layers,
+    }
     with torch.device("meta"):
         wan = WanTransformer3DModel(**config, image_dim=1280, added_kv_proj_dim=heads * 128)
     shapes = {name: part.shape for name, part in wan.state_dict().items()}
@@ -92,13 +98,9 @@ DAMAGES: dict[str, tuple[Callable[[Tensors], object], str]] = {
         lambda tensors: tensors.update({"diffusion_model.head.head.bias": torch.zeros(1)}),
         r"has head\.head\.bias twice",
     ),
-    "integers": (
-        change("blocks.0.ffn.0.weight", lambda tensor: tensor.to(torch.int8)),
-        r"blocks\.0\.ffn\.0\.weight in .* is stored as torch\.int8, .*without a scale",
-    ),
     "fp8 without a scale": (
         change("blocks.0.ffn.0.weight", lambda tensor: tensor.to(torch.float8_e4m3fn)),
-        r"blocks\.0\.ffn\.0\.weight in .* is stored as torch\.float8_e4m3fn, .*without a scale",
+        r"no scale for blocks\.0\.ffn\.0\.weight, which is stored as torch\.float8_e4m3fn",
     ),
     "text to video": (
         change("patch_embedding.weight", lambda tensor: tensor[:, :16]),
