@@ -17,6 +17,7 @@ from posegen.model.checkpoints.lora import (
     set_adapter,
     write_adapter,
 )
+from posegen.model.checkpoints.lora_file import load_lora
 from posegen.model.checkpoints.names import (
     CheckpointError,
     diffusers_name,
@@ -42,6 +43,7 @@ __all__ = [
     "diffusers_name",
     "export_lora",
     "load_adapter",
+    "load_lora",
     "load_published",
     "load_single_file",
     "model_config",

@@ -61,17 +61,9 @@ class Adapter:
         """The embeddings alone."""
         return {name: tensor for name, tensor in self.tensors.items() if ".lora_" not in name}
 
-    def rank(self, module: str) -> int:
-        """Rank of one linear's matrices, as the configuration says."""
-        pattern = self.config.rank_pattern or {}
-        return pattern.get(get_pattern_key(pattern, module), self.config.r)
-
     def matrices(self, module: str) -> tuple[torch.Tensor, torch.Tensor]:
         """A (rank, in) and B (out, rank) of one linear with its scale in B, so that `B @ A` is what is added."""
-        pattern = self.config.alpha_pattern or {}
-        alpha = pattern.get(get_pattern_key(pattern, module), self.config.lora_alpha)
-        rank = self.rank(module)
-        scale = alpha / (rank**0.5 if self.config.use_rslora else rank)
+        scale = lora_scale(self.config, module)
         up = self.tensors[f"{module}.lora_B.weight"]
         return self.tensors[f"{module}.lora_A.weight"], up if scale == 1 else up * scale
 
@@ -83,13 +75,28 @@ class Adapter:
         for name, shape in shapes.items():
             module = name.removesuffix(".weight")
             if module != name and len(shape) == 2 and check_target_module_exists(self.config, module):
-                expected[f"{module}.lora_A.weight"] = (self.rank(module), shape[1])
-                expected[f"{module}.lora_B.weight"] = (shape[0], self.rank(module))
+                rank = lora_rank(self.config, module)
+                expected[f"{module}.lora_A.weight"] = (rank, shape[1])
+                expected[f"{module}.lora_B.weight"] = (shape[0], rank)
             elif is_embedding(name) and self.config.modules_to_save:
                 expected[name] = shape
         for name, tensor in self.tensors.items():
             check_shape(spelled(name), tensor.shape, expected.get(name), where)
         check_complete(self.tensors, expected, where, spelled)
+
+
+def lora_rank(config: LoraConfig, module: str) -> int:
+    """Rank of one linear's matrices, as the configuration says."""
+    pattern = config.rank_pattern or {}
+    return pattern.get(get_pattern_key(pattern, module), config.r)
+
+
+def lora_scale(config: LoraConfig, module: str) -> float:
+    """Factor on `B @ A` of one linear, alpha / rank."""
+    pattern = config.alpha_pattern or {}
+    alpha = pattern.get(get_pattern_key(pattern, module), config.lora_alpha)
+    rank = lora_rank(config, module)
+    return alpha / (rank**0.5 if config.use_rslora else rank)
 
 
 def is_embedding(name: str) -> bool:
@@ -133,10 +140,17 @@ def attach_adapter(
     set_adapter(transformer, adapter_name)
 
 
-def set_adapter(transformer: WanTransformer3DModel, adapter_name: str, trainable: bool = False) -> None:
-    """Make one adapter the active one, its embeddings too; it alone takes gradients, and only where `trainable`."""
-    _check_name(transformer, adapter_name)
-    set_peft_adapter(transformer, adapter_name, inference_mode=not trainable)
+def set_adapter(
+    transformer: WanTransformer3DModel, adapter_names: str | Sequence[str], trainable: bool = False
+) -> None:
+    """Make these adapters the active ones, their embeddings too; they alone take gradients, where `trainable`.
+
+    At most one of them may bring embeddings.
+    """
+    names = [adapter_names] if isinstance(adapter_names, str) else [*adapter_names]
+    for name in names:
+        _check_name(transformer, name)
+    set_peft_adapter(transformer, names, inference_mode=not trainable)
 
 
 def adapter_of(transformer: WanTransformer3DModel, adapter_name: str) -> Adapter:
@@ -159,7 +173,7 @@ def model_weights(transformer: WanTransformer3DModel) -> Tensors:
 
     Raises CheckpointError for a transformer of quantised weights, which no format here can hold.
     """
-    tensors = _own_tensors(transformer)
+    tensors = {plain_name(name): tensor for name, tensor in transformer.state_dict().items() if is_own(name)}
     if quantised := [name for name, tensor in tensors.items() if not tensor.is_floating_point()]:
         raise CheckpointError(
             f"{quantised[0]} is quantised, so this transformer cannot be saved: save its adapters alone, or load it "
@@ -169,25 +183,24 @@ def model_weights(transformer: WanTransformer3DModel) -> Tensors:
 
 
 def model_shapes(transformer: WanTransformer3DModel) -> dict[str, Sequence[int]]:
-    """Shapes of a transformer's own tensors by their plain names; of a quantised weight the one that it expands to."""
+    """Shapes of a transformer's own parameters by plain names; of a quantised weight, that which it expands to."""
     shapes: dict[str, Sequence[int]] = {
-        name: tensor.shape for name, tensor in _own_tensors(transformer).items()
+        plain_name(name): parameter.shape
+        for name, parameter in transformer.named_parameters()
+        if is_own(name)
     }
     for name, module in transformer.named_modules():
-        if isinstance(module, nn.Linear) and ".lora_" not in name:
-            shapes[f"{_plain(f'{name}.')}weight"] = (module.out_features, module.in_features)
+        if isinstance(module, nn.Linear) and is_own(name):
+            shapes[f"{plain_name(f'{name}.')}weight"] = (module.out_features, module.in_features)
     return shapes
 
 
-def _own_tensors(transformer: WanTransformer3DModel) -> Tensors:
-    return {
-        _plain(name): tensor
-        for name, tensor in transformer.state_dict().items()
-        if ".lora_" not in name and ".modules_to_save." not in name
-    }
+def is_own(name: str) -> bool:
+    """Whether a tensor or module is the model's own, not an adapter's."""
+    return ".lora_" not in name and ".modules_to_save." not in name
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A tensor's name in the model without adapters."""
     return name.replace(".base_layer.", ".").replace(".original_module.", ".")
 
