@@ -223,8 +223,13 @@ def _add(transformer: WanTransformer3DModel, key: str, difference: torch.Tensor)
 
 def _expanded(linear: nn.Linear, dtype: torch.dtype) -> nn.Linear:
     """A quantised linear with its weight in a plain dtype."""
-    assert isinstance(linear, ScaledLinear)
+    if isinstance(linear, ScaledLinear):
+        weight = linear.expanded(dtype)
+    else:
+        from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
+
+        weight = dequantize_gguf_tensor(linear.weight).to(dtype)
     plain = nn.Linear(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
-    plain.weight = nn.Parameter(linear.expanded(dtype), requires_grad=False)
+    plain.weight = nn.Parameter(weight, requires_grad=False)
     plain.bias = linear.bias
     return plain

@@ -10,6 +10,7 @@ from diffusers import WanTransformer3DModel
 
 from posegen.model.checkpoints.names import Tensors, stays_float32
 from posegen.model.checkpoints.reading import read_header, read_tensors
+from posegen.model.checkpoints.single_file.gguf_file import load_gguf
 from posegen.model.checkpoints.single_file.original import diffusers_names, empty_wan, without_prefix
 from posegen.model.checkpoints.single_file.scaled import take_scaled
 from posegen.model.scaled_linear import ScaledLinear, expand
@@ -21,15 +22,17 @@ def load_single_file(
 ) -> PoseGenTransformer3DModel:
     """A PoseGen transformer on the plain Wan image-to-video model of one file, in Wan's original names.
 
-    path: a `.safetensors` file of Wan2.1 I2V or Wan2.1-Fun InP, names with or without `model.diffusion_model.` or
-    `diffusion_model.` before them. Linears of fp8 or int8 stay so in memory, and are expanded one at a time. dtype:
-    float32, float16 or bfloat16, of all other weights; that of the file's patch embedding by default. As in diffusers,
-    the few tensors that need it are in float32. config: arguments of PoseGenTransformer3DModel that Wan lacks, such as
-    `hand_projection`; see its `from_wan`.
+    path: a `.safetensors` or `.gguf` file of Wan2.1 I2V or Wan2.1-Fun InP, names with or without
+    `model.diffusion_model.` or `diffusion_model.` before them. Linears of fp8, int8 or a GGUF type stay so in memory,
+    and are expanded one at a time. dtype: float32, float16 or bfloat16, of all other weights; that of the file's patch
+    embedding by default. With a GGUF file inputs must be of this dtype. As in diffusers, the few tensors that need it
+    are in float32. config: arguments of PoseGenTransformer3DModel that Wan lacks, such as `hand_projection`; see its
+    `from_wan`.
     Raises CheckpointError where the file is damaged or is of another model, or a tensor in it is not known here.
     """
     path = Path(path)
-    return PoseGenTransformer3DModel.from_wan(_load_safetensors(path, dtype), **config).eval()
+    load = load_gguf if path.suffix == ".gguf" else _load_safetensors
+    return PoseGenTransformer3DModel.from_wan(load(path, dtype), **config).eval()
 
 
 def _load_safetensors(path: Path, dtype: torch.dtype | None) -> WanTransformer3DModel:
