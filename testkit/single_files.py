@@ -11,20 +11,20 @@ from safetensors.torch import save_file
 from posegen.model.checkpoints import published_name
 from posegen.model.transformer import PoseGenTransformer3DModel
 
-DIM, TEXT_DIM, IMAGE_DIM = 256, 64, 64
+TEXT_DIM, IMAGE_DIM = 64, 64
 
 
-def tiny_wan(layers: int = 2) -> WanTransformer3DModel:
-    """Wan2.1 image-to-video with two heads of 128 and random values everywhere, norms and biases too."""
+def tiny_wan(heads: int = 2, layers: int = 2) -> WanTransformer3DModel:
+    """Wan2.1 image-to-video with few heads, of 128 as ever, and random values everywhere, norms and biases too."""
     torch.manual_seed(0)
     wan = WanTransformer3DModel(
-        num_attention_heads=2,
+        num_attention_heads=heads,
         in_channels=36,
         text_dim=TEXT_DIM,
-        ffn_dim=2 * DIM,
+        ffn_dim=2 * heads * 128,
         num_layers=layers,
         image_dim=IMAGE_DIM,
-        added_kv_proj_dim=DIM,
+        added_kv_proj_dim=heads * 128,
     )
     for parameter in wan.parameters():
         if parameter.ndim == 1:
