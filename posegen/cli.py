@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -50,7 +50,7 @@ class Generate:
     """What is not to be seen; by default the model's."""
     seed: int = 0
     """The same seed gives the same video."""
-    steps: int | None = None
+    num_inference_steps: Annotated[int | None, tyro.conf.arg(name="steps")] = None
     """Denoising steps; by default the model's."""
     guidance_scale: float | None = None
     """How strongly the prompt is followed, 1 for half of the work; by default the model's."""
@@ -138,8 +138,8 @@ def check(options: Generate) -> None:
         raise ValueError(
             "--devices takes the first GPUs, each with the whole model; leave --offload and --device out."
         )
-    if options.steps is not None and options.steps < 1:
-        raise ValueError(f"--steps {options.steps} are too few; ask for 1 or more.")
+    if options.num_inference_steps is not None and options.num_inference_steps < 1:
+        raise ValueError(f"--steps {options.num_inference_steps} are too few; ask for 1 or more.")
 
 
 def dry_run(folder: Path, options: Generate) -> str:
@@ -162,7 +162,7 @@ def dry_run(folder: Path, options: Generate) -> str:
             planner=options.planner,
         ),
         options.size or tuple(settings["size"]),
-        options.steps or settings["steps"],
+        options.num_inference_steps or settings["num_inference_steps"],
         Guidance(scale, options.guidance_interval),
         options.framing,
         itemsize=2 if placement(options)[1] == "bfloat16" else 4,
@@ -226,7 +226,7 @@ def make_job(pipeline: PoseGenPipeline, image: np.ndarray, options: Generate) ->
         options.prompt,
         options.negative_prompt,
         seed=options.seed,
-        steps=options.steps,
+        num_inference_steps=options.num_inference_steps,
         guidance_scale=options.guidance_scale,
         guidance_interval=options.guidance_interval,
         size=size,

@@ -204,7 +204,13 @@ class PoseGenTransformer3DModel(ContextParallelTransformer):
             name: kwargs[name] for name in ("subfolder", "revision", "cache_dir", "token") if name in kwargs
         }
         config = cls.load_config(pretrained_model_name_or_path, **where)
-        if config.get("_class_name") == WanTransformer3DModel.__name__:
+        kind = config.get("_class_name", cls.__name__)
+        if kind not in (cls.__name__, WanTransformer3DModel.__name__):
+            raise ValueError(
+                f"{pretrained_model_name_or_path} holds a {kind}; give a PoseGen transformer or one of Wan 2.1 "
+                "image-to-video"
+            )
+        if kind == WanTransformer3DModel.__name__:
             return cls.from_wan(
                 WanTransformer3DModel.from_pretrained(pretrained_model_name_or_path, **kwargs)
             )

@@ -54,8 +54,18 @@ class SharedRange:
                 )
 
     @classmethod
-    def of_framing(cls, framing: str, steps: int, blocks: int) -> SharedRange:
-        """The recommended range for a framing (a key of `FRAMINGS`), scaled to this many steps and blocks."""
+    def of(cls, framing: str | SharedRange, steps: int, blocks: int) -> SharedRange:
+        """The range for a schedule of so many steps and a model of so many blocks.
+
+        framing: a key of `FRAMINGS`, whose recommended range is scaled to them, or a range, which must lie in them.
+        """
+        if isinstance(framing, SharedRange):
+            if framing.steps.stop > steps or framing.blocks.stop > blocks:
+                raise SharingError(
+                    f"steps {framing.steps.start} to {framing.steps.stop} and blocks {framing.blocks.start} to "
+                    f"{framing.blocks.stop} cannot be shared: there are {steps} steps and {blocks} blocks"
+                )
+            return framing
         if framing not in FRAMINGS:
             raise SharingError(f"framing {framing!r} is not known; use one of {', '.join(FRAMINGS)}")
         shared_steps, first_block = FRAMINGS[framing]

@@ -148,7 +148,7 @@ def job_plan(request: dict[str, Any], prepared: bytes, model: ServedModel) -> Jo
     shared_steps = record_bytes = 0
     if request["framing"] != "off":
         framing = framing_of(keypoints, size) if request["framing"] == "auto" else request["framing"]
-        shared = SharedRange.of_framing(framing, steps, model.transformer["num_layers"])
+        shared = SharedRange.of(framing, steps, model.transformer["num_layers"])
         shared_steps = shared.steps.stop
         dim = model.transformer["num_attention_heads"] * model.transformer["attention_head_dim"]
         branches = 1 if (model.guidance_scale if scale is None else scale) == 1 else 2

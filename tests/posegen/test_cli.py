@@ -54,7 +54,7 @@ def test_a_video_becomes_a_video(
     model: Path, inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out.mp4"
-    run(model=model, **inputs, output=output, store=tmp_path / "segments", seed=3, steps=1)
+    run(model=model, **inputs, output=output, store=tmp_path / "segments", seed=3, num_inference_steps=1)
     info = probe(output)
     assert (len(info.frame_times), info.width, info.height) == (21, *SIZE)
     assert info.rate == pytest.approx(30)
@@ -63,7 +63,7 @@ def test_a_video_becomes_a_video(
     assert "21 frames of 32x48" in told.out
     first = np.concatenate(list(read_frames(info, range(21))))
     assert len(list((tmp_path / "segments").iterdir())) == 3
-    run(model=model, **inputs, output=output, store=tmp_path / "segments", seed=3, steps=1)
+    run(model=model, **inputs, output=output, store=tmp_path / "segments", seed=3, num_inference_steps=1)
     assert np.array_equal(np.concatenate(list(read_frames(probe(output), range(21)))), first)
 
 
@@ -121,7 +121,7 @@ def test_errors_are_a_sentence(
     assert "has no model_index.json" in fails(capsys, **given | {"model": tmp_path})
     assert "needs the video of --mask" in fails(capsys, **given, foreground="mask")
     assert "blazepose brings its own weights" in fails(capsys, **given, **{"pose-weights": "x.onnx"})
-    assert "--steps 0 are too few" in fails(capsys, **given, steps=0)
+    assert "--steps 0 are too few" in fails(capsys, **given, num_inference_steps=0)
     assert "choose multiples of 16 pixels" in fails(capsys, **given, size="40 48")
     assert not (tmp_path / "out.mp4").exists()
 
@@ -153,7 +153,7 @@ def test_progress_tells_rate_and_time_left(
     progress = cli.Progress(plan(30, 13, 5, 4))
     for index in (0, 2, 1):
         for number in range(10):
-            progress(index, Step(number, 10, 0.5, None))  # type: ignore[arg-type]
+            progress(index, Step(number, 10, 0.5, None, None))  # type: ignore[arg-type]
             now += 6.0
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 29
@@ -170,6 +170,6 @@ def test_segments_from_the_store_tell_no_rate(
     progress = cli.Progress(plan(30, 13, 5, 4))
     for index, steps in ((0, 2), (1, 10)):
         for number in range(steps):
-            progress(index, Step(number, steps, 0.5, None))  # type: ignore[arg-type]
+            progress(index, Step(number, steps, 0.5, None, None))  # type: ignore[arg-type]
             now += 6.0
     assert capsys.readouterr().err.splitlines()[1] == "segment 3/3, step 2/10, 6 s a step, 0:00:48 to go"

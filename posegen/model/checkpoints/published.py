@@ -125,7 +125,7 @@ def _empty_model(path: Path) -> PoseGenTransformer3DModel:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file's object; CheckpointError where there is none."""
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): fetch its folder again, in full.") from error
 

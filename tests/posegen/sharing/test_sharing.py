@@ -292,17 +292,17 @@ def test_otsus_threshold_parts_as_well_as_opencvs(values: list[int]):
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_framings_are_the_recommended_ranges(framing: str):
-    shared = SharedRange.of_framing(framing, steps=25, blocks=40)
+    shared = SharedRange.of(framing, steps=25, blocks=40)
     steps, first_block = FRAMINGS[framing]
     assert shared == SharedRange(range(steps), range(first_block, 40))
-    small = SharedRange.of_framing(framing, steps=4, blocks=6)
+    small = SharedRange.of(framing, steps=4, blocks=6)
     assert small.steps == range(1) and 4 <= small.blocks.start < small.blocks.stop == 6
-    assert [*SharedRange.of_framing(framing, steps=1, blocks=1).positions(["guided"])] == [(0, 0, "guided")]
+    assert [*SharedRange.of(framing, steps=1, blocks=1).positions(["guided"])] == [(0, 0, "guided")]
 
 
 def test_an_unknown_framing_is_refused():
     with pytest.raises(SharingError, match="'portrait' is not known; use one of close-up, half-body"):
-        SharedRange.of_framing("portrait", 25, 40)
+        SharedRange.of("portrait", 25, 40)
 
 
 def test_positions_are_the_places_of_the_range():
