@@ -19,7 +19,7 @@ from posegen.model.checkpoints import (
     load_single_file,
     model_weights,
 )
-from posegen.model.scaled_linear import ScaledLinear
+from posegen.model.scaled_linear import ScaledLinear, use_fp8_products
 from posegen.model.transformer import PoseGenTransformer3DModel
 from testkit.single_files import (
     as_bytes,
@@ -177,6 +177,16 @@ def test_adapters_work_on_top(tmp_path: Path) -> None:
     merged.set_submodule(module, plain)
     assert relative_error(output(transformer), output(merged)) < 1e-5
     assert relative_error(output(transformer), output(load_fp8(tmp_path))) > 1e-3
+
+
+@pytest.mark.parametrize("blocks", [(0, 0), (1, 0)])
+def test_products_in_fp8(tmp_path: Path, blocks: tuple[int, int]) -> None:
+    tensors, header = header_spelling(*parts(E4M3, blocks))
+    transformer = load_single_file(write(tmp_path / "wan.safetensors", tensors, "", header))
+    exact = output(transformer)
+    assert use_fp8_products(transformer) == 2 * 12  # blocks times linears
+    # Activations are rounded like the weights were.
+    assert 0 < relative_error(output(transformer), exact) < BOUNDS[E4M3]
 
 
 def test_a_quantised_transformer_is_not_saved_as_if_it_were_plain(tmp_path: Path) -> None:
