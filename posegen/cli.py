@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 BUNDLED = Path(__file__).parent / "mini" / "model"
 SAY_EVERY_S = 5.0
-
-Framing = Literal["auto", "close-up", "half-body", "full-body", "distant", "off"]
+PROMPT_HELP = (
+    'such as "a woman dances in a park"; --foreground subject finds woman, man, girl, boy and the like'
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Generate:
     """What is to be seen, in a sentence."""
     negative_prompt: str | None = None
     """What is not to be seen; by default the model's."""
-    seed: int = 0
+    seed: int = 42
     """The same seed gives the same video."""
     num_inference_steps: Annotated[int | None, tyro.conf.arg(name="steps")] = None
     """Denoising steps; by default the model's."""
@@ -64,8 +65,10 @@ class Generate:
     """Lay the driving person onto the picture's, in scale and position, or leave them where they are."""
     fit: Literal["crop", "pad"] = "crop"
     """How the picture is put into the size."""
-    framing: Framing = "auto"
-    """How much of the background the segments share, by what is seen of the person; auto looks at the poses."""
+    framing: str = "auto"
+    """How much of the background the segments share, by what is seen of the person: close-up, half-body, full-body,
+    distant, or off; auto looks at the poses. Or at which steps and in which blocks: 0:2,34:40 are steps 0 and 1 in
+    blocks 34 to 39."""
     foreground: Literal["pose", "subject", "mask", "none"] = "pose"
     """Where the person is told from: the pose, the prompt's word for them, --mask, or nowhere."""
     keep_person: bool = True
@@ -106,7 +109,7 @@ def generate(options: Generate) -> None:
     from posegen.sharing import SharedRecord
     from posegen.video import save_video
 
-    check(options)
+    check_options(options)
     folder = model_folder(options.model, weights=not options.dry_run)
     if options.dry_run:
         print(dry_run(folder, options))
@@ -114,15 +117,17 @@ def generate(options: Generate) -> None:
     image = read_picture(options.image)
     pipeline = load_pipeline(folder, options)
     job = make_job(pipeline, image, options)
+    if not options.prompt and job.guidance.scale != 1:
+        say(f"no prompt: a sentence about the person helps, {PROMPT_HELP}")
     if options.devices > 1:
         pipeline.group = Group(pipeline, folder, options.devices)
     record = SharedRecord(device=torch.device("cpu") if options.offload else None)
-    frames = pipeline.generate(job, options.store, Progress(job.plan), record)
+    frames = pipeline.generate(job, options.store, SegmentProgress(job.plan), record)
     save_video(frames, options.output, pipeline.config.rate)
     print(f"{options.output}: {job.plan.frames} frames of {job.size[0]}x{job.size[1]}")
 
 
-def check(options: Generate) -> None:
+def check_options(options: Generate) -> None:
     """Raises ValueError for options that do not go together, before anything is loaded."""
     if options.model == str(BUNDLED) and not BUNDLED.is_dir():
         raise ValueError(
@@ -254,7 +259,7 @@ def read_picture(path: Path) -> np.ndarray:
         raise ValueError(f"{path} cannot be read as a picture ({error}); give a JPEG or PNG.") from error
 
 
-class Progress:
+class SegmentProgress:
     """Says every few seconds how far a video is, and how long still; called after each denoising step."""
 
     def __init__(self, plan: Plan) -> None:

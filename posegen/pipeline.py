@@ -202,7 +202,7 @@ class PoseGenPipeline(DiffusionPipeline):
             guidance_interval: lowest and highest noise level, 0..1, at which guidance is on.
             planner, anchor: see `posegen.longvideo.segments.plan`.
             framing: how much of the background is shared: a key of `posegen.sharing.FRAMINGS`, "auto", "off", or a
-                range of steps and blocks.
+                range of steps and blocks, see `SharedRange.of`.
             foreground: where the person is told from: the pose, the subject word of the prompt, `mask`, or nowhere.
             keep_person: whether backgrounds may attend to the anchor's person.
             form: what is kept of the anchor: "input" takes half of the memory, and a little time.

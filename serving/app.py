@@ -240,7 +240,15 @@ def _settings(config: ServingConfig) -> ReplicaSettings:
     model = read_model(config.model, ITEMSIZE[config.dtype])
     processes = config.generators.processes
     _check_sharing(model, processes)
-    served = Model(config.api.model.name, model.size, model.unit, model.rate, model.steps, processes)
+    served = Model(
+        config.api.model.name,
+        model.size,
+        model.unit,
+        model.rate,
+        model.steps,
+        model.transformer["num_layers"],
+        processes,
+    )
     disks = config.api.disks
     if "://" not in config.artifacts:
         Path(config.artifacts).mkdir(parents=True, exist_ok=True)

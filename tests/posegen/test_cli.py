@@ -150,7 +150,7 @@ def test_progress_tells_rate_and_time_left(
 ) -> None:
     now = 0.0
     monkeypatch.setattr(cli.time, "monotonic", lambda: now)
-    progress = cli.Progress(plan(30, 13, 5, 4))
+    progress = cli.SegmentProgress(plan(30, 13, 5, 4))
     for index in (0, 2, 1):
         for number in range(10):
             progress(index, Step(number, 10, 0.5, None, None))  # type: ignore[arg-type]
@@ -167,7 +167,7 @@ def test_segments_from_the_store_tell_no_rate(
     """The anchor is only recorded, the second base is there: what is left is not thought to come as fast."""
     now = 0.0
     monkeypatch.setattr(cli.time, "monotonic", lambda: now)
-    progress = cli.Progress(plan(30, 13, 5, 4))
+    progress = cli.SegmentProgress(plan(30, 13, 5, 4))
     for index, steps in ((0, 2), (1, 10)):
         for number in range(steps):
             progress(index, Step(number, steps, 0.5, None, None))  # type: ignore[arg-type]

@@ -341,7 +341,7 @@ def test_arguments_of_other_pipelines_are_taken(pipeline: PoseGenPipeline) -> No
         assert made is pipeline and tensors["latents"].shape == tensors["preview"].shape
         told.append((index, timestep, sorted(tensors)))
 
-    arguments = {"num_inference_steps": 2, "guidance_scale": 1.0}
+    arguments: dict[str, Any] = {"num_inference_steps": 2, "guidance_scale": 1.0}
     frames = pipeline(
         picture(),
         walking(5),

@@ -190,6 +190,8 @@ FIELDS = {
     "a NUL": (None, {"prompt": "a\0b"}, "prompt: holds a NUL"),
     "a long prompt": (None, {"prompt": "a" * 4001}, "prompt: "),
     "size of no poses": (None, {"poses_size": "64x64"}, "poses_size goes with poses"),
+    "another framing": (None, {"framing": "far"}, "framing: "),
+    "steps that are not": (None, {"framing": "0:26,34:40"}, "framing: steps 0:26 and blocks 34:40 cannot be"),
     "another fit": (None, {"fit": "stretch"}, "fit: "),
     "no data URL": (sent(driving_video=None), {"driving_video": "https://a.example/b.mp4"}, "a data URL"),
     "broken data URL": (sent(driving_video=None), {"driving_video": "data:video/mp4;base64,!"}, "a data URL"),
