@@ -32,12 +32,13 @@ from posegen.model.checkpoints.published import (
     read_published,
     save_published,
 )
-from posegen.model.checkpoints.single_file import load_single_file
+from posegen.model.checkpoints.single_file import arguments_beyond_wan, load_single_file
 
 __all__ = [
     "EMBEDDINGS",
     "Adapter",
     "CheckpointError",
+    "arguments_beyond_wan",
     "attach_adapter",
     "convert_published",
     "diffusers_name",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +28,21 @@ def load_single_file(
     `model.diffusion_model.` or `diffusion_model.` before them. Linears of fp8, int8 or a GGUF type stay so in memory,
     and are expanded one at a time. dtype: float32, float16 or bfloat16, of all other weights; that of the file's patch
     embedding by default. With a GGUF file inputs must be of this dtype. As in diffusers, the few tensors that need it
-    are in float32. config: arguments of PoseGenTransformer3DModel that Wan lacks, such as `hand_projection`; see its
-    `from_wan`.
+    are in float32. config: arguments of PoseGenTransformer3DModel that Wan lacks, such as `hand_projection`; those of a
+    model folder, whose adapters are to fit, are its `arguments_beyond_wan`.
     Raises CheckpointError where the file is damaged or is of another model, or a tensor in it is not known here.
     """
     path = Path(path)
     load = load_gguf if path.suffix == ".gguf" else _load_safetensors
     return PoseGenTransformer3DModel.from_wan(load(path, dtype), **config).eval()
+
+
+def arguments_beyond_wan(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments in a transformer's configuration that PoseGen's takes and plain Wan's does not."""
+    own, wan = (
+        signature(kind.__init__).parameters for kind in (PoseGenTransformer3DModel, WanTransformer3DModel)
+    )
+    return {name: value for name, value in config.items() if name in own and name not in wan}
 
 
 def _load_safetensors(path: Path, dtype: torch.dtype | None) -> WanTransformer3DModel:

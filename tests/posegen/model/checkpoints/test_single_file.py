@@ -10,10 +10,19 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 
-from posegen.model.checkpoints import CheckpointError, load_single_file, published_name
+from posegen.model.checkpoints import (
+    CheckpointError,
+    arguments_beyond_wan,
+    load_adapter,
+    load_single_file,
+    model_weights,
+    published_name,
+)
 from posegen.model.checkpoints.single_file.original import empty_wan, wan_config
 from posegen.model.transformer import PoseGenTransformer3DModel
-from testkit.single_files import original_tensors, output, relative_error, tiny_wan, write
+from testkit.published_folders import TINY, tiny_converted, transformer_of
+from testkit.published_folders import output as published_output
+from testkit.single_files import original_tensors, output, quantised, relative_error, tiny_wan, write
 
 Tensors = dict[str, torch.Tensor]
 
@@ -55,6 +64,33 @@ def test_arguments_that_wan_lacks_are_passed_on(tmp_path: Path) -> None:
     path = write(tmp_path / "wan.safetensors", original_tensors(tiny_wan()))
     transformer: Any = load_single_file(path, hand_projection=True, shift_reference=False)
     assert transformer.config.hand_projection and not transformer.config.shift_reference
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(None, 1e-5), (torch.float8_e4m3fn, 2**-4)])
+def test_published_adapters_fit_on_a_single_file(
+    tmp_path: Path, dtype: torch.dtype | None, bound: float
+) -> None:
+    """What a converted model makes with an adapter, a single file of its base model makes too."""
+    settings = TINY | {"dim": 256, "ffn_dim": 512, "use_hand_proj": True}
+    converted = tiny_converted(tmp_path, settings)
+    published = transformer_of(converted, "base")
+    weights = model_weights(published)
+    tensors = {
+        published_name(name): tensor
+        for name, tensor in weights.items()
+        if not name.startswith(("reference_", "hand_"))
+    }
+    if dtype is not None:
+        linears = [name for name, part in tensors.items() if name.startswith("blocks.") and part.ndim == 2]
+        modules = [name.removesuffix(".weight") for name in linears]
+        stored, scales = quantised(tensors, modules, dtype, (1, 0))
+        tensors = stored | {f"{module}.weight_scale": scale for module, scale in scales.items()}
+    config = PoseGenTransformer3DModel.load_config(converted / "transformer")
+    assert arguments_beyond_wan(config)["hand_projection"]
+    path = write(tmp_path / "wan.safetensors", tensors)
+    transformer = load_single_file(path, **arguments_beyond_wan(config))
+    load_adapter(transformer, converted / "adapters" / "base", "base")
+    assert relative_error(published_output(transformer), published_output(published)) < bound
 
 
 @pytest.mark.parametrize(("heads", "ffn", "layers"), [(40, 13824, 40), (12, 8960, 30)])
