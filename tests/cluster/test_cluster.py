@@ -143,8 +143,8 @@ def test_curation_is_started_as_its_program_wants_it() -> None:
 def test_a_training_gets_what_it_asks_for() -> None:
     program, arguments = entrypoint("train")
     assert program.is_file()
-    config, shown = parse(arguments)
-    assert not shown and config.output.startswith("/shared/") and config.data.dataset.startswith("/shared/")
+    config = parse(arguments)
+    assert config.output.startswith("/shared/") and config.data.dataset.startswith("/shared/")
     workers = [resources(group) for kind, group in groups("train") if kind == "worker"]
     assert all(group["replicas"] == 1 for kind, group in groups("train") if kind == "worker")
     assert (sum(cpus for cpus, _ in workers), sum(gpus for _, gpus in workers)) == demand(config)

@@ -33,6 +33,7 @@ class AdapterConfig:
     """LoRA on attention and feed-forward; the patch embeddings are trained whole beside it."""
 
     rank: int = 64
+    """Of LoRA's matrices."""
     alpha: float = 64.0
     """What the matrices add is multiplied by alpha / rank."""
     empty_pose: bool = False

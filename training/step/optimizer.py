@@ -25,11 +25,13 @@ class OptimizerConfig:
     learning_rate: float = 1e-4
     """The highest, after the warm-up."""
     warmup_steps: int = 100
+    """Steps in which the learning rate rises from zero."""
     min_lr_factor: float = 1.0
     """The learning rate falls along a cosine to this share of the highest at the last step; 1 keeps it."""
     betas: tuple[float, float] = (0.9, 0.99)
-    """AdamW's."""
+    """Of the two moments."""
     weight_decay: float = 0.01
+    """AdamW's, decoupled from the gradient."""
     max_grad_norm: float = 1.0
     """The norm of all gradients together is clipped to this."""
     ema_decay: float = 0.999
