@@ -89,7 +89,7 @@ class RoleReplica:
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What Serve scales by: how many replicas the queue would keep busy."""
-        load = self._database.load(self._role)
+        load = self._database.queue.load(self._role)
         return {"wanted": (load.ready + load.running) / len(self._workers)}
 
     def __del__(self) -> None:
@@ -128,7 +128,7 @@ class Generator(RoleReplica):
             self._group.check()  # ends the worker, and so the replica
         if time.monotonic() - self._swept > SWEEP_S:
             self._swept = time.monotonic()
-            self._records.sweep(self._database.live_records(self._records.here()))
+            self._records.sweep(self._database.queue.live_records(self._records.here()))
 
 
 class Preparer(RoleReplica):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from posegen.longvideo.segments import plan
-from serving.state.database import Database, new_job_id
-from serving.state.rows import Claim, Job, JobPlan, Kind, NewJob, Role
+from serving.state.database import Database
+from serving.state.rows import Claim, Job, JobPlan, Kind, NewJob, Role, new_job_id
 
 LEASE = 10.0
 
@@ -40,7 +40,7 @@ def job_plan(frames: int = 300, shared_steps: int = 2, anchor: int = 0, record_b
 
 def queued(database: Database, owner: str = "ann") -> Job:
     """A new job."""
-    return database.create_job(NewJob(new_job_id(), owner, {"prompt": "a dancer"}))[0]
+    return database.jobs.create(NewJob(new_job_id(), owner, {"prompt": "a dancer"}))[0]
 
 
 def planned(database: Database, plan: JobPlan | None = None, owner: str = "ann") -> Job:
@@ -48,13 +48,13 @@ def planned(database: Database, plan: JobPlan | None = None, owner: str = "ann")
     job = queued(database, owner)
     preparation = claimed(database, Role.PREPARE)
     assert preparation.job.id == job.id
-    assert database.plan_job(preparation, plan or job_plan())
-    return database.job(job.id)
+    assert database.queue.commit_plan(preparation, plan or job_plan())
+    return database.jobs.get(job.id)
 
 
 def claimed(database: Database, role: Role = Role.GENERATE, worker: str = "worker") -> Claim:
     """The next task of a role, which there must be."""
-    claim = database.claim(role, worker, LEASE)
+    claim = database.queue.claim(role, worker, LEASE)
     assert claim is not None
     return claim
 
@@ -63,14 +63,14 @@ def finish(database: Database, claim: Claim, store: str = "store") -> None:
     """Hands in a task, the record first if it makes one."""
     if claim.records:
         assert claim.job.plan is not None
-        assert database.publish_record_step(claim, store, claim.job.plan.shared_steps)
-    assert database.commit(claim)
+        assert database.queue.publish_record_step(claim, store, claim.job.plan.shared_steps)
+    assert database.queue.commit(claim)
 
 
 def work_off(database: Database, role: Role = Role.GENERATE) -> list[Claim]:
     """Does all tasks of a role that can be done, one after the other."""
     done = []
-    while claim := database.claim(role, "worker", LEASE):
+    while claim := database.queue.claim(role, "worker", LEASE):
         finish(database, claim)
         done.append(claim)
     return done
@@ -81,9 +81,9 @@ def completed(database: Database, plan: JobPlan | None = None) -> Job:
     job = planned(database, plan)
     work_off(database)
     work_off(database, Role.STITCH)
-    return database.job(job.id)
+    return database.jobs.get(job.id)
 
 
 def states(database: Database, job_id: str) -> dict[int, str]:
     """The states of a job's segments."""
-    return {task.index: task.state.value for task in database.tasks(job_id, Kind.SEGMENT)}
+    return {task.index: task.state.value for task in database.jobs.tasks(job_id, Kind.SEGMENT)}

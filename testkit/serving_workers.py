@@ -23,8 +23,8 @@ from posegen.pipeline import PoseGenPipeline
 from posegen.sharing import Position, SharedEntry
 from serving.model import ServedModel, read_model
 from serving.state.artifacts import Artifacts
-from serving.state.database import Database, new_job_id
-from serving.state.rows import Claim, Job, NewJob, Role
+from serving.state.database import Database
+from serving.state.rows import Claim, Job, NewJob, Role, new_job_id
 from serving.uploads.inspection import UploadLimits
 from serving.uploads.uploads import upload_artifact
 from serving.work.generate import Generate
@@ -135,7 +135,7 @@ class Place:
         self.artifacts.save(upload_artifact(job_id, "input_reference"), scratch)
         self.artifacts.write(upload_artifact(job_id, "poses"), save({"keypoints": walking(frames)}))
         request = REQUEST | {"uploads": uploads} | changes
-        return self.database.create_job(NewJob(id=job_id, owner="somebody", request=request))[0]
+        return self.database.jobs.create(NewJob(id=job_id, owner="somebody", request=request))[0]
 
     def work(self, role: Role, database: Database) -> Work:
         """What a worker of this role does."""
@@ -162,7 +162,7 @@ class Place:
     def expire(self, role: Role = Role.PREPARE) -> None:
         """Ends all leases: hours later somebody looks for work of a role that has none, and finds the dead."""
         late = Database(f"sqlite:///{self.folder}/serving.db", clock=lambda: time.time() + 2 * LEASE)
-        assert late.claim(role, "late", LEASE) is None
+        assert late.queue.claim(role, "late", LEASE) is None
 
 
 def empty_place(folder: Path) -> Place:

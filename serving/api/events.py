@@ -69,7 +69,7 @@ def progress(server: Server, job: Job, tasks: list[Task]) -> VideoProgress:
     }
     return VideoProgress(
         video=server.video(job),
-        queue_place=server.database.queue_place(job.id) if job.status is JobStatus.QUEUED else 0,
+        queue_place=server.database.jobs.queue_place(job.id) if job.status is JobStatus.QUEUED else 0,
         prepare=stages[Kind.PREPARE][0],
         segments=stages[Kind.SEGMENT],
         stitch=next(iter(stages[Kind.STITCH]), None),
@@ -78,12 +78,12 @@ def progress(server: Server, job: Job, tasks: list[Task]) -> VideoProgress:
 
 def event(server: Server, job_id: str, last_id: str | None) -> tuple[ServerSentEvent | None, bool]:
     """The next event, unless it is the one with the id `last_id`, and whether it is the job's last."""
-    job, tasks = server.database.job(job_id), server.database.tasks(job_id)
+    job, tasks = server.database.jobs.get(job_id), server.database.jobs.tasks(job_id)
     state, final = progress(server, job, tasks), job.status in FINAL
     if state.id == last_id:
         return None, final
-    replicas = server.database.load(Role.GENERATE).workers
-    left = 0.0 if final else seconds_left(job, tasks, replicas, server.database.clock())
+    replicas = server.database.queue.load(Role.GENERATE).workers
+    left = 0.0 if final else seconds_left(job, tasks, replicas, server.database.storage.clock())
     data = ProgressEvent(**dict(state), eta_seconds=left)
     return ServerSentEvent(event="progress", id=state.id, data=data, retry=RECONNECT), final
 

@@ -15,7 +15,7 @@ def health(server: Server) -> Health:
     """What keeps work from being done, a sentence each."""
     problems = _disk_problems(server)
     try:
-        idle = [role for role in Role if not server.database.load(role).workers]
+        idle = [role for role in Role if not server.database.queue.load(role).workers]
     except SQLAlchemyError:
         problems.append("The database does not answer.")
     else:

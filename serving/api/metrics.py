@@ -33,14 +33,14 @@ class QueueCollector(Collector):
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """Jobs by status; by role the tasks that may be claimed, those that run, and live workers."""
         jobs = GaugeMetricFamily("posegen_jobs", "Jobs by status.", labels=["status"])
-        for status, count in self._database.job_counts().items():
+        for status, count in self._database.jobs.counts().items():
             jobs.add_metric([status], count)
         tasks = GaugeMetricFamily(
             "posegen_tasks", "Tasks that are ready or running.", labels=["role", "state"]
         )
         workers = GaugeMetricFamily("posegen_workers", "Live workers.", labels=["role"])
         for role in Role:
-            load = self._database.load(role)
+            load = self._database.queue.load(role)
             tasks.add_metric([role, "ready"], load.ready)
             tasks.add_metric([role, "running"], load.running)
             workers.add_metric([role], load.workers)

@@ -41,8 +41,8 @@ from serving.api.server import CurrentJob, CurrentServer, Server
 from serving.api.settings import ApiSettings
 from serving.api.upkeep import delete, upkeep
 from serving.state.artifacts import Artifacts
-from serving.state.database import Database, new_job_id
-from serving.state.rows import ConflictError, Job, NewJob
+from serving.state.database import Database
+from serving.state.rows import ConflictError, Job, NewJob, new_job_id
 from serving.state.transitions import TaskState
 
 Responses = dict[int | str, dict[str, Any]]
@@ -116,7 +116,7 @@ def _queue(form: VideoCreate, server: Server, caller: Caller, idempotency_key: s
             request=form.request(server.settings, server.uploads.keep(job_id, form.uploads())),
             webhook=form.webhook_url,
         )
-        job, _ = server.database.create_job(new, idempotency_key, caller.jobs)
+        job, _ = server.database.jobs.create(new, idempotency_key, caller.jobs)
     finally:
         if job is None or job.id != job_id:
             server.artifacts.delete_job(job_id)
@@ -134,7 +134,7 @@ def list_videos(
     order: Literal["asc", "desc"] = "desc",
 ) -> VideoList:
     """The caller's videos by the time of their creation."""
-    jobs = server.database.jobs(caller.name, limit + 1, after, order)
+    jobs = server.database.jobs.page(caller.name, limit + 1, after, order)
     page = [server.video(job) for job in jobs[:limit]]
     first, last = (page[0].id, page[-1].id) if page else (None, None)
     return VideoList(data=page, first_id=first, last_id=last, has_more=len(jobs) > limit)
@@ -158,8 +158,8 @@ def delete_video(job: CurrentJob, server: CurrentServer) -> VideoDeleted:
 @videos.post("/{video_id}/cancel", responses=NOT_FOUND | CONFLICT)
 def cancel_video(job: CurrentJob, server: CurrentServer) -> Video:
     """Ends a video as failed with the code `cancelled`; its workers stop within a denoising step."""
-    cancelled = server.database.request_cancel(job.id)
-    job = server.database.job(job.id)
+    cancelled = server.database.jobs.cancel(job.id)
+    job = server.database.jobs.get(job.id)
     if not cancelled and job.error_code != "cancelled":
         raise ConflictError(f"Video {job.id} has ended as {job.status}; there is nothing to cancel.")
     return server.video(job)
@@ -213,7 +213,7 @@ async def follow_video(
 @videos.get("/{video_id}/segments", responses=NOT_FOUND)
 def list_segments(job: CurrentJob, server: CurrentServer) -> SegmentList:
     """The segments that the video is made of."""
-    return SegmentList(data=segments(job, server.database.tasks(job.id)))
+    return SegmentList(data=segments(job, server.database.jobs.tasks(job.id)))
 
 
 @videos.post("/{video_id}/segments/{index}/regenerate", responses=NOT_FOUND | CONFLICT | QUEUE_FULL)
@@ -226,8 +226,8 @@ def regenerate_segment(
 ) -> Regenerated:
     """Makes a segment anew with another seed, and all that depends on it; the rest of the video is kept."""
     seed = body.seed if body else None
-    changed = server.database.regenerate(job.id, index, seed, caller.jobs)
-    return Regenerated(segments=changed, video=server.video(server.database.job(job.id)))
+    changed = server.database.jobs.regenerate(job.id, index, seed, caller.jobs)
+    return Regenerated(segments=changed, video=server.video(server.database.jobs.get(job.id)))
 
 
 UNABLE: Responses = {503: {"model": Health, "description": "Work cannot be done."}}

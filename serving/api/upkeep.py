@@ -30,13 +30,13 @@ log = logging.getLogger(__name__)
 
 def delete(database: Database, artifacts: Artifacts, job_id: str) -> None:
     """Deletes a job, then its files."""
-    database.delete_job(job_id)
+    database.jobs.delete(job_id)
     artifacts.delete_job(job_id)
 
 
 def expire(database: Database, artifacts: Artifacts) -> None:
     """Deletes the jobs whose time is over."""
-    for job_id in database.expired_jobs():
+    for job_id in database.jobs.expired():
         delete(database, artifacts, job_id)
 
 
@@ -55,7 +55,7 @@ class Sweep:
 
     def _has_job(self, job_id: str) -> bool:
         try:
-            self._database.job(job_id)
+            self._database.jobs.get(job_id)
         except NotFoundError:
             return False
         return True

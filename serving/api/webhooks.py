@@ -136,10 +136,10 @@ async def deliver(database: Database, settings: ApiSettings) -> None:
     """Makes all calls that are due, several at once, so that a slow receiver does not hold up all others."""
 
     def due() -> list[Delivery]:
-        return list(islice(iter(partial(database.claim_delivery, LEASE), None), AT_ONCE))
+        return list(islice(iter(partial(database.deliveries.claim, LEASE), None), AT_ONCE))
 
     async def make(delivery: Delivery) -> None:
-        await run_in_threadpool(database.end_delivery, delivery, await call(delivery, settings))
+        await run_in_threadpool(database.deliveries.end, delivery, await call(delivery, settings))
 
     while deliveries := await run_in_threadpool(due):
         await asyncio.gather(*map(make, deliveries))

@@ -8,6 +8,7 @@ the artifact there.
 from __future__ import annotations
 
 import functools
+import secrets
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -17,6 +18,11 @@ from serving.state.transitions import JobStatus, TaskState
 
 JOB_ID = r"video_[0-9a-f]{24}"
 """What ids of jobs look like."""
+
+
+def new_job_id() -> str:
+    """A job id that cannot be guessed."""
+    return f"video_{secrets.token_hex(12)}"
 
 
 class Role(StrEnum):

@@ -53,7 +53,7 @@ class Generate:
             self._perform(claim, beat)
         except RecordLost as error:
             log.warning("the record of %s is lost: %s", claim.job.id, error)
-            self._database.report_record_lost(claim.job.id, claim.job.record_generation)
+            self._database.queue.report_record_lost(claim.job.id, claim.job.record_generation)
             raise HandedBack from error
         except SharingError as error:
             raise Refused(f"The background cannot be shared: {error}.") from error
@@ -103,7 +103,7 @@ class Generate:
     def _record(self, claim: Claim, opened: _Opened, beat: Beat) -> None:
         """Only what the anchor records; its frames are there, or another worker makes them."""
         beat(0, claim.task.steps)
-        anchor = self._database.tasks(claim.job.id, Kind.SEGMENT)[opened.video.plan.anchor]
+        anchor = self._database.jobs.tasks(claim.job.id, Kind.SEGMENT)[opened.video.plan.anchor]
         video = replace(opened.video, seed=anchor.seed)
         writer = RecordWriter(self._database, self._records, claim)
         self._pipeline.record_anchor(video, opened.encoded, writer, _told(video, writer, beat))

@@ -72,7 +72,8 @@ class Worker:
         look for work.
         """
         self.name = worker_name(role)
-        self._role, self._database, self._work = role, database, work
+        self._role, self._queue, self._work = role, database.queue, work
+        self._failures_allowed = database.storage.limits.failures
         self._lease, self._poll, self._between = lease, poll, between
         self._looking = looking or threading.Lock()
         self._stopping = threading.Event()
@@ -104,7 +105,7 @@ class Worker:
 
     def run(self) -> None:
         """Works until stopped, or until more tasks have failed in a row than one alone may."""
-        while not self._stopping.is_set() and self._failed <= self._database.limits.failures:
+        while not self._stopping.is_set() and self._failed <= self._failures_allowed:
             self._signed = math.inf
             try:
                 with self._looking:
@@ -128,7 +129,7 @@ class Worker:
     def _look(self) -> Claim | None:
         self._signed = time.monotonic()
         self._between()
-        claim = self._database.claim(self._role, self.name, self._lease)
+        claim = self._queue.claim(self._role, self.name, self._lease)
         self._signed = math.inf
         return claim
 
@@ -144,22 +145,22 @@ class Worker:
             log.info("%s drops %s", self.name, task)
         except HandedBack:
             log.info("%s hands back %s", self.name, task)
-            self._database.release(claim)
+            self._queue.release(claim)
         except Refused as error:
-            self._database.fail(claim, str(error), retry=False, code=error.code)
+            self._queue.fail(claim, str(error), retry=False, code=error.code)
         except SQLAlchemyError:
             raise  # the database is away: the lease will end
         except Exception as error:
             log.exception("%s failed at %s", self.name, task)
             sentence = f"{claim.task.kind} {claim.task.index} failed with {type(error).__name__}; see the server's log."
-            self._database.fail(claim, sentence[0].upper() + sentence[1:], retry=True)
+            self._queue.fail(claim, sentence[0].upper() + sentence[1:], retry=True)
             self._failed += 1
             self._stopping.wait(2 * self._poll)  # another worker may do better
 
     def _publish(self, claim: Claim, plan: JobPlan | None) -> None:
         try:
             committed = (
-                self._database.plan_job(claim, plan) if plan is not None else self._database.commit(claim)
+                self._queue.commit_plan(claim, plan) if plan is not None else self._queue.commit(claim)
             )
         except ValueError as error:  # a plan that this server has no room for
             raise Refused(str(error)) from error
@@ -170,7 +171,7 @@ class Worker:
         if self._stopping.is_set():
             raise HandedBack
         try:
-            answer = self._database.heartbeat(claim, step, steps, self._lease)
+            answer = self._queue.heartbeat(claim, step, steps, self._lease)
             self._between()
         except SQLAlchemyError:
             if time.monotonic() > self._held_until:

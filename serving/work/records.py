@@ -75,7 +75,7 @@ class RecordWriter:
         if self._wanted:
             self._store = records.here()
             # The name comes first: a store lets go of records that the database knows nothing of.
-            self._wanted = database.publish_record_step(claim, self._store, 0)
+            self._wanted = database.queue.publish_record_step(claim, self._store, 0)
 
     def put(self, position: Position, entry: SharedEntry) -> None:
         """Keeps an entry; that of a new step tells that the steps before are whole."""
@@ -86,7 +86,7 @@ class RecordWriter:
             self._records.put(self._record, position, entry)
         except RecordLost:
             self._wanted = False
-            self._database.report_record_lost(*self._record)
+            self._database.queue.report_record_lost(*self._record)
 
     def get(self, position: Position) -> SharedEntry:
         """Never called: an anchor reads no record."""
@@ -98,7 +98,7 @@ class RecordWriter:
             return
         self._published = steps
         if self._wanted:
-            self._wanted = self._database.publish_record_step(self._claim, self._store, steps)
+            self._wanted = self._database.queue.publish_record_step(self._claim, self._store, steps)
 
 
 class RecordReader:

@@ -69,7 +69,7 @@ class Stitch:
         """A segment's frames (F, H, W, 3) uint8, once it is committed."""
         while True:
             beat()
-            task = self._database.tasks(claim.job.id, Kind.SEGMENT)[index]
+            task = self._database.jobs.tasks(claim.job.id, Kind.SEGMENT)[index]
             if task.state is TaskState.DONE:
                 return self._artifacts.load_frames(task.artifact)
             time.sleep(self._poll)

@@ -31,7 +31,7 @@ def test_a_step_that_hangs_makes_its_replica_unhealthy_and_is_done_by_another(tm
     with pytest.raises(RuntimeError, match="no sign of life"):
         replica.check_health()
     replica.__del__()  # does not wait for the thread that hangs, however long it may drain
-    again = database.claim(Role.PREPARE, "other", config.lease)
+    again = database.queue.claim(Role.PREPARE, "other", config.lease)
     go.set()
     assert again is not None and again.job.id == job.id
 
