@@ -26,7 +26,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingP
 from serving.api.routes import create_app
 from serving.api.settings import Model
 from serving.config import ConfigError, Replicas, ServingConfig, load_config
-from serving.model import ServedModel, read_model
+from serving.model_info import ModelInfo, read_model_info
 from serving.state.artifacts import Artifacts
 from serving.state.database import Database
 from serving.state.rows import Role
@@ -49,7 +49,7 @@ class ReplicaSettings:
     """What every replica is given."""
 
     config: ServingConfig
-    model: ServedModel
+    model: ModelInfo
 
     def database(self) -> Database:
         """The database, opened in this process."""
@@ -224,7 +224,7 @@ def app(arguments: dict[str, Any]) -> Application:
     return ingress(serve.ingress(endpoint)()).bind(*roles)
 
 
-def _check_sharing(model: ServedModel, gpus: int) -> None:
+def _check_sharing(model: ModelInfo, gpus: int) -> None:
     """Raises ConfigError where so many GPUs cannot share a segment."""
     heads = model.transformer["num_attention_heads"]
     squares = model.size[0] * model.size[1] // model.unit**2
@@ -237,7 +237,7 @@ def _check_sharing(model: ServedModel, gpus: int) -> None:
 
 def _settings(config: ServingConfig) -> ReplicaSettings:
     """The settings completed by what the model's folder says and by where the artifacts are."""
-    model = read_model(config.model, ITEMSIZE[config.dtype])
+    model = read_model_info(config.model, ITEMSIZE[config.dtype])
     processes = config.generators.processes
     _check_sharing(model, processes)
     served = Model(config.api.model.name, model.size, model.unit, model.rate, model.steps, processes)

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from posegen.pipeline import PoseGenPipeline
 from posegen.sharing import Position, SharedEntry
-from serving.model import ServedModel, read_model
+from serving.model_info import ModelInfo, read_model_info
 from serving.state.artifacts import Artifacts
 from serving.state.database import Database
 from serving.state.rows import Claim, Job, NewJob, Role, new_job_id
@@ -107,7 +107,7 @@ class Place:
 
     folder: Path
     pipeline: PoseGenPipeline
-    model: ServedModel
+    model: ModelInfo
 
     @property
     def database(self) -> Database:
@@ -169,7 +169,7 @@ def empty_place(folder: Path) -> Place:
     """A server with nothing to do, and a tiny model."""
     pipeline, model = tiny_pipeline(), folder / "model"
     pipeline.save_pretrained(model)
-    place = Place(folder / "server", pipeline, read_model(str(model), itemsize=4))
+    place = Place(folder / "server", pipeline, read_model_info(str(model), itemsize=4))
     place.database.close()
     return place
 

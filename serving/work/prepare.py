@@ -25,7 +25,7 @@ from safetensors.numpy import load
 from posegen.driving.framing import framing_of
 from posegen.longvideo.segments import plan
 from posegen.sharing import SharedRange
-from serving.model import ServedModel
+from serving.model_info import ModelInfo
 from serving.state.artifacts import Artifacts
 from serving.state.rows import Claim, JobPlan
 from serving.uploads.inspection import UploadLimits
@@ -45,7 +45,7 @@ class Prepare:
     """The work of the role `prepare`. limits: of the child process."""
 
     def __init__(
-        self, artifacts: Artifacts, model: ServedModel, limits: UploadLimits, poll: float = 0.5
+        self, artifacts: Artifacts, model: ModelInfo, limits: UploadLimits, poll: float = 0.5
     ) -> None:
         self._artifacts, self._model = artifacts, model
         self._limits, self._poll = limits, poll
@@ -140,7 +140,7 @@ def _size(text: str) -> tuple[int, int]:
     return width, height
 
 
-def job_plan(request: dict[str, Any], prepared: bytes, model: ServedModel) -> JobPlan:
+def job_plan(request: dict[str, Any], prepared: bytes, model: ModelInfo) -> JobPlan:
     """How a job's video is made, of what was asked for and what its uploads were made into."""
     keypoints, size = load(prepared)["keypoints"], _size(request["size"])
     timeline = plan(len(keypoints), model.segment_frames, model.head, model.tail, planner=request["planner"])
