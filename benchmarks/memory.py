@@ -58,7 +58,7 @@ def make(minutes: int) -> None:
     import torch
 
     from posegen.mini.codec import PrincipalVideoCodec
-    from posegen.video import encode
+    from posegen.video import save_video
     from testkit.tiny_model import picture, tiny_pipeline, tiny_transformer, walking
 
     codec = PrincipalVideoCodec.fit(
@@ -71,7 +71,7 @@ def make(minutes: int) -> None:
     start = time.monotonic()
     job = pipeline.job(picture(SIZE), poses)
     with tempfile.TemporaryDirectory() as folder:
-        encode(pipeline.generate(job), Path(folder) / "out.mp4", RATE)
+        save_video(pipeline.generate(job), Path(folder) / "out.mp4", RATE)
     row = {
         "frames": job.plan.frames,
         "segments": len(job.plan.segments),

@@ -42,7 +42,13 @@ from benchmarks.metrics import (
 )
 from mini_model.puppets import ACTIONS, Puppet, PuppetClip, Scene, kind_of, motion, reference, render
 from posegen.cli import BUNDLED
-from posegen.longvideo.conditions import decode, draw_poses, encode, encode_text, pose_condition
+from posegen.longvideo.conditions import (
+    decode_latents,
+    draw_poses,
+    encode_frames,
+    encode_text,
+    pose_condition,
+)
 from posegen.longvideo.sampling import flow_shift, initial_noise, schedule
 from posegen.longvideo.segments import Plan
 from posegen.pipeline import PoseGenPipeline
@@ -162,13 +168,13 @@ class Models:
                 torch.cat([latents, condition], dim=1), torch.tensor([1000 * sigma]), text, return_dict=False
             )[0]
             latents = clean + following / sigma * (latents - clean)
-        return decode(self.vae, latents)[0].numpy()
+        return decode_latents(self.vae, latents)[0].numpy()
 
     @torch.no_grad()
     def through_codec(self, frames: np.ndarray) -> np.ndarray:
         """A video (T, H, W, 3) uint8 encoded and decoded, the last frame repeated up to 4k + 1."""
         padded = np.concatenate([frames, np.repeat(frames[-1:], -(len(frames) - 1) % 4, axis=0)])
-        return decode(self.vae, encode(self.vae, padded[None]))[0].numpy()[: len(frames)]
+        return decode_latents(self.vae, encode_frames(self.vae, padded[None]))[0].numpy()[: len(frames)]
 
 
 def short(models: Models, case: Case) -> tuple[dict[str, Row], np.ndarray]:

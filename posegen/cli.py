@@ -104,7 +104,7 @@ def generate(options: Generate) -> None:
     from posegen.distributed.group import Group
     from posegen.model.folder import model_folder
     from posegen.sharing import SharedRecord
-    from posegen.video import encode
+    from posegen.video import save_video
 
     check(options)
     folder = model_folder(options.model, weights=not options.dry_run)
@@ -118,7 +118,7 @@ def generate(options: Generate) -> None:
         pipeline.group = Group(pipeline, folder, options.devices)
     record = SharedRecord(device=torch.device("cpu") if options.offload else None)
     frames = pipeline.generate(job, options.store, Progress(job.plan), record)
-    encode(frames, options.output, pipeline.config.rate)
+    save_video(frames, options.output, pipeline.config.rate)
     print(f"{options.output}: {job.plan.frames} frames of {job.size[0]}x{job.size[1]}")
 
 

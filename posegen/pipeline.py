@@ -26,8 +26,8 @@ from posegen.driving.framing import framing_of
 from posegen.driving.poses import PoseEstimator
 from posegen.longvideo.conditions import (
     Conditions,
-    decode,
-    encode,
+    decode_latents,
+    encode_frames,
     encode_image,
     encode_text,
     pose_condition,
@@ -53,6 +53,7 @@ from posegen.sharing import (
     Foreground,
     Form,
     GivenForeground,
+    SegmentSharing,
     SharedRange,
     SharedRecord,
     SharedStore,
@@ -235,7 +236,7 @@ class PoseGenPipeline(DiffusionPipeline):
             )
 
     @torch.no_grad()
-    def encode(self, job: VideoJob) -> EncodedJob:
+    def encode_frames(self, job: VideoJob) -> EncodedJob:
         """What all segments of a job see alike."""
         text = encode_text(self.tokenizer, self.text_encoder, [job.prompt, job.negative_prompt])
         image = None
@@ -243,8 +244,10 @@ class PoseGenPipeline(DiffusionPipeline):
             image = encode_image(self.image_processor, self.image_encoder, job.picture[None])
         hands = None
         if self.transformer.config.hand_channels is not None and job.hands is None:
-            hands = encode(self.vae, np.zeros((1, job.plan.segment_frames, *job.picture.shape), np.uint8))
-        reference = encode(self.vae, job.picture[None, None])
+            hands = encode_frames(
+                self.vae, np.zeros((1, job.plan.segment_frames, *job.picture.shape), np.uint8)
+            )
+        reference = encode_frames(self.vae, job.picture[None, None])
         return EncodedJob(reference, text[:1], text[1:], image, hands)
 
     @torch.no_grad()
@@ -266,7 +269,7 @@ class PoseGenPipeline(DiffusionPipeline):
         conditions = self._conditions(job, encoded, segment, neighbours)
         sharing = self._sharing(job, segment, record)
         latents = self._denoise(job, segment, conditions, sharing, callback)
-        return decode(self.vae, latents)[0].numpy()
+        return decode_latents(self.vae, latents)[0].numpy()
 
     @torch.no_grad()
     def record_anchor(
@@ -276,7 +279,7 @@ class PoseGenPipeline(DiffusionPipeline):
         segment = job.plan.segments[job.plan.anchor]
         if sharing := self._sharing(job, segment, record):
             conditions = self._conditions(job, encoded, segment, {})
-            self._denoise(job, segment, conditions, sharing, callback, sharing.shared.steps)
+            self._denoise(job, segment, conditions, sharing, callback, sharing.shared.steps.stop)
 
     def generate(
         self,
@@ -348,7 +351,7 @@ class PoseGenPipeline(DiffusionPipeline):
         job: VideoJob,
         segment: Segment,
         conditions: Conditions,
-        sharing: AnchorRecorder | AnchorReader | None,
+        sharing: SegmentSharing | None,
         callback: Callback | None = None,
         steps: int | None = None,
     ) -> torch.Tensor:
@@ -367,7 +370,7 @@ class PoseGenPipeline(DiffusionPipeline):
         pictures, given = job.pose_video(segment.index, neighbours, self.config.pose_oversampling)
         hands = encoded.hands
         if job.hands is not None:
-            hands = encode(self.vae, job.hands[job.plan.driving_frames(segment.index)][None])
+            hands = encode_frames(self.vae, job.hands[job.plan.driving_frames(segment.index)][None])
         return Conditions(
             pose=pose_condition(self.vae, pictures[None], torch.from_numpy(given)[None]),
             reference=encoded.reference,
@@ -377,9 +380,7 @@ class PoseGenPipeline(DiffusionPipeline):
             hands=hands,
         )
 
-    def _sharing(
-        self, job: VideoJob, segment: Segment, record: SharedStore | None
-    ) -> AnchorRecorder | AnchorReader | None:
+    def _sharing(self, job: VideoJob, segment: Segment, record: SharedStore | None) -> SegmentSharing | None:
         if job.sharing is None or segment.kind == "bridge" or not job.plan.bridges:
             return None
         if record is None:

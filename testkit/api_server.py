@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from posegen.video import encode
+from posegen.video import save_video
 from serving.api.auth import EVERYONE
 from serving.api.routes import create_app
 from serving.api.settings import ApiSettings, Model
@@ -158,7 +158,7 @@ def movie(frames: int) -> bytes:
     """A small MP4 of numbered pictures at 30 frames/s."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "movie.mp4"
-        encode(np.stack([numbered_picture(number) for number in range(frames)]), path, 30)
+        save_video(np.stack([numbered_picture(number) for number in range(frames)]), path, 30)
         return path.read_bytes()
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from posegen.model.attention import Sharing
 from posegen.model.checkpoints import diffusers_name, transformer_config
-from posegen.model.transformer import PassSharing, PoseGenTransformer3DModel
+from posegen.model.transformer import PoseGenTransformer3DModel
 from posegen.sharing import (
     AnchorReader,
     AnchorRecorder,
@@ -63,7 +64,7 @@ class Oracle:
         self,
         model: PoseGenTransformer3DModel,
         segment: str,
-        sharing: PassSharing | None = None,
+        sharing: Sharing | None = None,
         text: str | None = None,
     ) -> torch.Tensor:
         """The model's output for segment `anchor` or `base`, under its own text or that of `text`."""
@@ -83,7 +84,7 @@ class Oracle:
 
     def shared(self) -> SharedRange:
         blocks = self.setting("blocks")
-        return SharedRange(len(self.setting("steps")), blocks[0], blocks[-1] + 1)
+        return SharedRange(range(len(self.setting("steps"))), range(blocks[0], blocks[-1] + 1))
 
     def subject(self) -> SubjectForeground:
         frames, height, width = self.tensors["base.x"].shape[2:]
@@ -121,7 +122,7 @@ def record_anchor(oracle: Oracle, model: PoseGenTransformer3DModel, form: Form) 
     recorder = AnchorRecorder(oracle.shared(), oracle.subject(), record, form)
     branches: tuple[tuple[Branch, str], ...] = (("guided", "anchor"), ("unguided", "negative"))
     for branch, text in branches:
-        oracle.run(model, "anchor", recorder.start(oracle.setting("step"), branch), text)
+        oracle.run(model, "anchor", recorder.at(oracle.setting("step"), branch), text)
     return record
 
 
@@ -130,8 +131,8 @@ def read_base(
 ) -> Iterator[tuple[str, torch.Tensor]]:
     step = oracle.setting("step")
     reader = AnchorReader(oracle.shared(), oracle.subject(), record)
-    yield "shared.base", oracle.run(model, "base", reader.start(step, "guided"))
-    yield "shared.base_negative", oracle.run(model, "base", reader.start(step, "unguided"), "negative")
+    yield "shared.base", oracle.run(model, "base", reader.at(step, "guided"))
+    yield "shared.base_negative", oracle.run(model, "base", reader.at(step, "unguided"), "negative")
     everything_shared = SharedRecord(
         {
             place: type(entry)(entry.tensors, torch.zeros_like(entry.foreground))
@@ -140,7 +141,7 @@ def read_base(
     )
     nowhere = GivenForeground(torch.zeros(1, record_tokens(record), dtype=torch.bool))
     reader = AnchorReader(oracle.shared(), nowhere, everything_shared)
-    yield "shared_nomask.base", oracle.run(model, "base", reader.start(step, "guided"))
+    yield "shared_nomask.base", oracle.run(model, "base", reader.at(step, "guided"))
 
 
 def record_tokens(record: SharedRecord) -> int:

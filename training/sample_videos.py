@@ -12,12 +12,12 @@ import numpy as np
 import ray
 import torch
 
-from posegen.longvideo.conditions import Conditions, decode
+from posegen.longvideo.conditions import Conditions, decode_latents
 from posegen.longvideo.sampling import Guidance, denoise, schedule
 from posegen.model.checkpoints import load_adapter
 from posegen.model.folder import model_folder
 from posegen.model.transformer import PoseGenTransformer3DModel
-from posegen.video import encode as write_video
+from posegen.video import save_video
 from training.checkpoint import EMA
 from training.config import TrainConfig
 from training.data.stream import Batch
@@ -46,7 +46,7 @@ def sample(config: TrainConfig, batch: Batch, checkpoint: Path, step: int) -> li
     count = min(config.record.sample_clips, len(batch.keys))
     latents = generate(transformer.eval(), batch, count, config, device)
     shown = [latents, batch.pose_latents[:count, 4:], batch.reference_latents[:count].expand_as(latents)]
-    frames = torch.cat([decode(vae, part) for part in shown], dim=3).numpy()  # side by side
+    frames = torch.cat([decode_latents(vae, part) for part in shown], dim=3).numpy()  # side by side
     return [_write(config, clip, frames[i], step) for i, clip in enumerate(batch.clip_ids[:count])]
 
 
@@ -77,5 +77,5 @@ def generate(
 def _write(config: TrainConfig, clip_id: str, frames: np.ndarray, step: int) -> Path:
     path = Path(config.output) / FOLDER / f"step-{step:08}-{clip_id}.mp4"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_video(frames, path, config.data.rate)
+    save_video(frames, path, config.data.rate)
     return path

@@ -30,7 +30,7 @@ from posegen.distributed.worker import GroupSettings, SegmentStopped, SegmentTas
 from posegen.longvideo.conditions import Conditions
 from posegen.longvideo.sampling import Guidance, Step, denoise
 from posegen.pipeline import PoseGenPipeline
-from posegen.sharing import AnchorReader, AnchorRecorder, Position, SharedEntry, SharedRecord, SharedStore
+from posegen.sharing import Position, SegmentSharing, SharedEntry, SharedRecord, SharedStore
 from posegen.sharing.parts import gather, part_shape, scatter
 
 TIMEOUT_S = 60.0
@@ -130,7 +130,7 @@ class Group:
         noise: torch.Tensor,
         sigmas: Sequence[float],
         guidance: Guidance,
-        sharing: AnchorRecorder | AnchorReader | None = None,
+        sharing: SegmentSharing | None = None,
         callback: Callable[[Step], object] | None = None,
     ) -> torch.Tensor:
         """`denoise` by all processes. What its callback or its store raise leaves the group whole.

@@ -27,7 +27,7 @@ from posegen.longvideo.conditions import Conditions
 from posegen.longvideo.sampling import Guidance, denoise
 from posegen.model.checkpoints import set_adapter
 from posegen.pipeline import PoseGenPipeline
-from posegen.sharing import AnchorReader, AnchorRecorder, Position, SharedEntry
+from posegen.sharing import Position, SegmentSharing, SharedEntry
 from posegen.sharing.parts import gather, scatter
 
 ON_RANK_ZERO_ALONE = ("vae", "text_encoder", "tokenizer", "scheduler", "image_encoder", "image_processor")
@@ -81,7 +81,7 @@ class SegmentTask:
     noise: torch.Tensor
     sigmas: Sequence[float]
     guidance: Guidance
-    sharing: AnchorRecorder | AnchorReader | None
+    sharing: SegmentSharing | None
 
 
 def run_worker(settings: GroupSettings, rank: int, rank_zero: Connection) -> None:

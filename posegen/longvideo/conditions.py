@@ -61,7 +61,7 @@ def draw_poses(keypoints: np.ndarray, size: tuple[int, int], oversampling: int =
     return np.stack([cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in pictures])
 
 
-def encode(vae: Any, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
+def encode_frames(vae: Any, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
     """The latents (B, z, f, h, w) of videos (B, F, H, W, 3) uint8, F = 4 (f - 1) + 1; the VAE's mean, not a sample."""
     device = get_module_execution_device(vae)
     video = torch.as_tensor(frames).to(device).permute(0, 4, 1, 2, 3)  # (B, 3, F, H, W)
@@ -70,7 +70,7 @@ def encode(vae: Any, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
     return (vae.encode(video).latent_dist.mode().float() - mean) / std
 
 
-def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+def decode_latents(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     """The videos (B, F, H, W, 3) uint8 of latents (B, z, f, h, w), on the CPU."""
     device = get_module_execution_device(vae)
     mean, std = _statistics(vae, device)
@@ -100,7 +100,7 @@ def frame_mask(given: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 def pose_condition(vae: Any, pictures: np.ndarray | torch.Tensor, given: torch.Tensor) -> torch.Tensor:
     """`Conditions.pose` of pose videos (B, F, H, W, 3) uint8 in which the given frames (B, F) bool stand themselves."""
-    latents = encode(vae, pictures)
+    latents = encode_frames(vae, pictures)
     return torch.cat([frame_mask(given.to(latents.device), *latents.shape[3:]), latents], dim=1)
 
 

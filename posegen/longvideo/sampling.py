@@ -12,14 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
 from posegen.longvideo.conditions import Conditions
-from posegen.model.transformer import PassSharing
-from posegen.sharing import Branch
+from posegen.sharing import Branch, SegmentSharing
 
 
 class Cancelled(Exception):  # noqa: N818 - a wish, not an error
@@ -54,14 +53,6 @@ class Step:
     preview: torch.Tensor
 
 
-class Sharing(Protocol):
-    """What a segment records or reads while it is denoised; `posegen.sharing` has both."""
-
-    def start(self, step: int, branch: Branch) -> PassSharing | None:
-        """What to hand to the transformer in this pass, None for nothing."""
-        ...
-
-
 def schedule(steps: int, shift: float) -> list[float]:
     """Noise levels of `steps` steps, from 1 down to and with 0: steps + 1 values (method of Wan, flow matching).
 
@@ -90,7 +81,7 @@ def denoise(
     noise: torch.Tensor,
     sigmas: Sequence[float],
     guidance: Guidance,
-    sharing: Sharing | None = None,
+    sharing: SegmentSharing | None = None,
     callback: Callable[[Step], object] | None = None,
 ) -> torch.Tensor:
     """The latents (B, z, f, h, w) float32 that the noise of that shape becomes, at the last of `sigmas`.
@@ -104,10 +95,10 @@ def denoise(
     transformer._reset_stateful_cache()  # of First Block Cache and the like: nothing of another segment
     latents = noise.to(conditions.pose.device, torch.float32)
     for index, (sigma, following) in enumerate(pairwise(sigmas)):
-        predict = partial(_velocity, transformer, conditions, latents, sigma)
-        velocity = predict("guided", _start(sharing, index, "guided"))
+        predict = partial(_velocity, transformer, conditions, latents, sigma, sharing, index)
+        velocity = predict("guided")
         if guidance.applies(sigma):
-            unguided = predict("unguided", _start(sharing, index, "unguided"))
+            unguided = predict("unguided")
             velocity = unguided + guidance.scale * (velocity - unguided)
         if callback is not None:
             callback(Step(index, len(sigmas) - 1, sigma, latents - sigma * velocity))
@@ -115,17 +106,14 @@ def denoise(
     return latents
 
 
-def _start(sharing: Sharing | None, step: int, branch: Branch) -> PassSharing | None:
-    return None if sharing is None else sharing.start(step, branch)
-
-
 def _velocity(
     transformer: Any,
     conditions: Conditions,
     latents: torch.Tensor,
     sigma: float,
+    sharing: SegmentSharing | None,
+    step: int,
     branch: Branch,
-    sharing: PassSharing | None,
 ) -> torch.Tensor:
     """Noise - clean latents (B, z, f, h, w) float32, as one pass of the network sees it."""
 
@@ -140,7 +128,7 @@ def _velocity(
             encoder_hidden_states_image=cast(conditions.image),
             reference_latents=cast(conditions.reference),
             hand_latents=cast(conditions.hands),
-            sharing=sharing,
+            sharing=sharing.at(step, branch) if sharing else None,
         ).sample.float()
     if transformer.config.prediction == "sample":
         return (latents - output) / sigma

@@ -31,9 +31,9 @@ from torch import nn
 from posegen.model.attention import (
     BlockSharing,
     CrossAttentionProcessor,
-    PassSharing,
     RotaryPositions,
     SelfAttentionProcessor,
+    Sharing,
 )
 from posegen.model.context_parallel import ContextParallelTransformer
 
@@ -254,7 +254,7 @@ class PoseGenTransformer3DModel(ContextParallelTransformer):
         encoder_hidden_states_image: torch.Tensor | None = None,
         reference_latents: torch.Tensor | None = None,
         hand_latents: torch.Tensor | None = None,
-        sharing: PassSharing | None = None,
+        sharing: Sharing | None = None,
         return_dict: bool = True,
         attention_kwargs: dict[str, Any] | None = None,
     ) -> Transformer2DModelOutput | tuple[torch.Tensor]:
@@ -299,7 +299,7 @@ class PoseGenTransformer3DModel(ContextParallelTransformer):
                     modulation,
                     reference_modulation,
                     rotary_emb,
-                    None if sharing is None else sharing.block(index),
+                    None if sharing is None else sharing(index),
                 )
                 if torch.is_grad_enabled() and self.gradient_checkpointing:
                     video, reference = self._gradient_checkpointing_func(block, *arguments)
@@ -310,7 +310,7 @@ class PoseGenTransformer3DModel(ContextParallelTransformer):
         return Transformer2DModelOutput(sample=output) if return_dict else (output,)
 
     @contextmanager
-    def _in_full(self, sharing: PassSharing | None) -> Iterator[None]:
+    def _in_full(self, sharing: Sharing | None) -> Iterator[None]:
         """A pass that shares skips no block: what a cache leaves out would be missing in the record."""
         if sharing is None:
             yield

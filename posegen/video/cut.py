@@ -16,7 +16,7 @@ import numpy as np
 from posegen.common.files import written_whole
 from posegen.video.container import VideoError, open_video, packets
 from posegen.video.decode import read_frames
-from posegen.video.encode import CONTAINER, encode
+from posegen.video.encode import CONTAINER, save_video
 from posegen.video.info import VideoInfo, sample_indices
 from posegen.video.probe import probe
 
@@ -38,7 +38,7 @@ def cut(info: VideoInfo, start: float, stop: float, rate: float, path: str | Pat
     with written_whole(Path(path)) as part:
         begin = _copy(info, shown, start, stop, rate, part)
         if begin is None:
-            encode(read_frames(info, shown, chunk=CHUNK), part, rate)
+            save_video(read_frames(info, shown, chunk=CHUNK), part, rate)
             begin = 0.0
     return begin
 

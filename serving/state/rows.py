@@ -58,8 +58,8 @@ class JobPlan:
     """How a job's video is made.
 
     The first five are a `segments.Plan`'s. steps: denoising steps of a segment. seed: of the initial noise.
-    shared_steps: how many of the anchor's steps the other base segments read, 0 without sharing. record_bytes: size of
-    what they read. content_id: names all that the frames depend on beside the seeds, see
+    shared_steps: after how many of the anchor's steps all is there that other base segments read, 0 without sharing.
+    record_bytes: size of what they read. content_id: names all that the frames depend on beside the seeds, see
     `posegen.longvideo.job.VideoJob.content_id`.
     """
 

@@ -141,7 +141,7 @@ class Generate:
 
 def _told(video: VideoJob, record: RecordWriter | RecordReader | None, beat: Beat) -> Callback:
     """What follows a denoising step: it is announced if it is recorded, and the worker asks whether to go on."""
-    shared = video.sharing.shared.steps if video.sharing else 0
+    shared = video.sharing.shared.steps.stop if video.sharing else 0
 
     def tell(_index: int, step: Step) -> None:
         done = step.index + 1

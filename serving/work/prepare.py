@@ -149,7 +149,7 @@ def job_plan(request: dict[str, Any], prepared: bytes, model: ModelInfo) -> JobP
     if request["framing"] != "off":
         framing = framing_of(keypoints, size) if request["framing"] == "auto" else request["framing"]
         shared = SharedRange.of_framing(framing, steps, model.transformer["num_layers"])
-        shared_steps = shared.steps
+        shared_steps = shared.steps.stop
         dim = model.transformer["num_attention_heads"] * model.transformer["attention_head_dim"]
         branches = 1 if (model.guidance_scale if scale is None else scale) == 1 else 2
         tokens = model.tokens(timeline.segment_frames, size)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.plan.shots import AdaptiveCuts, Cut, TransNetCuts, _transnet, find_cuts, join_cuts, plan_spans
-from posegen.video import encode, probe
+from posegen.video import probe, save_video
 
 RATE = 25
 
@@ -29,7 +29,7 @@ def scene(seed: int, frames: int, speed: float = 0.5, light: float = 1.0) -> np.
 
 def cuts_of(folder: Path, *shots: np.ndarray, detector: str = "adaptive", rate: int = RATE) -> list[Cut]:
     path = folder / "video.mp4"
-    encode(np.concatenate(shots), path, rate)
+    save_video(np.concatenate(shots), path, rate)
     return find_cuts(probe(path), detector)
 
 
@@ -147,7 +147,7 @@ def test_loading_transnet_changes_no_global_setting() -> None:
 
 
 def test_an_unknown_detector_is_named(tmp_path: Path) -> None:
-    encode(scene(1, 5), tmp_path / "video.mp4", RATE)
+    save_video(scene(1, 5), tmp_path / "video.mp4", RATE)
     with pytest.raises(ValueError, match=r"'best'.*adaptive or transnetv2"):
         find_cuts(probe(tmp_path / "video.mp4"), "best")
 

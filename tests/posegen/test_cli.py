@@ -14,7 +14,7 @@ from posegen import cli
 from posegen.estimate import Estimate, segment_table
 from posegen.longvideo.sampling import Guidance, Step
 from posegen.longvideo.segments import plan
-from posegen.video import encode, probe, read_frames
+from posegen.video import probe, read_frames, save_video
 from testkit.tiny_model import SIZE, save_tiny_model, walking, whole
 
 FRAMES, RATE = 14, 20  # 0.7 s, so 21 frames at the tiny model's rate
@@ -31,7 +31,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("inputs")
     puppet, scene = Puppet.sample(3), Scene.sample(3)
     poses = whole(walking(FRAMES, (256, 320)) * np.array([1, 0.9, 1], np.float32))
-    encode(render(puppet, scene, poses, (256, 320)).frames, folder / "video.mp4", RATE)
+    save_video(render(puppet, scene, poses, (256, 320)).frames, folder / "video.mp4", RATE)
     Image.fromarray(reference(puppet, scene, 0, (192, 256))).save(folder / "picture.png")
     return {"image": folder / "picture.png", "video": folder / "video.mp4"}
 

@@ -14,7 +14,7 @@ import torch
 from diffusers import WanTransformer3DModel
 from PIL import Image
 
-from posegen.longvideo.conditions import encode
+from posegen.longvideo.conditions import encode_frames
 from posegen.longvideo.job import SegmentStore, VideoJob, model_id
 from posegen.longvideo.sampling import Cancelled, Step
 from posegen.longvideo.segments import Stitcher
@@ -218,7 +218,7 @@ def test_recording_alone_is_told_step_by_step_and_may_be_cancelled(
     pipeline: PoseGenPipeline, job: VideoJob
 ) -> None:
     assert job.sharing is not None
-    encoded, shared = pipeline.encode(job), job.sharing.shared.steps
+    encoded, shared = pipeline.encode(job), job.sharing.shared.steps.stop
     told: list[tuple[int, int, int]] = []
     pipeline.record_anchor(
         job, encoded, SharedRecord(), lambda index, step: told.append((index, step.index, step.steps))
@@ -318,7 +318,7 @@ def test_what_all_segments_see_is_encoded_once(
     list(pipeline.generate(job))
     assert calls == [1]
     encoded = encode_once(pipeline, job)
-    assert torch.equal(encoded.reference, encode(pipeline.vae, job.picture[None, None]))
+    assert torch.equal(encoded.reference, encode_frames(pipeline.vae, job.picture[None, None]))
 
 
 def test_pictures_of_any_kind_are_taken(pipeline: PoseGenPipeline) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from posegen.longvideo.conditions import encode
+from posegen.longvideo.conditions import encode_frames
 from posegen.model.transformer import PoseGenTransformer3DModel
 from testkit import ROOT
 from testkit.tiny_training import tiny_config, write_tiny_model
@@ -223,7 +223,7 @@ def test_an_empty_pose_starts_as_wan_where_no_frame_is_given(folder: Path) -> No
     plain = PoseGenTransformer3DModel.from_pretrained(folder / "model", subfolder="transformer")
     config = replace(config, adapter=replace(config.adapter, empty_pose=True))
     model = load_transformer(config, torch.device("cpu"))
-    grey = encode(frozen.load(str(folder / "model"), "vae"), np.full((1, 9, 48, 32, 3), 128, np.uint8))
+    grey = encode_frames(frozen.load(str(folder / "model"), "vae"), np.full((1, 9, 48, 32, 3), 128, np.uint8))
     given, seen = examples(), []
     drawn = given.pose_latents[:, 4:]
     for network, pose in ((model, drawn), (plain, grey.expand_as(drawn)), (plain, drawn)):

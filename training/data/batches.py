@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from posegen.driving.drawing import foreground_mask
-from posegen.longvideo.conditions import draw_poses, encode, pose_condition
+from posegen.longvideo.conditions import draw_poses, encode_frames, pose_condition
 from posegen.sharing import foreground_tokens
 from training.data.augment import augment, random_of
 from training.data.cache import SPANS, TEXTS, Place, Tables, unpack
@@ -108,7 +108,7 @@ class BatchEncoder:
     def _no_hands(self, bucket: Bucket, count: int) -> torch.Tensor:
         if bucket not in self._hands:
             black = np.zeros((1, bucket.frames, bucket.height, bucket.width, 3), np.uint8)
-            self._hands[bucket] = encode(self.vae, black).cpu()
+            self._hands[bucket] = encode_frames(self.vae, black).cpu()
         return self._hands[bucket].expand(count, -1, -1, -1, -1)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from peft import LoraConfig
 
-from posegen.longvideo.conditions import encode
+from posegen.longvideo.conditions import encode_frames
 from posegen.model.checkpoints import EMBEDDINGS, load_adapter, set_adapter
 from posegen.model.folder import model_folder
 from posegen.model.transformer import PoseGenTransformer3DModel
@@ -80,7 +80,7 @@ def _empty_pose(transformer: PoseGenTransformer3DModel, name: str, model: str) -
     weight, bias = patches["patch_embedding.weight"], patches["patch_embedding.bias"]
     pose = weight[:, -transformer.config.out_channels :]
     grey = np.full((1, GREY_FRAMES, *2 * [GREY_SIDE], 3), 128, np.uint8)
-    latents = encode(frozen.load(model, "vae"), grey)[0].mean((1, 2, 3)).to(weight)
+    latents = encode_frames(frozen.load(model, "vae"), grey)[0].mean((1, 2, 3)).to(weight)
     bias.add_(pose.sum((2, 3, 4)) @ latents)
     pose.zero_()
 

@@ -23,7 +23,7 @@ from posegen.driving.driving_video import (
 from posegen.driving.framing import framing_of
 from posegen.driving.poses import Person, load_estimator
 from posegen.driving.skeleton import BODY, KEYPOINT_INDEX
-from posegen.video import VideoError, encode, probe, read_frames
+from posegen.video import VideoError, probe, read_frames, save_video
 from testkit.tiny_model import walking, whole
 from testkit.videos import numbered_picture, write_video
 
@@ -225,7 +225,7 @@ def test_a_puppets_video_lands_on_its_picture(tmp_path: Path) -> None:
     puppet, scene = Puppet.sample(3), Scene.sample(3)
     poses = walking(6, (400, 400))
     poses[..., :2] = poses[..., :2] * 0.75 + [180, 60]
-    encode(render(puppet, scene, whole(poses), (640, 400)).frames, tmp_path / "video.mp4", 15)
+    save_video(render(puppet, scene, whole(poses), (640, 400)).frames, tmp_path / "video.mp4", 15)
     image = reference(puppet, scene, 0, (256, 384))
     estimator = load_estimator("blazepose")
     placed = place(tmp_path / "video.mp4", image, SIZE, 15, estimator)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posegen.common.profiling import collect
-from posegen.video import VideoError, VideoInfo, encode, probe, read_frames, sample_indices
+from posegen.video import VideoError, VideoInfo, probe, read_frames, sample_indices, save_video
 from testkit.videos import (
     copy_packets,
     cut_short,
@@ -215,7 +215,7 @@ def test_edit_list_hides_frames(tmp_path: Path):
 
 def test_cut_off_file_gives_the_frames_it_has(tmp_path: Path):
     pictures = np.stack([numbered_picture(n) for n in range(90)])
-    encode(pictures, tmp_path / "whole.mp4", 30)
+    save_video(pictures, tmp_path / "whole.mp4", 30)
     for source in [tmp_path / "whole.mp4", write_video(tmp_path / "whole.mkv", range(90))]:
         path = cut_short(source, tmp_path / f"cut{source.suffix}", 0.7)
         got = numbers(path)
@@ -300,15 +300,15 @@ def test_encode_gives_the_same_bytes_whatever_memory_holds(tmp_path: Path):
     for _ in range(60):
         used = [random.integers(0, 256, size, dtype=np.uint8) for size in random.integers(1000, 100_000, 40)]
         del used
-        encode(pictures, tmp_path / "a.mp4", 30)
+        save_video(pictures, tmp_path / "a.mp4", 30)
         written.add((tmp_path / "a.mp4").read_bytes())
     assert len(written) == 1
 
 
 def test_encode_is_deterministic_tagged_and_odd_sides_are_cropped(tmp_path: Path):
     pictures = np.stack([numbered_picture(n) for n in range(40)])[:, :95, :159]
-    encode(pictures, tmp_path / "a.mp4", 30000 / 1001)
-    encode((pictures[i : i + 7] for i in range(0, 40, 7)), tmp_path / "b.mp4", Fraction(30000, 1001))
+    save_video(pictures, tmp_path / "a.mp4", 30000 / 1001)
+    save_video((pictures[i : i + 7] for i in range(0, 40, 7)), tmp_path / "b.mp4", Fraction(30000, 1001))
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
     info = probe(tmp_path / "a.mp4")
@@ -337,7 +337,7 @@ def test_encode_is_deterministic_tagged_and_odd_sides_are_cropped(tmp_path: Path
 )
 def test_encode_refuses_what_is_no_video_and_leaves_nothing(tmp_path: Path, frames):
     with pytest.raises(ValueError, match=r"bad\.mp4: "):
-        encode(frames, tmp_path / "bad.mp4", 30)
+        save_video(frames, tmp_path / "bad.mp4", 30)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from posegen.video import encode, probe, read_frames
+from posegen.video import probe, read_frames, save_video
 from serving.work.fragments import FragmentWriter, finish
 from serving.work.sound import RATE as SAMPLES
 from serving.work.sound import extract_sound
@@ -56,7 +56,7 @@ def test_the_chunks_in_which_frames_come_change_nothing(frames: np.ndarray, tmp_
 def test_the_final_file_has_the_library_s_pictures_on_time(frames: np.ndarray, tmp_path: Path) -> None:
     write(tmp_path / "growing.mp4", iter([frames]))
     finish(tmp_path / "growing.mp4", None, tmp_path / "final.mp4")
-    encode(frames, tmp_path / "library.mp4", RATE)
+    save_video(frames, tmp_path / "library.mp4", RATE)
     info, library = probe(tmp_path / "final.mp4"), probe(tmp_path / "library.mp4")
     assert np.allclose(info.frame_times, np.arange(FRAMES) / RATE)
     assert info.duration == pytest.approx(FRAMES / RATE)
@@ -104,7 +104,7 @@ def test_sound_is_as_long_as_the_video_and_in_its_place(seconds: float, delay: f
 
 
 def test_a_silent_video_has_no_sound(frames: np.ndarray, tmp_path: Path) -> None:
-    encode(frames, tmp_path / "silent.mp4", RATE)
+    save_video(frames, tmp_path / "silent.mp4", RATE)
     assert not extract_sound(tmp_path / "silent.mp4", 2.0, tmp_path / "sound.mp4")
 
 
