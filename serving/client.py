@@ -1,8 +1,8 @@
 """Makes a video over HTTP, on any server: `python serving/client.py --image person.jpg --video dance.mp4`.
 
-Choices made: nothing but HTTP, so that this file can be read, or copied, for how the endpoint is used: post a form,
-follow the events, download. Every event is the whole state, so a stream that broke is simply opened again. A token is
-taken from the variable POSEGEN_TOKEN, since others can see a command line.
+It uses nothing but HTTP, so that this file shows how to use the endpoint and can be copied: post a form, follow the
+events, download. Every event is the whole state, so a broken stream is simply opened again. The token is read from the
+variable POSEGEN_TOKEN, because other users of the machine can see a command line.
 """
 
 from __future__ import annotations

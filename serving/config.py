@@ -1,8 +1,8 @@
 """The server's settings: defaults, then a YAML file, then the environment, then arguments; later ones win.
 
-Choices made: one dataclass, read from any mapping, so the arguments of `serve run`, the `args` of `serve deploy` and a
-file of one's own say the same things by the same names. A setting NAME of the first level may be given as the variable
-POSEGEN_NAME, its value as YAML; POSEGEN_CONFIG names the file.
+One dataclass is read from any mapping, so the arguments of `serve run`, the `args` of `serve deploy` and a YAML file
+use the same names. A setting NAME of the first level may be given as the variable POSEGEN_NAME, with its value as YAML;
+POSEGEN_CONFIG names the file.
 """
 
 from __future__ import annotations

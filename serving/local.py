@@ -1,7 +1,7 @@
 """A server on a Ray cluster of its own on this machine, as long as a block of code lasts.
 
-Choices made: it never joins a cluster that is up. Ray's processes end with the one that started them, whatever becomes
-of it; where that can still act, the replicas are first asked to stop, so that nothing of theirs is left either.
+It never joins a cluster that is up. Ray's processes end with the process that started them, however that ends; if it
+ends in order, the replicas are first asked to stop, so that none of their children are left either.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the server knows of its model without loading it, from its folder's JSON files.
 
-Choices made: a model is told by its files' sizes and contents at a few places, so that a folder of 30 GB is told apart
-from another in a second.
+Models are told apart by a digest of their files' sizes and of a few places in each, which takes a second for a folder
+of 30 GB.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a training tells: rows of figures as JSON lines and in TensorBoard, and a line of progress.
 
-Choices made: a row holds plain names and numbers, the same in both. A training that goes on from a checkpoint drops
-the rows behind it first, so each step stands there once.
+A row holds plain names and numbers, the same in both. A training that goes on from a checkpoint first drops the rows
+after it, so each step is there once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Videos of validation clips made with a checkpoint while training goes on, in a Ray task of its own.
 
-Choices made: the EMA is what is shown, as it is what will be exported. A video stands beside its pose and
-the reference; the noise is that of the clip, the same at every checkpoint.
+They are made with the EMA, which is what will be exported. Each stands beside its pose and the reference; its noise
+follows from the clip, so it is the same at every checkpoint.
 """
 
 from __future__ import annotations

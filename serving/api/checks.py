@@ -1,4 +1,4 @@
-"""What a form may ask of this server, beyond what its fields may hold."""
+"""What a form may ask of this server, beyond what the types of its fields allow."""
 
 from __future__ import annotations
 

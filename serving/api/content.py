@@ -1,8 +1,8 @@
 """A job's video as bytes: whole or as far as it is made, all of it or a range (RFC 9110, section 14).
 
-Choices made: what is sent is a list of files taken for one, so a video that is still being made is served like one that
-is finished. Its bytes only ever grow, so a player may ask for what follows those that it has. Several ranges at once,
-and units other than bytes, are answered with all of it, as the RFC allows.
+A video that is still being made is a list of files that are sent as if they were one, so both kinds are served alike.
+It only ever grows, so a player can ask for the bytes after those it has. A request for several ranges, or in units
+other than bytes, is answered with the whole video, as the RFC allows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every failure as OpenAI's error envelope: {"error": {"message", "type", "param", "code"}}, one sentence each.
 
-Choices made: a request that does not fit the schema is 400 (as OpenAI's), one whose path names nothing is 404. Nothing
-of the server's inside is told: an unforeseen failure is logged and answered with a fixed sentence.
+A request that does not fit the schema is answered with 400, as by OpenAI, and a path that names nothing with 404. An
+unforeseen failure is logged and answered with a fixed sentence, which tells nothing of the server's inside.
 """
 
 from __future__ import annotations

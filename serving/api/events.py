@@ -1,8 +1,8 @@
 """A job's progress as server-sent events, read from the database, so any copy of the endpoint can go on with a stream.
 
-Choices made: every event is the whole state, never a difference, so one that was missed is made up for by the next. Its
-id is a digest of the state: a client that reconnects with it is sent nothing it has. The stream ends with the job; who
-asks again with the last event's id is answered 204, upon which browsers stop reconnecting.
+Every event is the whole state, never a difference, so a missed event is made up for by the next. Its id is a digest of
+the state: a client that reconnects with it is not sent that state again. The stream ends with the job; a client that
+then reconnects with the last id is answered 204, which stops a browser from trying again.
 """
 
 from __future__ import annotations

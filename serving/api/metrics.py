@@ -1,8 +1,8 @@
 """Prometheus metrics: the queue as the database has it, and the requests that this copy of the endpoint answered.
 
-Choices made: what the database tells is the same from any copy. Requests are counted by copy, with its name as a label,
-because a scrape reaches one of several; routes are labelled by their pattern, never by what a client sent. The time of
-an answer is that to its first byte, so streams of events do not drown the rest.
+The queue looks the same from any copy. A scrape reaches one copy of several, so requests carry the copy's name as a
+label; their routes are labelled by pattern, never by what a client sent. An answer is timed to its first byte, so that
+streams of events, which stay open for minutes, do not drown the rest.
 """
 
 from __future__ import annotations

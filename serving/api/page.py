@@ -1,7 +1,7 @@
 """The web page: plain files beside the endpoint, which they call as any client does.
 
-Choices made: a browser is told to load nothing but these files and to run no script but theirs. The page is public, as
-a token is typed into it; what it shows is not.
+Browsers are told to load nothing but these files and to run no other script. The page is public, because a token is
+typed into it; the videos that it shows are not.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The endpoint: OpenAI's Videos, and beyond them cancelling, events, segments, the video as it grows, webhooks.
 
-Choices made: OpenAI's client works unchanged. A job that is another's is not found. Uploads are kept before their job
-is made and dropped if it is not, so a worker never meets a job without its files. Routes that wait for the database are
-plain functions, which FastAPI runs in threads; taking uploads has threads of its own, so it cannot hold up the rest.
+OpenAI's client works unchanged. A job of another owner is not found. Uploads are stored before their job is made, and
+deleted if it is not, so a worker never meets a job without its files. Routes that wait for the database are plain
+functions, which FastAPI runs in threads; uploads are taken in threads of their own, so they cannot hold up the rest.
 """
 
 from __future__ import annotations

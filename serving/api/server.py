@@ -1,6 +1,6 @@
 """What every route works with: the settings, the database, the artifacts; and the job that a path names.
 
-Choices made: nothing here remembers a request, so any copy of the endpoint answers for any job.
+Nothing here remembers a request, so any copy of the endpoint answers for any job.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What a copy of the endpoint does beside answering: makes webhook calls, deletes what has expired.
+"""What a copy of the endpoint does beside answering: it makes webhook calls and deletes what has expired.
 
-Choices made: it lives and dies with the app, and any number of copies may do it at once. In this database's part of the
-artifacts, files without a job are what a copy left that died while it took an upload, or while it deleted; they go once
-they have been seen twice, an hour apart, because an upload's files are there before its job. All else in the folder or
-bucket is somebody else's and is left alone, see `serving.state.artifacts`.
+It runs as long as the app does, and any number of copies may do it at once. A copy that dies while it takes or deletes
+an upload leaves files without a job in this database's folder. Those are deleted once they have been seen twice, an
+hour apart, because the files of an upload are there before its job. All else in the folder or bucket belongs to
+somebody else and is left alone, see `serving.state.artifacts`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Webhooks: a job's end is told to its address, signed as by Standard Webhooks, at least once.
+"""Webhooks: a job's end is told to its address at least once, signed as Standard Webhooks asks.
 
-Choices made: calls to be made are rows of the database, claimed with a lease, so any copy of the endpoint makes them
-and none is lost with one; a failed one is made again later. An address must be https and public, or its host declared
-allowed. What counts is the address that is connected to, checked as the socket is made: a name may answer one thing
-today and another tomorrow. Redirects are not followed, answers are not read.
+Calls are rows of the database that are claimed under a lease, so any copy of the endpoint makes them and none is lost
+with a copy; a failed call is made again later. The address must be https and public, unless its host is declared
+allowed. Whether it is public is checked on the address that is connected to, when the socket is made, because a name
+may resolve to another address each time. Redirects are not followed and answers are not read.
 """
 
 from __future__ import annotations

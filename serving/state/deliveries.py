@@ -1,4 +1,7 @@
-"""Webhook calls that are to be made: rows, made with the change that they tell of, so none is lost with a process."""
+"""Webhook calls that are to be made.
+
+They are rows, inserted in the transaction that ends the job, so none is lost with a process.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Jobs as their clients see them: queued, watched, listed, cancelled, made anew in part, and deleted.
 
-Choices made: whatever ends a job also cancels its tasks in the same transaction, so a worker learns of it at its next
-heartbeat. A job's artifacts lie in a folder of its name, so deleting a job leaves one folder to delete.
+Whatever ends a job also cancels its tasks in the same transaction, so a worker learns of it at its next heartbeat. A
+job's artifacts lie in a folder of its name, so deleting a job leaves one folder to delete.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What the database hands out and takes: plain frozen values, the same for SQLite and PostgreSQL.
+"""What the database gives and takes: plain frozen values, the same for SQLite and PostgreSQL.
 
-Times are seconds since 1970. A job's `request` is what its client asked for, kept as it came; a job's `plan` is there
-once its uploads were prepared. A task's `artifact` names its result from the day it is planned; only of a done task is
-the artifact there.
+Times are seconds since 1970. A job's `request` is what its client asked for, unchanged; its `plan` is there once its
+uploads are prepared. A task's `artifact` names its result from the day it is planned; the file is there once the task
+is done.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Which task comes next: pure functions on posegen's segment graph, without a clock, a database or Ray.
+"""Which task comes next: pure functions of posegen's segment graph, without a clock, a database or Ray.
 
-Choices made: the anchor first. While there is more than three rounds of work for all replicas, segments come in the
-order in which they finish the video's frames (`Plan.order`), so that its beginning can be watched; after that base
-segments come before bridges, because a bridge started late delays nothing else. Replicas are shared out between owners
-first, then between an owner's jobs: who has fewest running is served, and among equals who was served longest ago.
+Choices made: the anchor first. As long as there is more work than three rounds of all replicas, segments come in the
+order in which they finish the video's frames (`Plan.order`), so that its beginning can be watched. After that base
+segments come before bridges, because a bridge that is started late delays nothing else. Replicas are shared among
+owners first, then among an owner's jobs: the one with fewest running tasks is next, and of equals the one that waited
+longest.
 """
 
 from __future__ import annotations

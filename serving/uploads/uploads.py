@@ -1,8 +1,8 @@
-"""What clients send: bounded while it comes in, inspected apart, then kept under the job's id.
+"""What clients send: limited while it comes in, inspected in another process, then kept under the job's id.
 
-Choices made: files lie in a folder of their own until they are known to be sound; names that clients give are never
-used. Whatever is decoded is decoded in processes of `serving.uploads.inspection`, as many as were needed at once,
-without the server's secrets.
+Files lie in a folder of their own until they are known to be sound; names that clients give are never used. All
+decoding happens in processes of `serving.uploads.inspection`, as many as there are uploads at once, without the
+server's secrets.
 """
 
 from __future__ import annotations

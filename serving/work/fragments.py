@@ -1,8 +1,8 @@
 """Frames -> H.264 in fragmented MP4, given out fragment by fragment, then the final MP4 with sound.
 
-Choices made: one encoder runs from the first frame to the last, so there is no seam; the stream is that of
-`posegen.video.encode`, the same bytes for the same frames. What is kept is a file on disk and less than a fragment in
-memory, however long the video. The final file holds the very same packets, its index in front, and the sound's.
+One encoder runs from the first frame to the last, so there is no seam; it makes the same bytes as
+`posegen.video.encode` for the same frames. However long the video, memory holds less than a fragment and the rest is a
+file on disk. The final file holds the same packets, its index in front, and the sound.
 """
 
 from __future__ import annotations

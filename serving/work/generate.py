@@ -1,8 +1,8 @@
 """Segments and records of jobs, made by one loaded pipeline.
 
-Choices made: a job's video and what its segments see alike are kept for the jobs worked on last. The anchor's record is
-published step by step while its segment goes on. A segment whose artifact is there already, left by a worker that died
-before it could commit, is not computed again. Each denoising step asks whether the segment is still wanted.
+What all segments of a job share is kept for the jobs worked on last. The anchor's record is published step by step
+while its segment goes on. A segment whose artifact is there already, left by a worker that died before it could commit,
+is not computed again. Each denoising step asks whether the segment is still wanted.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The loop of every worker: claim a task, do it, publish its result.
 
-Choices made: it knows neither models nor Ray, so any process can work. Each step of the work asks the database whether
-it is still wanted; no answer is waited for as long as the lease holds. Whatever goes wrong in a task becomes part of
-its row. A worker that stops hands its task back at the next step. One that hangs says so to whoever asks, and one that
-fails at task after task ends: something may be wrong with its process, such as its GPU.
+It knows neither models nor Ray, so any process can work. After each step it asks the database whether the work is still
+wanted, and goes on without an answer as long as its lease holds. An error in a task is written into the task's row. A
+worker that is stopped hands its task back at the next step. One that hangs is reported by `trouble`, and one that fails
+at several tasks in a row ends, since something may be wrong with its process, such as its GPU.
 """
 
 from __future__ import annotations

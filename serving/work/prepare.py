@@ -1,8 +1,8 @@
 """Uploads -> poses and a plan: the work of the role `prepare`.
 
-Choices made: uploads are decoded in a child process (`serving.work.preparation`), which is killed when the job is
-cancelled or takes too long, ends with its worker, and whose death is the upload's fault. What cannot be prepared is
-never tried again: the client is told why, in a sentence. The plan is made without loading the model.
+Uploads are decoded in a child process (`serving.work.preparation`). It is killed when the job is cancelled or takes too
+long, and ends with its worker; if it dies by itself, the upload is to blame. What cannot be prepared is not tried
+again: the client is told why, in a sentence. The plan is made without loading the model.
 """
 
 from __future__ import annotations

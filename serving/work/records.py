@@ -1,8 +1,8 @@
 """The anchor's record on its way from the replica that makes it to those that read it.
 
-Choices made: where entries lie is behind `Records`. What has been written is announced in the database step by step,
-so readers start as soon as the last shared step is there. A reader fetches the next entry while it computes with this
-one. A record that cannot be read is given up, whatever the reason, and made once more; the database counts how often.
+Where its entries lie is hidden behind `Records`. Each step is announced in the database when it is written, so readers
+start as soon as the last shared step is there. A reader fetches the next entry while it computes with the present one.
+A record that cannot be read is given up, whatever the reason, and made again; the database counts how often.
 """
 
 from __future__ import annotations

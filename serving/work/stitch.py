@@ -1,9 +1,9 @@
 """A job's segments -> its video, written while they are made.
 
-Choices made: segments are taken in the order of the timeline as soon as they are committed, so one segment and one
-overlap are in memory, however long the video. What is finished can be watched at once (`growing.py`); the final
-file holds the same pictures and the driving video's sound. Nothing is kept on the way: a stitcher that takes over
-begins with the first stored segment and writes the same bytes.
+Segments are taken in the order of the timeline as soon as they are committed, so memory holds one segment and one
+overlap, however long the video. What is finished can be watched at once (`growing.py`); the final file holds the same
+pictures and the driving video's sound. A stitcher keeps no state: one that takes over begins with the first stored
+segment and writes the same bytes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What training data is made of: the settings of the stream, and one batch of it.
 
-Choices made: a size and a length in frames form a bucket, and a step sees one bucket only. Everything random about an
-item comes from (seed, clip_id, epoch). Settings are checked when they are made, so nothing is found out hours later.
+A size and a length in frames form a bucket, and a step sees one bucket only. Everything random about an item follows
+from (seed, clip_id, epoch). Settings are checked when they are made, so that no mistake is found hours later.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Training data as an endless stream of batches that a step's number alone determines.
 
-Choices made: `prepare` fills the caches once, in the driver, before any worker asks for a `TrainingStream`. Batches are
-encoded ahead of their step by a few Ray actors, fed and read in order; an actor that dies is started again by Ray and
-does its batch once more. Without actors the caller's process does the same work, for tests and small machines.
+`prepare` fills the caches once, in the driver, before any worker asks for a `TrainingStream`. A few Ray actors encode
+batches ahead of their step and are fed and read in order; Ray starts an actor that dies again, and it does its batch
+once more. Without actors the caller's process does the same work, for tests and small machines.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """AdamW that also keeps an EMA of the weights, and the learning rate over the steps.
 
-Choices made: the EMA is one more state of the optimiser, beside its two moments. So DeepSpeed splits it among the
-workers, and saving and restoring treat it, like them. The learning rate is a function of the step, without a state.
+The EMA is one more state of the optimiser, beside its two moments, so DeepSpeed splits, saves and restores it like
+them. The learning rate is a function of the step, without a state.
 """
 
 from __future__ import annotations
