@@ -93,7 +93,7 @@ class RoleReplica:
         return {"wanted": (load.ready + load.running) / len(self._workers)}
 
     def __del__(self) -> None:
-        """Serve calls this before it ends the replica."""
+        """Hands the tasks back; Serve calls this before it ends the replica."""
         ends = time.monotonic() + self._drain
         for worker in self._workers:
             worker.ask_to_stop()
@@ -162,7 +162,7 @@ class VideoStitcher(RoleReplica):
 
 
 def by_queue(context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
-    """As many replicas as the role's queue keeps busy; see Serve's custom autoscaling policies."""
+    """An autoscaling policy of Serve: as many replicas as the role's queue keeps busy."""
     told = (context.aggregated_metrics or {}).get("wanted", {})
     wanted = math.ceil(max(told.values(), default=context.target_num_replicas))
     least, most = context.capacity_adjusted_min_replicas, context.capacity_adjusted_max_replicas
@@ -170,7 +170,7 @@ def by_queue(context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
 
 
 def options(replicas: Replicas, config: ServingConfig, role: Role | None) -> dict[str, Any]:
-    """The options of a role's deployment, which is scaled by its queue, or of the ingress: by its requests."""
+    """The options of a role's deployment, scaled by its queue, or of the ingress, scaled by its requests."""
     scaling: dict[str, Any] = {"num_replicas": replicas.min_workers}
     if replicas.max_workers > replicas.min_workers:
         add, remove = config.scaling.add_after, config.scaling.remove_after
@@ -225,7 +225,7 @@ def app(arguments: dict[str, Any]) -> Application:
 
 
 def _check_sharing(model: ModelInfo, gpus: int) -> None:
-    """Raises ConfigError where so many GPUs cannot share a segment."""
+    """Raises ConfigError where that number of GPUs cannot share a segment."""
     heads = model.transformer["num_attention_heads"]
     squares = model.size[0] * model.size[1] // model.unit**2
     if heads % gpus or squares % gpus:

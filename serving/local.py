@@ -22,7 +22,7 @@ from ray import serve
 from serving.app import app
 
 HOST = "127.0.0.1"
-PATIENCE_S = 600.0  # with a machine that has much else to do
+PATIENCE_S = 600.0  # on a busy machine
 
 
 class StartError(RuntimeError):
@@ -58,7 +58,7 @@ def local_server(settings: Mapping[str, Any], cpus: int, port: int | None = None
 
 
 def _ready(url: str) -> str:
-    """The server's address, once it says that it can work."""
+    """The server's address, as soon as it is healthy."""
     deadline = time.monotonic() + PATIENCE_S
     while problems := _problems(url):
         if time.monotonic() > deadline:
@@ -68,7 +68,7 @@ def _ready(url: str) -> str:
 
 
 def _problems(url: str) -> str:
-    """What keeps it from working; see `serving.api.health`."""
+    """The server's problems, see `serving.api.health`."""
     try:
         with urllib.request.urlopen(f"{url}/healthz", timeout=60):
             return ""

@@ -44,7 +44,7 @@ def read_log(folder: Path) -> list[dict[str, float]]:
 
 
 class Stopwatch:
-    """Seconds by name since the last `take`; on a GPU each part is waited for."""
+    """Seconds of each named part since the last `take`; on a GPU it waits for the end of each part."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -148,7 +148,7 @@ class Training:
         return loss_of_all, stop > 0
 
     def _notices(self) -> bool:
-        """Whether Ray tells for the first time, and all workers alike, of a machine that is about to be taken away."""
+        """Whether Ray announces for the first time that a machine will be taken away; the same on all workers."""
         if not self.asks:
             return False
         self.asked, noticed = time.monotonic(), self.noticed
@@ -159,7 +159,7 @@ class Training:
         return time.monotonic() - self.started > 60 * self.config.minutes
 
     def _micro_batches(self, examples: Examples) -> Iterator[tuple[Examples, float]]:
-        """As many parts on every worker, on the device; a part without items is an item of weight 0."""
+        """Micro-batches on the device, equally many on every worker; one without items is an item of weight 0."""
         size = self.config.engine.micro_batch_size
         for first in range(0, self.passes * size, size):
             part = examples[first : first + size]

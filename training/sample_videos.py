@@ -28,7 +28,7 @@ FOLDER = "samples"
 
 
 def sample_later(config: TrainConfig, batch: Batch, checkpoint: Path, step: int) -> ray.ObjectRef:
-    """Starts the task; what it cannot do is told in its own log and does not touch the training."""
+    """Starts the task; its failures go to its own log and do not affect the training."""
     task = ray.remote(num_cpus=config.record.sample_cpus, num_gpus=config.record.sample_gpus)(sample)
     return task.remote(config, batch, checkpoint, step)
 

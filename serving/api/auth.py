@@ -70,7 +70,7 @@ def _token_owner(authorization: str, settings: ApiSettings) -> Caller:
 
 
 def _is_local(request: Request) -> bool:
-    """Whether the request comes from this machine, by its user's will.
+    """Whether the request comes from this machine and its user wanted it, rather than a web page they visit.
 
     Serve's proxy passes on the scope of its own uvicorn, so the client is the peer of the proxy's socket; or, if that
     is on this machine, who X-Forwarded-For names, which is refused for that header.
@@ -101,7 +101,7 @@ def _is_loopback(name: str) -> bool:
 
 
 def current_caller(request: Request) -> Caller:
-    """The caller, whom the route has let in."""
+    """The caller, whom the route has checked."""
     caller: Caller = request.state.caller
     return caller
 

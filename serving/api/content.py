@@ -34,7 +34,7 @@ NOT_READY = ApiError(404, "The video is not ready; ask for it once its status is
 
 @dataclass(frozen=True)
 class Content:
-    """Files, each a name and a size in bytes, that are one after another what is sent; tag: changes when they do."""
+    """Files, each a name and a size in bytes, that are sent one after another; tag: changes when they do."""
 
     files: Sequence[tuple[str, int]]
     tag: str
@@ -55,7 +55,7 @@ def finished(artifacts: Artifacts, stitch: Task | None) -> Content:
 
 
 def growing(artifacts: Artifacts, stitch: Task | None) -> Content:
-    """What there is of a video as fragmented MP4; ApiError 404 before the first fragment."""
+    """The finished part of a video as fragmented MP4; ApiError 404 before the first fragment."""
     video = GrowingVideo(artifacts, stitch.artifact) if stitch else None
     sizes = video.sizes() if video else []
     if video is None or stitch is None or not sizes:
@@ -101,7 +101,7 @@ def asked_range(header: str, size: int) -> tuple[int, int] | None:
 
 
 def read(artifacts: Artifacts, files: Sequence[tuple[str, int]], start: int, stop: int) -> Iterator[bytes]:
-    """The bytes [start, stop) of files taken for one, a chunk at a time."""
+    """The bytes [start, stop) of files as if they were one, a chunk at a time."""
     for name, size in files:
         if start < min(size, stop):
             with artifacts.open(name) as file:

@@ -47,7 +47,7 @@ class VideoProgress(BaseModel):
 
     @property
     def id(self) -> str:
-        """Tells states apart."""
+        """A digest of the state."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
 

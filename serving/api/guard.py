@@ -44,10 +44,10 @@ def multipart_only(request: Request) -> None:
 
 
 class GuardedRoute(APIRoute):
-    """A route that strangers cannot send a body to."""
+    """A route that reads a body only from callers it knows, up to a limit."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """What answers a request."""
+        """FastAPI's handler behind the checks."""
         answer = super().get_route_handler()
         takes_form = self.body_field is not None and isinstance(self.body_field.field_info, Form)
 

@@ -12,7 +12,7 @@ from serving.state.rows import Role
 
 
 def health(server: Server) -> Health:
-    """What keeps work from being done, a sentence each."""
+    """The problems that keep work from being done, a sentence each."""
     problems = _disk_problems(server)
     try:
         idle = [role for role in Role if not server.database.queue.load(role).workers]

@@ -27,7 +27,7 @@ class QueueCollector(Collector):
         self._database = database
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        """None: they are known only from a scrape."""
+        """Nothing: the metrics are known only when they are scraped."""
         return []
 
     def collect(self) -> Iterable[GaugeMetricFamily]:

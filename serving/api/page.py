@@ -24,7 +24,7 @@ HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",  # asks each time, so a new server's page is not mixed with an old one's
+    "Cache-Control": "no-cache",  # or files of a new version would be mixed with old ones
 }
 
 
@@ -39,7 +39,7 @@ class PageFiles(StaticFiles):
 
 
 def add_page(app: FastAPI) -> None:
-    """Shows the page at /page/, and sends there whoever opens the server's address."""
+    """Shows the page at /page/ and redirects the server's root to it."""
 
     @app.get("/", include_in_schema=False)
     def front() -> RedirectResponse:

@@ -49,7 +49,7 @@ Responses = dict[int | str, dict[str, Any]]
 
 
 def refused(description: str) -> dict[str, Any]:
-    """Documents an answer by the envelope, which is JSON whatever a route answers else."""
+    """Documents refusals: JSON in the envelope, whatever the route answers otherwise."""
     schema = {"$ref": f"#/components/schemas/{ErrorEnvelope.__name__}"}
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
@@ -101,13 +101,13 @@ async def create_video(
 ) -> Video:
     """Queues a video."""
     check_request(form, server.settings, caller)
-    # All in one thread, which goes on to its end though the client may leave and this coroutine be cancelled.
+    # In one thread, which finishes even if the client leaves and this coroutine is cancelled.
     job = await anyio.to_thread.run_sync(_queue, form, server, caller, idempotency_key, limiter=server.turns)
     return _polled(server, job, response)
 
 
 def _queue(form: VideoCreate, server: Server, caller: Caller, idempotency_key: str | None) -> Job:
-    """Keeps the uploads, then makes the job; without one, nothing of them is left."""
+    """Stores the uploads, then makes the job; deletes them again if that fails."""
     job_id, job = new_job_id(), None
     try:
         new = NewJob(
@@ -248,7 +248,7 @@ def metrics(request: Request) -> Response:
 
 
 def _polled(server: Server, job: Job, response: Response) -> Video:
-    """The video, with the advice when to ask again, which OpenAI's client follows."""
+    """The video, with a header that tells OpenAI's client when to poll again."""
     if job.status not in events.FINAL:
         response.headers["openai-poll-after-ms"] = str(round(1000 * server.settings.poll))
     return server.video(job)

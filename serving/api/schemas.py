@@ -159,7 +159,7 @@ class Video(BaseModel):
 
 
 def _seconds(job: Job, model: Model) -> float:
-    """The length of a job's video: its plan's, before that what the uploads allow and the client asked for."""
+    """The length of a job's video in seconds: as planned, or before that as the uploads and the request say."""
     if job.plan is not None:
         return job.plan.frames / model.rate
     uploads = job.request["uploads"]

@@ -35,13 +35,13 @@ def delete(database: Database, artifacts: Artifacts, job_id: str) -> None:
 
 
 def expire(database: Database, artifacts: Artifacts) -> None:
-    """Deletes the jobs whose time is over."""
+    """Deletes the jobs that have expired."""
     for job_id in database.jobs.expired():
         delete(database, artifacts, job_id)
 
 
 class Sweep:
-    """Deletes files without a job that were there at the last call already."""
+    """Deletes files without a job that were already there at the call before."""
 
     def __init__(self, database: Database, artifacts: Artifacts) -> None:
         self._database, self._artifacts = database, artifacts
@@ -62,13 +62,13 @@ class Sweep:
 
 
 async def repeat(action: Callable[[], Awaitable[object]], every: float) -> None:
-    """Does it again and again, `every` seconds after its end, until cancelled; a failure is logged."""
+    """Runs a task again and again, with `every` seconds between, until cancelled; failures are logged."""
     while True:
         try:
             await action()
         except (SQLAlchemyError, OSError) as error:
             log.warning("upkeep will be tried again in %g s: %s", every, error)
-        except Exception:  # one job's oddity must not end the upkeep of all
+        except Exception:  # a failure at one job must not end the upkeep of all
             log.exception("upkeep failed, and will be tried again in %g s", every)
         await asyncio.sleep(every)
 

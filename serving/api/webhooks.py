@@ -56,7 +56,7 @@ def check_address(url: str, settings: ApiSettings) -> None:
     try:
         literal = ipaddress.ip_address(host)
     except ValueError:
-        return  # a name; what it stands for is checked when it is called
+        return  # a name; its address is checked when it is called
     if not is_public(str(literal)):
         raise _refused("it is not a public address; send that of a server on the internet")
 
@@ -68,7 +68,7 @@ def is_allowed(parts: SplitResult, settings: ApiSettings) -> bool:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one on the internet that no other address is hidden in."""
+    """Whether an IP address is one of the internet and embeds no other address, as some IPv6 ones do."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         hides = ip.ipv4_mapped or ip.sixtofour or ip.teredo or ip in ipaddress.ip_network("64:ff9b::/96")

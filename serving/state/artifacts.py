@@ -36,7 +36,7 @@ class Artifacts(Folder):
         self._database_id = database_id
 
     def mark(self) -> None:
-        """Notes in the folder whose it is; to be done before the first file of a job is written."""
+        """Writes the marker; to be called before the first file of a job is written."""
         if not self.exists(MARKER):
             self.write(MARKER, self._database_id.encode())
 

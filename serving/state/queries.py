@@ -56,7 +56,7 @@ def job_tasks(
 
 
 def drop_record(connection: sa.Connection, job: Job, **values: Any) -> Job:
-    """Gives up a job's record, whose readers can tell the next one by its generation."""
+    """Gives up a job's record; the next one has another generation, so readers can tell them apart."""
     empty = {
         "record_store": None,
         "published_steps": 0,
@@ -98,7 +98,7 @@ def settle(connection: sa.Connection, job: Job) -> None:
             )
         )
     if found.read and job.recorder is not None:
-        drop_record(connection, job)  # a segment made anew later has it recorded again
+        drop_record(connection, job)  # if a segment is made anew later, the anchor is recorded again
 
 
 def end_job(

@@ -182,7 +182,7 @@ class Claim:
 
 
 class Heartbeat(StrEnum):
-    """What a worker does next: go on; or drop the task, because the job has ended, or because the claim has."""
+    """What a worker does next: go on, or drop the task because the job has ended or the claim was lost."""
 
     CONTINUE = "continue"
     CANCELLED = "cancelled"

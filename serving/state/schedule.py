@@ -31,7 +31,7 @@ def depends_on(plan: JobPlan, index: int) -> tuple[int, ...]:
 
 
 def affected(plan: JobPlan, index: int) -> set[int]:
-    """A segment and all whose frames change with it: a bridge alone, a base with its bridges, of the anchor all.
+    """A segment and all that change with it: a bridge alone, a base with its bridges, the anchor with all.
 
     All, because the other bases take their background from the anchor, if the job shares it.
     """
@@ -74,7 +74,7 @@ def next_task(plan: JobPlan | None, ready: Sequence[Task], unstarted: int, repli
 
 @dataclass(frozen=True)
 class Share:
-    """A job as fairness sees it: ready and running tasks of one role, and when one was last claimed."""
+    """What fairness looks at: a job's ready and running tasks of one role, and when one was last claimed."""
 
     job_id: str
     owner: str

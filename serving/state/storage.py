@@ -32,7 +32,7 @@ OPENING, ADMISSION = 1, 2
 
 
 def _version() -> str:
-    """Tells versions apart between which the tables or the plans in them differ."""
+    """A hash of the tables' columns and of the plans in them: versions with the same one can share a database."""
     columns = sorted(str(column) for table in metadata.sorted_tables for column in table.columns)
     return hashlib.sha256(repr([columns, sorted(JobPlan.__dataclass_fields__)]).encode()).hexdigest()[:16]
 
@@ -109,7 +109,7 @@ class Storage:
             yield connection
 
     def exclude(self, connection: sa.Connection, name: int) -> None:
-        """Lets no other transaction pass the same call until this one ends; SQLite's writers never overlap anyway."""
+        """Makes other transactions wait at the same call until this one ends; SQLite's writers never overlap anyway."""
         if not self._sqlite:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(name)))
 
@@ -140,7 +140,7 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _set_up_postgresql(connection: Any, _record: Any) -> None:
-    """Else one process that hangs in a transaction would hang all that come to its job."""
+    """Sets time limits, or one process that hangs in a transaction would hang all others at its job."""
     connection.execute(f"SET lock_timeout = '{BUSY_SECONDS}s'")
     connection.execute(f"SET idle_in_transaction_session_timeout = '{2 * BUSY_SECONDS}s'")
     connection.commit()

@@ -189,7 +189,7 @@ class TaskQueue:
             return {(row.id, row.record_generation) for row in connection.execute(query)}
 
     def _keep_alive(self, role: Role, worker: str, lease: float) -> None:
-        """Notes that the worker lives, where what is noted would soon run out."""
+        """Notes that the worker is alive, if its last note runs out soon."""
         now = self._storage.clock()
         if self._alive.get(worker, 0.0) > now + ALIVE * lease:
             return
@@ -221,7 +221,7 @@ class TaskQueue:
             if not connection.execute(
                 tasks.update().where((tasks.c.id == task.id) & overdue).values(values)
             ).rowcount:
-                continue  # its worker spoke up
+                continue  # its worker has sent a heartbeat meanwhile
             if last:
                 message = (
                     f"{task.expiries + 1} workers fell silent at the same task ({task.kind} {task.index}); "
@@ -260,7 +260,7 @@ class TaskQueue:
         return schedule.next_task(job.plan, ready, len(unstarted), replicas or 1)
 
     def _admits(self, connection: sa.Connection, job: Job, task: Task) -> bool:
-        """Whether there is room for the record that a task would make; for one alone there always is."""
+        """Whether there is room for the record that a task would make; a single record always fits."""
         if job.plan is None or not schedule.may_record(job, task) or job.recorded:
             return True
         self._storage.exclude(connection, ADMISSION)
@@ -335,7 +335,7 @@ def _count_loss(connection: sa.Connection, job: Job) -> int:
 
 
 def _check_whole(connection: sa.Connection, job: Job, task: Task) -> None:
-    """Raises StateError for a result that lacks something: its worker is at fault, and trying again will not help."""
+    """Raises StateError for an incomplete result: the worker has a fault, and trying again will not help."""
     if task.kind is Kind.RECORD and task.id == job.recorder and not job.recorded:
         raise StateError(f"the record of {job.id} was handed in before all its steps were published")
     undone = (tasks.c.kind == Kind.SEGMENT) & (tasks.c.state != TaskState.DONE)

@@ -85,7 +85,7 @@ def inspect_video(path: Path, limits: UploadLimits) -> dict[str, Any]:
 
 
 def inspect_poses(path: Path, limits: UploadLimits) -> dict[str, Any]:
-    """The number of poses in a JSON or Parquet file, which are then in `poses.safetensors` beside it.
+    """The number of poses in a JSON or Parquet file; writes them to `poses.safetensors` beside it.
 
     There: "keypoints", (T, 133, 3) float32, x and y in pixels and confidence 0..1; NaN in frames without a person.
     """

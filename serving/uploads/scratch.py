@@ -33,7 +33,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def _sweep() -> None:
-    """Deletes what has been left."""
+    """Deletes the folders that killed processes have left."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError):  # in use, or deleted meanwhile
             if time.time() - folder.stat().st_mtime > YOUNG_S:

@@ -30,7 +30,7 @@ OPTIONS = {
 
 
 class FragmentWriter:
-    """Encodes pictures of one size into a file; to be finished."""
+    """Encodes pictures of one size into a file; `finish` ends it."""
 
     def __init__(self, file: Path, rate: float | Fraction) -> None:
         self._rate, self._scaler = rate, VideoReformatter()

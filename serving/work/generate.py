@@ -85,7 +85,9 @@ class Generate:
                 frames = self._segment(video, opened.encoded, claim, {}, reader, beat)
             finally:
                 reader.close()
-        beat(task.steps, task.steps)  # who was replaced while decoding must not write over the result
+        beat(
+            task.steps, task.steps
+        )  # a worker that was replaced while decoding must not write over the result
         self._artifacts.save_frames(task.artifact, frames)
 
     def _segment(
@@ -101,7 +103,7 @@ class Generate:
         return self._pipeline.generate_segment(video, encoded, claim.task.index, neighbours, record, tell)
 
     def _record(self, claim: Claim, opened: _Opened, beat: Beat) -> None:
-        """Only what the anchor records; its frames are there, or another worker makes them."""
+        """Makes the anchor's record alone; its frames are there already, or another worker makes them."""
         beat(0, claim.task.steps)
         anchor = self._database.jobs.tasks(claim.job.id, Kind.SEGMENT)[opened.video.plan.anchor]
         video = replace(opened.video, seed=anchor.seed)
@@ -140,7 +142,7 @@ class Generate:
 
 
 def _told(video: VideoJob, record: RecordWriter | RecordReader | None, beat: Beat) -> Callback:
-    """What follows a denoising step: it is announced if it is recorded, and the worker asks whether to go on."""
+    """The callback after a denoising step: it announces a recorded step and asks whether to go on."""
     shared = video.sharing.shared.steps.stop if video.sharing else 0
 
     def tell(_index: int, step: Step) -> None:

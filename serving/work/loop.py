@@ -33,15 +33,15 @@ Work = Callable[[Claim, Beat], JobPlan | None]
 
 
 class Dropped(Exception):  # noqa: N818 - nothing is wrong
-    """The task is no longer this worker's, or nobody's."""
+    """The task now belongs to another worker, or its job has ended."""
 
 
 class HandedBack(Exception):  # noqa: N818 - nothing is wrong
-    """The task is to be done later, or by another worker."""
+    """The task is handed back, to be done later or by another worker."""
 
 
 class Refused(Exception):  # noqa: N818 - the client's fault
-    """The task can never be done: why, in a sentence for the client."""
+    """The task can never be done; the message is a sentence for the client."""
 
     def __init__(self, sentence: str, code: str = "invalid_input") -> None:
         super().__init__(sentence)
@@ -78,8 +78,8 @@ class Worker:
         self._looking = looking or threading.Lock()
         self._stopping = threading.Event()
         self._held_until = 0.0
-        self._signed = math.inf  # when it gave the last sign of life; infinite while it owes none
-        self._failed = 0  # tasks since the last that it did
+        self._signed = math.inf  # when it last gave a sign of life; infinite between tasks
+        self._failed = 0  # tasks in a row
         self._thread = threading.Thread(target=self.run, name=self.name, daemon=True)
 
     def start(self) -> None:
@@ -91,12 +91,12 @@ class Worker:
         self._stopping.set()
 
     def join(self, patience: float) -> bool:
-        """Waits for its end; whether it came in so many seconds."""
+        """Waits at most `patience` seconds for its end; returns whether it has ended."""
         self._thread.join(max(0.0, patience))
         return not self._thread.is_alive()
 
     def trouble(self) -> str | None:
-        """What is wrong with it, if anything: its thread has ended, or hangs, so that its lease has ended by now."""
+        """What is wrong with it, if anything: its thread has ended, or was silent for longer than its lease."""
         if not self._thread.is_alive():
             return f"{self.name} has ended"
         if (silent := time.monotonic() - self._signed) > self._lease:
@@ -149,20 +149,20 @@ class Worker:
         except Refused as error:
             self._queue.fail(claim, str(error), retry=False, code=error.code)
         except SQLAlchemyError:
-            raise  # the database is away: the lease will end
+            raise  # the database does not answer; the lease will run out
         except Exception as error:
             log.exception("%s failed at %s", self.name, task)
             sentence = f"{claim.task.kind} {claim.task.index} failed with {type(error).__name__}; see the server's log."
             self._queue.fail(claim, sentence[0].upper() + sentence[1:], retry=True)
             self._failed += 1
-            self._stopping.wait(2 * self._poll)  # another worker may do better
+            self._stopping.wait(2 * self._poll)  # lets another worker take it first
 
     def _publish(self, claim: Claim, plan: JobPlan | None) -> None:
         try:
             committed = (
                 self._queue.commit_plan(claim, plan) if plan is not None else self._queue.commit(claim)
             )
-        except ValueError as error:  # a plan that this server has no room for
+        except ValueError as error:  # the plan needs more memory than this server has
             raise Refused(str(error)) from error
         log.info("%s %s %s", self.name, "published" if committed else "was too late for", claim.task.artifact)
 

@@ -30,7 +30,7 @@ PREPARED, SOUND = "prepared.safetensors", "sound.mp4"
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is to be prepared, and how.
+    """The uploads to prepare, and how.
 
     picture, and driving video or poses: paths. poses_size, size: (width, height) in pixels of the pictures that the
     poses were seen in, and of the video. rate: of the video, frames/s. seconds: at most so much of the movement.

@@ -72,7 +72,7 @@ class Prepare:
                 raise Refused(error)
             if fault := found.get("fault"):
                 raise OSError(fault)
-            beat(0, 0)  # who was replaced must not write over the result
+            beat(0, 0)  # a worker that was replaced must not write over the result
             if (folder / SOUND).exists():
                 self._artifacts.save(sound_artifact(claim.job.id), folder / SOUND)
             self._artifacts.save(claim.task.artifact, folder / PREPARED)
@@ -141,7 +141,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def job_plan(request: dict[str, Any], prepared: bytes, model: ModelInfo) -> JobPlan:
-    """How a job's video is made, of what was asked for and what its uploads were made into."""
+    """The plan of a job, from what was asked for and its prepared uploads."""
     keypoints, size = load(prepared)["keypoints"], _size(request["size"])
     timeline = plan(len(keypoints), model.segment_frames, model.head, model.tail, planner=request["planner"])
     steps, scale = request["steps"], request["guidance_scale"]

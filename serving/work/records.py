@@ -31,20 +31,20 @@ class RecordLost(Exception):  # noqa: N818 - it is made once more
 
 @contextmanager
 def _readable(record: RecordId) -> Iterator[None]:
-    """Whatever keeps a store from giving what it has means that the record is lost."""
+    """Turns any failure to read a store into RecordLost."""
     try:
         yield
     except RecordLost:
         raise
-    except Exception as error:  # becomes one of the job's losses, which are counted
+    except Exception as error:  # the database counts the losses of a job
         raise RecordLost(f"{record} cannot be read: {error!r}") from error
 
 
 class Records(Protocol):
-    """Stores of records, one of them near."""
+    """The stores of records; entries are written to the one on this machine."""
 
     def here(self) -> str:
-        """The name of the store that is written to."""
+        """The name of the store on this machine."""
         ...
 
     def put(self, record: RecordId, place: Position, entry: SharedEntry) -> None:
@@ -60,7 +60,7 @@ class Records(Protocol):
         ...
 
     def sweep(self, live: set[tuple[str, int]]) -> None:
-        """Lets all records but these go from the store here."""
+        """Drops all records but these from the store here."""
         ...
 
 
@@ -93,7 +93,7 @@ class RecordWriter:
         raise RecordLost(f"{self._record} is being written")
 
     def publish(self, steps: int) -> None:
-        """Announces that so many shared steps are whole."""
+        """Announces that this many shared steps are complete."""
         if steps <= self._published:
             return
         self._published = steps
@@ -126,7 +126,7 @@ class RecordReader:
         return entry
 
     def close(self) -> None:
-        """Lets go of what was fetched ahead."""
+        """Drops what was fetched ahead."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _fetch(self, place: Position) -> Future[SharedEntry]:

@@ -49,11 +49,11 @@ class Stitch:
                 finish(pictures, path, target)
             beat(
                 claim.job.plan.frames, claim.job.plan.frames
-            )  # who was replaced must not write over the result
+            )  # a worker that was replaced must not write over the result
             self._artifacts.save(claim.task.artifact, target)
 
     def _write(self, claim: Claim, plan: JobPlan, file: Path, beat: Beat) -> None:
-        """Encodes all of the video into a file, and its fragments for those who watch already."""
+        """Encodes the video into a file, and stores its fragments for clients that watch already."""
         stitcher, growing = Stitcher(plan.timeline), GrowingVideo(self._artifacts, claim.task.artifact)
         done = 0
         with closing(FragmentWriter(file, self._rate)) as writer:

@@ -69,7 +69,7 @@ class EMAAdamW(AdamW):
 
 
 def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
-    """Of a step, counted from 0, of `steps`: a linear warm-up, times a cosine down to the final share."""
+    """The learning rate of a step, counted from 0: a linear warm-up times a cosine down to the final share."""
     warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
     fall = 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / steps))
     return config.learning_rate * warm * (config.min_lr_factor + (1 - config.min_lr_factor) * fall)
