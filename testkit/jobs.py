@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from posegen.longvideo.segments import plan
 from serving.state.database import Database
-from serving.state.rows import Claim, Job, JobPlan, Kind, NewJob, Role, new_job_id
+from serving.state.rows import Claim, Job, JobPlan, Kind, NewJob, QueueLimits, Role, new_job_id
 
 LEASE = 10.0
+LIMITS = QueueLimits(jobs=5, failures=2, expiries=3, record_bytes=250, deliveries=2)
 
 
 @dataclass
@@ -38,9 +39,14 @@ def job_plan(frames: int = 300, shared_steps: int = 2, anchor: int = 0, record_b
     )
 
 
+def new_job(owner: str = "ann", prompt: str = "a dancer", webhook: str | None = None) -> NewJob:
+    """A job to be queued."""
+    return NewJob(new_job_id(), owner, {"prompt": prompt}, webhook)
+
+
 def queued(database: Database, owner: str = "ann") -> Job:
     """A new job."""
-    return database.jobs.create(NewJob(new_job_id(), owner, {"prompt": "a dancer"}))[0]
+    return database.jobs.create(new_job(owner))[0]
 
 
 def planned(database: Database, plan: JobPlan | None = None, owner: str = "ann") -> Job:
