@@ -2,26 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from serving.state.database import Database
 from serving.state.eta import seconds_left, seconds_per_step, steps_left
 from testkit.jobs import LEASE, Clock, claimed, finish, job_plan, planned, queued, work_off
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def database(tmp_path: Path, clock: Clock) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'state.db'}", clock=clock)
-    yield database
-    database.close()
 
 
 def left(database: Database, job_id: str, replicas: int) -> int:
