@@ -1,6 +1,6 @@
 """Which files there are: the input folder is walked once and written down in parts, so memory does not grow with it.
 
-The written listing is also what the finished tables cover: a file that is no longer there leaves them at the next run.
+The finished tables cover what this listing covers: a file that is no longer there leaves them at the next run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from posegen.common.storage import Folder, StorageError
 LISTED = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("changed", pa.int64())])
 PART = 5_000
 """Files in a part of the listing; the driver holds one part at a time."""
-# Python's own table alone: the machine's mime.types would make the same folder list differently elsewhere.
+# Python's own table only: with the machine's mime.types the same folder could be listed differently elsewhere.
 _TYPES = mimetypes.MimeTypes()
 
 

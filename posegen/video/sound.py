@@ -1,7 +1,7 @@
-"""A driving video's sound, to go with the video that is made of it: exactly as long, on the same clock.
+"""A driving video's sound, fitted to the video that is made of it: exactly as long, on the same clock.
 
-Choices made: always AAC at 48 kHz in stereo, whatever it was. Time 0 is the video's first frame; what is missing or
-damaged is silence, so the sound never drifts.
+It is always AAC at 48 kHz in stereo, whatever it was before. Time 0 is the video's first frame; what is missing or
+damaged becomes silence, so the sound never drifts.
 """
 
 from __future__ import annotations

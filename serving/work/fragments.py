@@ -1,8 +1,8 @@
 """Frames -> H.264 in fragmented MP4, given out fragment by fragment.
 
-Choices made: one encoder runs from the first frame to the last, so there is no seam; the stream is that of
-`posegen.video.encode`, the same bytes for the same frames. What is kept is a file on disk and less than a fragment in
-memory, however long the video.
+One encoder runs from the first frame to the last, so there is no seam; it makes the same bytes as
+`posegen.video.encode` for the same frames. However long the video, memory holds less than a fragment and the rest is a
+file on disk.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OPTIONS = {
 
 
 class FragmentWriter:
-    """Encodes pictures of one size into a file; to be finished."""
+    """Encodes pictures of one size into a file; `finish` ends it."""
 
     def __init__(self, file: Path, rate: float | Fraction) -> None:
         self._rate, self._scaler = rate, VideoReformatter()
