@@ -97,6 +97,7 @@ def videos(folder: Path) -> dict[str, tuple[bytes, str]]:
     front = cut_short(whole, folder / "front.mp4", 0.8)
     back = cut_short(write_video(folder / "late.mp4"), folder / "back.mp4", 0.6)
     long = write_video(folder / "long.mp4", range(0, 30 * 4, 3))
+    gap = write_video(folder / "gap.mp4", [*range(20), *range(900, 920)])
     wide = write_video(folder / "wide.mp4", range(2), picture=lambda number: np.zeros((64, 512, 3), np.uint8))
     return {
         "empty": (b"", "no MP4"),
@@ -108,6 +109,7 @@ def videos(folder: Path) -> dict[str, tuple[bytes, str]]:
         "cut in front": (front.read_bytes(), "cut short"),
         "cut at the back": (back.read_bytes(), "export it again"),
         "too long": (long.read_bytes(), "send at most 2 s"),
+        "a gap": (gap.read_bytes(), "no pictures from 0.7 s to 30.0 s"),
         "a ribbon": (wide.read_bytes(), "the longer at most 4 times the shorter"),
     }
 
