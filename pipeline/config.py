@@ -1,4 +1,4 @@
-"""What a curation run can be told; the command line is made from these fields and their comments."""
+"""The settings of a curation; the command line is made from these fields and their comments."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Which files there are: the input folder is walked once and written down in parts, so memory does not grow with it.
 
-The written listing is also what the finished tables cover: a file that is no longer there leaves them at the next run.
+The finished tables cover what this listing covers: a file that is no longer there leaves them at the next run.
 """
 
 from __future__ import annotations

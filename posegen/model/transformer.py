@@ -233,7 +233,13 @@ class PoseGenTransformer3DModel(ContextParallelTransformer):
         known = {name: value for name, value in wan.config.items() if not name.startswith("_")}
         with torch.device("meta"):
             model = cls(**known | config)
-        model.load_state_dict(wan.state_dict(), strict=False, assign=True)
+        linears = {name: part for name, part in wan.named_modules() if isinstance(part, nn.Linear)}
+        for name, linear in linears.items():
+            model.set_submodule(name, linear)  # quantised ones are of classes of their own
+        others = {
+            name: part for name, part in wan.state_dict().items() if name.rpartition(".")[0] not in linears
+        }
+        model.load_state_dict(others, strict=False, assign=True)
         patches = wan.patch_embedding
         noisy, mask, given = patches.weight.detach().split([channels, 4, channels], dim=1)
         started = {

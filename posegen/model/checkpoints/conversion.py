@@ -15,7 +15,7 @@ import torch
 
 from posegen.model.checkpoints.export import read_embeddings
 from posegen.model.checkpoints.lora import is_embedding, write_adapter
-from posegen.model.checkpoints.names import CheckpointError, Tensors, check_tensor
+from posegen.model.checkpoints.names import CheckpointError, Tensors, check_shape
 from posegen.model.checkpoints.published import (
     SHARD_BYTES,
     fill,
@@ -59,7 +59,7 @@ def convert_published(
 def _take_patch_embedding(wan: Path, weights: Tensors) -> None:
     embeddings = read_embeddings(wan)
     for name in ("patch_embedding.weight", "patch_embedding.bias"):
-        check_tensor(name, embeddings[name], weights[name].shape, wan)
+        check_shape(name, embeddings[name].shape, weights[name].shape, wan)
         weights[name] = embeddings[name].to(weights[name].dtype)
 
 
