@@ -24,6 +24,7 @@ from av.video.stream import VideoStream
 from posegen.common.profiling import timed
 from posegen.video.clock import MOST_ASTRAY, Clock, far, repaired_clock, usual_step
 from posegen.video.container import Intact, VideoError, decode_packet, intact_frames, open_video, packets
+from posegen.video.encryption import is_encrypted, is_scrambled
 from posegen.video.hdr import TRANSFERS
 from posegen.video.info import Break, VideoInfo
 from posegen.video.shapes import Shapes, Size
@@ -110,7 +111,7 @@ def without_damage(info: VideoInfo) -> VideoInfo:
         decoded = {frame.pts for frame in intact_frames(container, stream, info.numbered)}
     intact = np.array([stamp in decoded for stamp in info.stamps.tolist()])
     if not intact.any():
-        raise VideoError(_no_frame(info.path))
+        raise _no_frame(info.path)
     keys = intact[info.key_frames]
     keys[0] = True  # decoding starts there, whether or not this frame itself is intact
     place = np.cumsum(intact) - intact  # how many of those that are left come before each frame
@@ -128,8 +129,16 @@ def without_damage(info: VideoInfo) -> VideoInfo:
     )
 
 
-def _no_frame(path: str) -> str:
-    return f"{path}: not one frame decodes, the file is damaged; copy or export it again."
+def _no_frame(path: str) -> VideoError:
+    if is_scrambled(path):
+        return _encrypted(path)
+    return VideoError(f"{path}: not one frame decodes, the file is damaged; copy or export it again.")
+
+
+def _encrypted(path: str) -> VideoError:
+    return VideoError(
+        f"{path}: its pictures are encrypted (copy protection); give a copy without encryption."
+    )
 
 
 def _list_packets(
@@ -139,6 +148,8 @@ def _list_packets(
     listed, first, lost = [], None, []
     intact, size_at = Intact(), Shapes(stream)
     for number, packet in enumerate(packets(container, stream)):
+        if is_encrypted(packet):
+            raise _encrypted(path)
         found = intact(packet)
         size = size_at(packet) if found else None
         place = _Shown(number, packet.pos, packet.pts, packet.duration or 0, packet.is_keyframe, size)
@@ -152,7 +163,7 @@ def _list_packets(
     if first is None:
         first = next(iter(decode_packet(stream, None) or ()), None)
     if first is None or not listed:
-        raise VideoError(_no_frame(path))
+        raise _no_frame(path)
     alone = _left_over(listed, lost)
     return [packet for packet in listed if packet.number not in alone], first, lost
 

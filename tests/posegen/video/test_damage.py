@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -106,3 +107,29 @@ def test_a_file_without_an_intact_picture_is_refused(tmp_path: Path):
     damage(source, source, 0)
     with pytest.raises(VideoError, match="not one frame decodes"):
         without_damage(info)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
+def test_an_encrypted_file_is_said_to_be_encrypted(tmp_path: Path, name: str):
+    source = write_video(tmp_path / f"source {name}")
+    key = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "01" * 16, "encryption_kid": "02" * 16}
+    with av.open(str(source)) as reader, av.open(str(tmp_path / name), "w", options=key) as writer:
+        stream = writer.add_stream_from_template(reader.streams.video[0])
+        for packet in (p for p in reader.demux(video=0) if p.size):
+            packet.stream = stream
+            writer.mux(packet)
+    with pytest.raises(VideoError, match=r"its pictures are encrypted \(copy protection\); give a copy"):
+        probe(tmp_path / name)
+
+
+def test_a_scrambled_broadcast_is_said_to_be_encrypted(tmp_path: Path):
+    data = bytearray(write_video(tmp_path / "source.ts", range(90), picture=busy_picture).read_bytes())
+    noise = np.random.default_rng(0)
+    for at in range(0, len(data), 188):
+        if data[at + 2] == 0 and data[at + 1] & 0x1F == 1:  # the video's packets
+            begin = at + 4 + (data[at + 4] + 1 if data[at + 3] & 0x20 else 0)
+            data[begin : at + 188] = noise.bytes(at + 188 - begin)
+            data[at + 3] |= 0x80
+    (tmp_path / "a.ts").write_bytes(data)
+    with pytest.raises(VideoError, match="its pictures are encrypted"):
+        probe(tmp_path / "a.ts")
