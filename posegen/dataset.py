@@ -25,7 +25,11 @@ KEPT, REJECTED, FAILED = "kept", "rejected", "failed"
 SCORES: dict[str, str] = {
     "seconds": "length of the clip in seconds",
     "frames": "frames of the clip at the target rate",
+    "source_rate": "frames a second of the source",
+    "source_side": "shorter side of the source's pictures in pixels",
+    "source_bit_rate": "bits a second of the source file, sound included, in thousands",
     "repeated_frames": "share of frames that equal the frame before, 0..1",
+    "still_seconds": "longest time for which the picture stands still, in seconds",
     "one_person": "share of frames with exactly one person, always the same, 0..1",
     "second_person": "share of looked-at frames with evidence of a second person, 0..1",
     "human_evidence": "how far other models than the body model agree that this is a human being, 0..1",

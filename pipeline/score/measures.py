@@ -71,7 +71,7 @@ def mean(values: Sequence[float]) -> float | None:
 
 class RepeatedFrames:
     """repeated_frames, 0..1: share of frames (after the first) that equal the one before, as in a frozen
-    video.
+    video; still_seconds: the longest time that they do so in a row.
 
     Equal: on a grid of pixels, fewer than one in a thousand values differ by more than 2 of 255.
     """
@@ -79,17 +79,27 @@ class RepeatedFrames:
     def __init__(self) -> None:
         self.last: np.ndarray | None = None
         self.equal: list[bool] = []
+        self.since, self.longest = (
+            0.0,
+            0.0,
+        )  # when the picture last changed, and the longest time that it did not
 
     def update(self, frames: np.ndarray, people: People, times: np.ndarray) -> None:
         step = max(1, frames.shape[1] // 64)
-        for frame in frames:
+        for frame, time in zip(frames, times.tolist(), strict=True):
             grid = np.ascontiguousarray(frame[::step, ::step])
             if self.last is not None:
                 self.equal.append(bool((cv2.absdiff(grid, self.last) > 2).mean() < 0.001))
+            if not self.equal or not self.equal[-1]:
+                self.since = time
+            self.longest = max(self.longest, time - self.since)
             self.last = grid
 
     def result(self) -> dict[str, Any]:
-        return {"repeated_frames": mean(self.equal)}
+        return {
+            "repeated_frames": mean(self.equal),
+            "still_seconds": None if self.last is None else self.longest,
+        }
 
 
 class Blur:

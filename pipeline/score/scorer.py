@@ -119,6 +119,11 @@ def measure(
     found = quality.result()
     scores |= {"seconds": clip["stop"] - clip["start"], "frames": len(shown), **evidence.result()}
     scores |= {name: found[name] for name in SCORES if name in found}
+    scores |= {
+        "source_rate": info.rate,
+        "source_side": min(info.width, info.height),
+        "source_bit_rate": Path(info.path).stat().st_size * 8 / 1000 / info.duration,
+    }
     caption = compose_caption(
         Measured(
             keypoints,

@@ -115,6 +115,14 @@ def test_repeated_frames_are_counted_and_moving_ones_are_not() -> None:
     assert run(RepeatedFrames(), doubled)["repeated_frames"] == pytest.approx(10 / 19)
 
 
+def test_the_longest_time_that_a_picture_stands_still_is_told() -> None:
+    frames = np.concatenate([pan(10, 1), still(texture(), 40), pan(10, 1), still(texture(1), 20)])
+    seconds = run(RepeatedFrames(), frames)["still_seconds"]
+    alone = run(RepeatedFrames(), still(texture(), 40))["still_seconds"]
+    assert seconds == pytest.approx(alone) and seconds > 0
+    assert run(RepeatedFrames(), pan(11, 1))["still_seconds"] == 0
+
+
 def test_blur_rises_with_every_blurring_and_is_that_of_the_person_alone() -> None:
     sharp = patches()
     soft = [sharp] + [cv2.GaussianBlur(sharp, (0, 0), sigma) for sigma in (0.7, 1.5, 3)]

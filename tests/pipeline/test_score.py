@@ -76,6 +76,16 @@ def test_keypoints_of_a_large_video_are_in_its_own_pixels(score: Scorer, folder:
     np.testing.assert_allclose(nose / scale, smaller, atol=8)  # the estimator sees more detail
 
 
+def test_the_source_is_told(talk: dict[str, Any], folder: Path):
+    info = probe(folder / "talk.mp4")
+    assert (talk["source_rate"], talk["source_side"]) == (
+        pytest.approx(info.rate),
+        min(info.width, info.height),
+    )
+    kilobits = (folder / "talk.mp4").stat().st_size / 125
+    assert talk["source_bit_rate"] == pytest.approx(kilobits / info.duration, rel=1e-3)
+
+
 def test_the_preview_is_the_middle_frame(talk: dict[str, Any], folder: Path):
     picture = cv2.imdecode(np.frombuffer(talk["preview"], np.uint8), cv2.IMREAD_COLOR)
     assert picture is not None and picture.shape == (240, 320, 3)
@@ -99,6 +109,7 @@ def test_a_picture_of_no_one_is_measured_all_the_same(score: Scorer):
     measured = {
         "brightness",
         "repeated_frames",
+        "still_seconds",
         "text_area",
         "caption",
         "preview",
