@@ -392,8 +392,7 @@ class PoseGenPipeline(DiffusionPipeline):
         steps: int | None = None,
     ) -> torch.Tensor:
         """The segment's latents after all steps of the job, or after the first few."""
-        if getattr(self.transformer, "peft_config", {}):
-            set_adapter(self.transformer, ADAPTERS[segment.kind == "bridge"])
+        self._set_adapter(ADAPTERS[segment.kind == "bridge"])
         noise = initial_noise(job.seed, (1, self.vae.config.z_dim, *conditions.pose.shape[2:]))
         tell = None if callback is None else lambda step: callback(segment.index, step)
         run = self.group.denoise if self.group else denoise
@@ -404,6 +403,14 @@ class PoseGenPipeline(DiffusionPipeline):
         )
         levels = levels.first(steps or job.num_inference_steps)
         return run(self.transformer, conditions, noise, levels, job.guidance, sharing, tell)
+
+    def _set_adapter(self, name: str) -> None:
+        """Switches to base or cond; adapters that were loaded beside them stay as they are."""
+        known = getattr(self.transformer, "peft_config", {})
+        own = [name] if set(known) & {*ADAPTERS} else []
+        others = [other for other in known and self.transformer.active_adapters() if other not in ADAPTERS]
+        if own or others:
+            set_adapter(self.transformer, own + others)
 
     def _conditions(
         self, job: VideoJob, encoded: EncodedJob, segment: Segment, neighbours: Mapping[int, np.ndarray]

@@ -13,6 +13,7 @@ from PIL import Image
 
 from mini_model.puppets import Puppet, Scene, reference, render
 from posegen import cli
+from posegen.commands import generate, progress
 from posegen.estimate import Estimate, segment_table
 from posegen.longvideo.sampling import Guidance, Step
 from posegen.longvideo.segments import plan
@@ -137,7 +138,7 @@ def test_without_a_bundled_model_one_is_asked_for(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cli, "BUNDLED", tmp_path / "missing")
+    monkeypatch.setattr(generate, "BUNDLED", tmp_path / "missing")
     assert "no bundled model" in fails(capsys, model=tmp_path / "missing", **inputs)
 
 
@@ -154,11 +155,11 @@ def test_progress_tells_rate_and_time_left(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(cli.time, "monotonic", lambda: now)
-    progress = cli.SegmentProgress(plan(30, 13, 5, 4))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    told = progress.SegmentProgress(plan(30, 13, 5, 4))
     for index in (0, 2, 1):
         for number in range(10):
-            progress(index, Step(number, 10, 0.5, None, None))  # type: ignore[arg-type]
+            told(index, Step(number, 10, 0.5, None, None))  # type: ignore[arg-type]
             now += 6.0
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 29
@@ -200,12 +201,12 @@ def test_an_interrupt_leaves_what_is_finished(
     shutil.copy(inputs["video"], driving)
     assert add_sound(driving, sounding(tmp_path / "tone.mp4", 1.0), FRAMES / RATE)
 
-    class Interrupting(cli.SegmentProgress):
+    class Interrupting(progress.SegmentProgress):
         def __call__(self, index: int, step: Step) -> None:
             if index == 2:
                 signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(cli, "SegmentProgress", Interrupting)
+    monkeypatch.setattr(generate, "SegmentProgress", Interrupting)
     with pytest.raises(SystemExit) as ended:
         run(model=model, image=inputs["image"], video=driving, output=output, steps=1)
     assert ended.value.code == 130
@@ -219,11 +220,11 @@ def test_an_interrupt_leaves_what_is_finished(
 def test_an_interrupt_before_anything_is_finished_leaves_nothing(
     model: Path, inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Interrupting(cli.SegmentProgress):
+    class Interrupting(progress.SegmentProgress):
         def __call__(self, index: int, step: Step) -> None:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(cli, "SegmentProgress", Interrupting)
+    monkeypatch.setattr(generate, "SegmentProgress", Interrupting)
     with pytest.raises(SystemExit) as ended:
         run(model=model, **inputs, output=tmp_path / "out.mp4", steps=1)
     assert ended.value.code == 130
@@ -235,10 +236,10 @@ def test_segments_from_the_store_tell_no_rate(
 ) -> None:
     """The anchor is only recorded, the second base is there: what is left is not thought to come as fast."""
     now = 0.0
-    monkeypatch.setattr(cli.time, "monotonic", lambda: now)
-    progress = cli.SegmentProgress(plan(30, 13, 5, 4))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    told = progress.SegmentProgress(plan(30, 13, 5, 4))
     for index, steps in ((0, 2), (1, 10)):
         for number in range(steps):
-            progress(index, Step(number, steps, 0.5, None, None))  # type: ignore[arg-type]
+            told(index, Step(number, steps, 0.5, None, None))  # type: ignore[arg-type]
             now += 6.0
     assert capsys.readouterr().err.splitlines()[1] == "segment 3/3, step 2/10, 6 s a step, 0:00:48 to go"
