@@ -1,8 +1,8 @@
 """Where a picture or a person lands in the target picture: a scale and a shift, the same for pixels and keypoints.
 
-Choices made: no rotation, no shear: a driving video that is tilted stays so. Pixel centres have whole coordinates. The
-scale between two people is that of their standing heights, which does not ask them to stand alike; then the middles of
-their torsos are laid on each other.
+Nothing is rotated or sheared: a driving video that is tilted stays so. Pixel centres have whole coordinates. The scale
+between two people is that of their standing heights, which does not ask them to stand alike; then the middles of their
+torsos are laid on each other.
 """
 
 from __future__ import annotations
