@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from posegen.costs import flops_per_forward, generation_memory, parameters, tokens
+from posegen.costs import flops_per_forward, generation_memory, model_dim, parameters, tokens
 from posegen.loading import HEADROOM, Placement
 from posegen.longvideo.conditions import MAX_TEXT_TOKENS
 from posegen.longvideo.sampling import Guidance, flow_shift, schedule
@@ -84,15 +84,19 @@ class Estimate:
         if self.framing == "off" or not self.plan.bridges:
             return 0
         config, count = self.config, sum(tokens(self.config, *self.segment))
-        dim, branches = (
-            config["num_attention_heads"] * config["attention_head_dim"],
-            1 + bool(self.guided_steps),
-        )
+        dim, branches = model_dim(config), 1 + bool(self.guided_steps)
         names = FRAMINGS if self.framing == "auto" else [self.framing]
         ranges = (SharedRange.of(name, self.steps, config["num_layers"]) for name in names)
         return max(
             shared.nbytes(count, dim, self.placement.itemsize, self.form, branches) for shared in ranges
         )
+
+    @property
+    def _entry(self) -> int:
+        """Bytes of what is kept at one position, which is on the device while it is written or read."""
+        count, dim = sum(tokens(self.config, *self.segment)), model_dim(self.config)
+        one = SharedRange(range(1), range(1))
+        return one.nbytes(count, dim, self.placement.itemsize, self.form, branches=1)
 
     def memory(self, placement: Placement | None = None) -> dict[str, int]:
         """Bytes on the device by what they hold, and their peak; of another placement if one is given."""
@@ -107,7 +111,7 @@ class Estimate:
             itemsize=placement.itemsize,
             weights=network + (others if placement.offload == "none" else 0),
             decoding_weights=None if placement.offload == "none" else vae,
-            record=0 if placement.record_on_host else self.record,
+            record=min(self.record, self._entry) if placement.record_on_host else self.record,
             tile=TILE if placement.tiling else None,
         )
         if placement.offload == "parts":  # the text encoder is there alone, before all else

@@ -112,7 +112,8 @@ def test_the_record_is_counted_where_it_is_kept(model: Path) -> None:
     )  # steps, blocks, branches, key and value, tokens, dim, bytes
     assert here.record == record
     assert Estimate(*settings, "distant", CPU, "input").record == record // 2
-    assert here.memory()["record"] == record and not here.memory(host)["record"]
+    assert here.memory()["record"] == record
+    assert here.memory(host)["record"] == record // 8  # one position, while it is written or read
     assert (here.host(CPU), here.host(host)) == (0, record)
     assert Estimate(*settings, "off", CPU).record == 0
     assert Estimate(*settings, "auto", CPU).record == record  # the largest
