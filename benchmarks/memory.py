@@ -65,7 +65,9 @@ def make(minutes: int) -> None:
         [torch.rand(32, 3, 5, 16, 16) * 2 - 1], z_dim=8, refiner_width=8, refiner_blocks=1
     )
     channels = {"in_channels": 20, "out_channels": 8, "reference_channels": 8, "hand_channels": 8}
-    pipeline = tiny_pipeline(segment_frames=81, head=21, tail=20, size=SIZE, steps=1, guidance_scale=1.0)
+    pipeline = tiny_pipeline(
+        segment_frames=81, head=21, tail=20, size=SIZE, num_inference_steps=1, guidance_scale=1.0
+    )
     pipeline.register_modules(vae=codec, transformer=tiny_transformer(**channels).eval())
     poses = walking(minutes * 60 * RATE, SIZE).astype(np.float32)
     start = time.monotonic()

@@ -144,7 +144,7 @@ class Models:
             case.picture,
             case.clip.keypoints,
             case.clip.caption,
-            steps=options.steps,
+            num_inference_steps=options.steps,
             guidance_scale=options.guidance_scale,
             **sharing,
         )
@@ -162,8 +162,8 @@ class Models:
         condition = pose_condition(self.vae, known, given)
         text = encode_text(self.pipeline.tokenizer, self.pipeline.text_encoder, [case.clip.caption])
         latents = initial_noise(0, (1, self.vae.config.z_dim, *condition.shape[2:]))
-        steps = self.options.steps or self.settings.steps
-        for sigma, following in pairwise(schedule(steps, flow_shift(self.pipeline.scheduler.config))):
+        steps = self.options.steps or self.settings.num_inference_steps
+        for sigma, following in pairwise(schedule(steps, flow_shift(self.pipeline.scheduler.config)).sigmas):
             clean = self.wan(
                 torch.cat([latents, condition], dim=1), torch.tensor([1000 * sigma]), text, return_dict=False
             )[0]

@@ -49,7 +49,7 @@ class CurateConfig:
     @property
     def plan_version(self) -> str:
         """Names the settings that a plan depends on."""
-        return content_id("plan", 1, self.rate, self.shots)
+        return content_id("plan", 2, self.rate, self.shots)
 
     @property
     def score_version(self) -> str:

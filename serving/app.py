@@ -106,20 +106,15 @@ class Generator(RoleReplica):
     """Makes segments."""
 
     def __init__(self, settings: ReplicaSettings) -> None:
-        import torch
-
-        from posegen.distributed.group import Group
-        from posegen.pipeline import PoseGenPipeline
+        from posegen.loading import Placement
         from serving.work.anchor_store import RayRecords
         from serving.work.generate import Generate
 
         config, database = settings.config, settings.database()
         self._records = RayRecords(config.lease / 3)  # waited for twice between two signs of life
-        pipeline = PoseGenPipeline.from_pretrained(settings.model.folder, dtype=getattr(torch, config.dtype))
-        work = Generate(pipeline.to(config.device), database, settings.artifacts(database), self._records)
-        if config.generators.processes > 1:
-            processes, folder = config.generators.processes, settings.model.folder
-            pipeline.group = Group(pipeline, folder, processes, timeout=config.lease / 2)
+        placement = Placement.here(config.device, config.dtype, config.generators.processes)
+        pipeline = placement.load(settings.model.folder, timeout=config.lease / 2)
+        work = Generate(pipeline, database, settings.artifacts(database), self._records)
         self._group, self._swept = pipeline.group, 0.0
         super().__init__(Role.GENERATE, settings, work, database, self._between)
 
@@ -240,7 +235,15 @@ def _settings(config: ServingConfig) -> ReplicaSettings:
     model = read_model_info(config.model, ITEMSIZE[config.dtype])
     processes = config.generators.processes
     _check_sharing(model, processes)
-    served = Model(config.api.model.name, model.size, model.unit, model.rate, model.steps, processes)
+    served = Model(
+        config.api.model.name,
+        model.size,
+        model.unit,
+        model.rate,
+        model.steps,
+        model.transformer["num_layers"],
+        processes,
+    )
     disks = config.api.disks
     if "://" not in config.artifacts:
         Path(config.artifacts).mkdir(parents=True, exist_ok=True)

@@ -59,7 +59,7 @@ def read_model_info(name: str, itemsize: int) -> ModelInfo:
         size=(settings["size"][0], settings["size"][1]),
         unit=vae.get("scale_factor_spatial", 8) * transformer["patch_size"][-1],
         rate=settings["rate"],
-        steps=settings["steps"],
+        steps=settings["num_inference_steps"],
         guidance_scale=settings["guidance_scale"],
         segment_frames=settings["segment_frames"],
         head=settings["head"],

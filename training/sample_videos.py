@@ -70,8 +70,8 @@ def generate(
         hands=first(batch.hand_latents),
     )
     start = noise(config.data.seed, batch.keys[:count], batch.latents.shape[1:])
-    sigmas = schedule(config.record.num_inference_steps, config.noise.shift)
-    return denoise(transformer, conditions, start, sigmas, Guidance(scale=1.0)).cpu()
+    levels = schedule(config.record.num_inference_steps, config.noise.shift)
+    return denoise(transformer, conditions, start, levels, Guidance(scale=1.0)).cpu()
 
 
 def _write(config: TrainConfig, clip_id: str, frames: np.ndarray, step: int) -> Path:

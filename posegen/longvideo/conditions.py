@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as functional
 from diffusers.utils.torch_utils import get_module_execution_device
 
 from posegen.driving.drawing import draw
@@ -121,9 +122,24 @@ def encode_text(tokenizer: Any, text_encoder: Any, prompts: Sequence[str]) -> to
 
 def encode_image(image_processor: Any, image_encoder: Any, pictures: np.ndarray) -> torch.Tensor:
     """`Conditions.image` of pictures (B, H, W, 3) uint8: CLIP's layer before the last."""
-    pixels = image_processor(images=list(pictures), return_tensors="pt").pixel_values
+    pixels = clip_pixels(image_processor, pictures, image_encoder.config.image_size)
     pixels = pixels.to(get_module_execution_device(image_encoder), image_encoder.dtype)
     return image_encoder(pixels, output_hidden_states=True).hidden_states[-2]
+
+
+def clip_pixels(image_processor: Any, pictures: np.ndarray, side: int) -> torch.Tensor:
+    """What CLIP sees of pictures (B, H, W, 3) uint8: (B, 3, side, side) float32, normalised as its processor says.
+
+    The whole picture squashed into the square, as Wan's models were trained: the processor itself would cut off the
+    head and feet of a portrait. Bicubic without antialiasing, and what that overshoots is kept.
+    """
+    pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pixels = functional.interpolate(pixels, size=(side, side), mode="bicubic", align_corners=False)
+    mean, std = (
+        torch.tensor(values).view(3, 1, 1)
+        for values in (image_processor.image_mean, image_processor.image_std)
+    )
+    return (pixels * 0.5 + 0.5 - mean) / std
 
 
 def subject_tokens(tokenizer: Any, prompt: str) -> list[int]:

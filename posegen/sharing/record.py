@@ -7,6 +7,7 @@ input of the attention, half the bytes, which the reader projects again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
@@ -25,6 +26,7 @@ FRAMINGS: dict[str, tuple[int, int]] = {
     "full-body": (4, 32),
     "distant": (4, 30),
 }
+RANGE = re.compile(r"(\d{1,4}):(\d{1,4}),(\d{1,4}):(\d{1,4})")
 
 
 class SharingError(ValueError):
@@ -50,14 +52,30 @@ class SharedRange:
         for name, shared in (("steps", self.steps), ("blocks", self.blocks)):
             if not shared or shared.step != 1 or shared.start < 0:
                 raise SharingError(
-                    f"no {name} lie in {shared.start} to {shared.stop}; give the first and the one after the last"
+                    f"no {name} lie in {shared.start}:{shared.stop}; give the first and the one after the last"
                 )
 
     @classmethod
-    def of_framing(cls, framing: str, steps: int, blocks: int) -> SharedRange:
-        """The recommended range for a framing (a key of `FRAMINGS`), scaled to this many steps and blocks."""
+    def of(cls, framing: str | SharedRange, steps: int, blocks: int) -> SharedRange:
+        """The range for a schedule of so many steps and a model of so many blocks.
+
+        framing: a key of `FRAMINGS`, whose recommended range is scaled to them; or a range, which must lie in them, as
+        text of the form "0:2,34:40" for steps 0 and 1 in blocks 34 to 39. Raises SharingError.
+        """
+        if isinstance(framing, str) and (given := RANGE.fullmatch(framing)):
+            numbers = [int(number) for number in given.groups()]
+            framing = cls(range(*numbers[:2]), range(*numbers[2:]))
+        if isinstance(framing, SharedRange):
+            if framing.steps.stop > steps or framing.blocks.stop > blocks:
+                raise SharingError(
+                    f"steps {framing.steps.start}:{framing.steps.stop} and blocks {framing.blocks.start}:"
+                    f"{framing.blocks.stop} cannot be shared: there are {steps} steps and {blocks} blocks"
+                )
+            return framing
         if framing not in FRAMINGS:
-            raise SharingError(f"framing {framing!r} is not known; use one of {', '.join(FRAMINGS)}")
+            raise SharingError(
+                f"framing {framing!r} is not known; use one of {', '.join(FRAMINGS)}, or steps and blocks as 0:2,34:40"
+            )
         shared_steps, first_block = FRAMINGS[framing]
         return cls(
             range(max(1, round(shared_steps * steps / 25))),

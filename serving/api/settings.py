@@ -24,14 +24,15 @@ class Token:
 @dataclass(frozen=True)
 class Model:
     """The model as its clients see it: its name; its videos' size (width, height) in pixels unless another is asked
-    for, multiples of `unit`; its rate in frames/s; its steps unless others are asked for; how many GPUs share a video's
-    frames, which have a multiple of so many squares of `unit`."""
+    for, multiples of `unit`; its rate in frames/s; its steps unless others are asked for; its blocks; how many GPUs
+    share a video's frames, which have a multiple of so many squares of `unit`."""
 
     name: str = "posegen"
     size: tuple[int, int] = (720, 1280)
     unit: int = 16
     rate: float = 30.0
     steps: int = 25
+    blocks: int = 40
     shared_by: int = 1
 
 

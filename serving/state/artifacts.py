@@ -75,6 +75,11 @@ class Artifacts(Folder):
         return load(self.read(name))["frames"]
 
 
+def sound_artifact(job_id: str) -> str:
+    """The name of the sound that goes with a job's video, if there is any."""
+    return f"{job_id}/sound.mp4"
+
+
 def prepared_artifact(job_id: str) -> str:
     """The name of what a job's uploads were made into."""
     return f"{job_id}/prepared.safetensors"

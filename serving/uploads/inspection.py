@@ -25,7 +25,7 @@ from PIL import Image, ImageOps
 from safetensors.numpy import save_file
 
 from posegen.dataset import unpack_keypoints
-from posegen.video import VideoError, probe
+from posegen.video import VideoError, probe, require_continuous
 from posegen.video.container import open_video
 
 PICTURES = ("JPEG", "PNG", "WEBP")
@@ -70,6 +70,7 @@ def inspect_video(path: Path, limits: UploadLimits) -> dict[str, Any]:
         raise ValueError("it is no MP4, MOV, WebM, Matroska or AVI file; export it as MP4.")
     try:
         info = probe(path)
+        require_continuous(info)
     except VideoError as error:
         raise ValueError(str(error).removeprefix(f"{path}: ")) from error
     _check_size((info.width, info.height), limits.pixels)

@@ -128,7 +128,7 @@ class Generate:
             prepared["keypoints"],
             request["prompt"],
             request["negative_prompt"],
-            steps=request["steps"],
+            num_inference_steps=request["steps"],
             guidance_scale=request["guidance_scale"],
             size=(width, height),
             planner=request["planner"],

@@ -22,8 +22,8 @@ from posegen.common.weights import WeightsError
 from posegen.driving.alignment import Fit, fit_picture
 from posegen.driving.driving_video import Align, Driving, fill_gaps, place, read_driving
 from posegen.driving.poses import PoseEstimator, load_estimator
+from posegen.video.sound import extract_sound
 from serving.uploads.inspection import PICTURES, UploadLimits, confine
-from serving.work.sound import extract_sound
 
 PREPARED, SOUND = "prepared.safetensors", "sound.mp4"
 

@@ -26,14 +26,13 @@ from posegen.driving.framing import framing_of
 from posegen.longvideo.segments import plan
 from posegen.sharing import SharedRange
 from serving.model_info import ModelInfo
-from serving.state.artifacts import Artifacts
+from serving.state.artifacts import Artifacts, sound_artifact
 from serving.state.rows import Claim, JobPlan
 from serving.uploads.inspection import UploadLimits
 from serving.uploads.scratch import scratch_folder
 from serving.uploads.uploads import ENVIRONMENT, upload_artifact
 from serving.work.loop import Beat, Refused
 from serving.work.preparation import PREPARED, SOUND, Preparation
-from serving.work.sound import sound_artifact
 
 CACHES = ("HOME", "POSEGEN_CACHE")  # where the pose estimator's weights lie
 DIED = "The uploads take too much time or memory to read, or are damaged; send a shorter video, or export it again."
@@ -148,7 +147,7 @@ def job_plan(request: dict[str, Any], prepared: bytes, model: ModelInfo) -> JobP
     shared_steps = record_bytes = 0
     if request["framing"] != "off":
         framing = framing_of(keypoints, size) if request["framing"] == "auto" else request["framing"]
-        shared = SharedRange.of_framing(framing, steps, model.transformer["num_layers"])
+        shared = SharedRange.of(framing, steps, model.transformer["num_layers"])
         shared_steps = shared.steps.stop
         dim = model.transformer["num_attention_heads"] * model.transformer["attention_head_dim"]
         branches = 1 if (model.guidance_scale if scale is None else scale) == 1 else 2

@@ -17,15 +17,15 @@ from pathlib import Path
 import numpy as np
 
 from posegen.longvideo.segments import Stitcher
-from serving.state.artifacts import Artifacts
+from posegen.video.sound import join
+from serving.state.artifacts import Artifacts, sound_artifact
 from serving.state.database import Database
 from serving.state.rows import Claim, JobPlan, Kind
 from serving.state.transitions import TaskState
 from serving.uploads.scratch import scratch_folder
-from serving.work.fragments import FragmentWriter, finish
+from serving.work.fragments import FragmentWriter
 from serving.work.growing import GrowingVideo
 from serving.work.loop import Beat
-from serving.work.sound import sound_artifact
 
 
 class Stitch:
@@ -46,7 +46,7 @@ class Stitch:
             with ExitStack() as stack:
                 there = self._artifacts.exists(sound)
                 path = stack.enter_context(self._artifacts.local_copy(sound)) if there else None
-                finish(pictures, path, target)
+                join(pictures, path, target)
             beat(
                 claim.job.plan.frames, claim.job.plan.frames
             )  # a worker that was replaced must not write over the result

@@ -190,11 +190,11 @@ def test_validation_clips_are_as_generation_would_condition_them(
         assert int(apart.argmin()) not in shown or len(shown) == len(keypoints)
 
 
-def test_given_frames_stand_in_the_pose_video(
+def test_given_frames_stand_in_the_pose_and_hand_videos(
     config: DataConfig, rows: list[Rows], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    cond = replace(config, adapter="cond", given_head=(1, 5), given_tail=(0, 4), drop_pose=1.0)
+    cond = replace(config, adapter="cond", given_head=(1, 5), given_tail=(0, 4), drop_pose=1.0, hands=True)
     vae, clips = frozen.load(config.model, "vae"), {pair[0]["clip_id"]: pair for pair in rows}
     lengths: dict[int, set[tuple[int, int]]] = {9: set(), 17: set()}
     for (clip_id, _), tensors in by_key(*take(cond, 12)).items():
@@ -212,6 +212,7 @@ def test_given_frames_stand_in_the_pose_video(
         torch.testing.assert_close(
             tensors["pose_latents"], pose_condition(vae, frames[0][None], given[None])[0]
         )
+        torch.testing.assert_close(tensors["hand_latents"], encode_frames(vae, frames[0][None])[0])
     assert lengths == {9: {(1, 0), (1, 4), (5, 0)}, 17: {(1, 0), (1, 4), (5, 0), (5, 4)}}
 
 

@@ -13,6 +13,7 @@ from transformers import CLIPImageProcessorPil
 
 from posegen.driving.drawing import draw
 from posegen.longvideo.conditions import (
+    clip_pixels,
     decode_latents,
     draw_poses,
     encode_frames,
@@ -139,15 +140,28 @@ def test_text_is_that_of_diffusers() -> None:
 
 
 @torch.no_grad()
-def test_image_tokens_are_those_of_diffusers() -> None:
+def test_clip_sees_the_whole_picture_squashed() -> None:
+    processor = CLIPImageProcessorPil()
+    tall = np.zeros((128, 72, 3), np.uint8)
+    tall[:16], tall[-16:] = (255, 0, 0), (0, 0, 255)
+    pixels = clip_pixels(processor, tall[None], 224)[0].permute(1, 2, 0) * torch.tensor(processor.image_std)
+    seen = pixels + torch.tensor(processor.image_mean)
+    assert seen.shape == (224, 224, 3)
+    torch.testing.assert_close(seen[:20], torch.tensor([1.0, 0, 0]).expand(20, 224, 3))
+    torch.testing.assert_close(seen[-20:], torch.tensor([0, 0, 1.0]).expand(20, 224, 3))
+    assert seen.max() > 1.01  # bicubic overshoots at an edge; nothing is clipped
+
+
+@torch.no_grad()
+def test_image_tokens_of_a_picture_of_clips_size_are_those_of_diffusers() -> None:
     encoder = tiny_image_encoder()
     processor = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
-    ours = encode_image(processor, encoder, picture()[None])
+    ours = encode_image(processor, encoder, picture((16, 16))[None])
     pipeline = SimpleNamespace(
         image_processor=processor, image_encoder=encoder, _execution_device=torch.device("cpu")
     )
-    theirs = WanImageToVideoPipeline.encode_image(pipeline, Image.fromarray(picture()))
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    theirs = WanImageToVideoPipeline.encode_image(pipeline, Image.fromarray(picture((16, 16))))
+    torch.testing.assert_close(ours, theirs)
     assert ours.shape == (1, 5, 16)
 
 

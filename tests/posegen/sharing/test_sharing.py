@@ -292,17 +292,44 @@ def test_otsus_threshold_parts_as_well_as_opencvs(values: list[int]):
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_framings_are_the_recommended_ranges(framing: str):
-    shared = SharedRange.of_framing(framing, steps=25, blocks=40)
+    shared = SharedRange.of(framing, steps=25, blocks=40)
     steps, first_block = FRAMINGS[framing]
     assert shared == SharedRange(range(steps), range(first_block, 40))
-    small = SharedRange.of_framing(framing, steps=4, blocks=6)
+    small = SharedRange.of(framing, steps=4, blocks=6)
     assert small.steps == range(1) and 4 <= small.blocks.start < small.blocks.stop == 6
-    assert [*SharedRange.of_framing(framing, steps=1, blocks=1).positions(["guided"])] == [(0, 0, "guided")]
+    assert [*SharedRange.of(framing, steps=1, blocks=1).positions(["guided"])] == [(0, 0, "guided")]
+
+
+def test_any_range_of_steps_and_blocks_may_be_shared():
+    asked = SharedRange.of("1:3,2:4", steps=4, blocks=5)
+    assert asked == SharedRange(range(1, 3), range(2, 4)) == SharedRange.of(asked, steps=4, blocks=5)
+    assert [*asked.positions(["guided"])] == [(s, b, "guided") for s in (1, 2) for b in (2, 3)]
+    reader = AnchorReader(asked, given_masks(PERSON), SharedRecord())
+    assert [step for step in range(4) if reader.at(step, "guided")] == [1, 2]
+    assert asked.nbytes(10, 8, branches=1) == 2 * 2 * 2 * 10 * 8 * 2
+
+
+@pytest.mark.parametrize(
+    ("framing", "sentence"),
+    [
+        ("0:5,2:4", "steps 0:5 and blocks 2:4 cannot be shared: there are 4 steps and 5 blocks"),
+        ("0:1,2:6", "blocks 2:6 cannot be shared"),
+        ("2:2,2:4", "no steps lie in 2:2"),
+        ("0:1,4:3", "no blocks lie in 4:3"),
+        (
+            "0-1,2-4",
+            "framing '0-1,2-4' is not known; use one of close-up, .* or steps and blocks as 0:2,34:40",
+        ),
+    ],
+)
+def test_a_range_that_cannot_be_shared_is_refused(framing: str, sentence: str):
+    with pytest.raises(SharingError, match=sentence):
+        SharedRange.of(framing, steps=4, blocks=5)
 
 
 def test_an_unknown_framing_is_refused():
     with pytest.raises(SharingError, match="'portrait' is not known; use one of close-up, half-body"):
-        SharedRange.of_framing("portrait", 25, 40)
+        SharedRange.of("portrait", 25, 40)
 
 
 def test_positions_are_the_places_of_the_range():
