@@ -2,6 +2,6 @@
 
 - `loop.py`: the loop of every worker;
 - `prepare.py`, `preparation.py`: uploads become poses, a soundtrack and a plan;
-- `generate.py`, `records.py`, `anchor_store.py`: segments, and the anchor's record between them (the last alone knows Ray);
+- `generate.py`, `records.py`, `anchor_store.py`: segments, and the anchor's record between them (the last uses Ray);
 - `stitch.py`, `fragments.py`, `growing.py`: the video, encoded and shown while it grows.
 """
