@@ -66,7 +66,12 @@ def prepare(wanted: Preparation, longest: float) -> int:
         keypoints = keypoints[: max(1, round(wanted.seconds * wanted.rate))]
     folder = Path(wanted.folder)
     fitted = fit_picture(picture, wanted.size, wanted.fit)
-    prepared = {"picture": fitted, "keypoints": np.ascontiguousarray(keypoints, np.float32)}
+    prepared = {
+        "picture": np.ascontiguousarray(
+            fitted
+        ),  # safetensors writes memory as it lies, also of a transposed view
+        "keypoints": np.ascontiguousarray(keypoints, np.float32),
+    }
     (folder / PREPARED).write_bytes(save(prepared))
     if wanted.driving_video is not None:
         extract_sound(Path(wanted.driving_video), len(keypoints) / wanted.rate, folder / SOUND)
