@@ -188,14 +188,16 @@ def _matrices(
     if "down" not in pair or "up" not in pair:
         missing = "up" if "down" in pair else "down"
         raise CheckpointError(f"{path} has no {missing} matrix for {name}: fetch it again.")
-    weight, rank = shapes.get(f"{module}.weight", ()), pair["down"].shape[0]
+    weight, down, up = shapes.get(f"{module}.weight", ()), pair["down"], pair["up"]
     if len(weight) != 2:
         raise CheckpointError(f"{path} has matrices for {name}, which is no linear layer: take another file.")
-    check_shape(f"the down matrix of {name}", pair["down"].shape, (rank, weight[1]), path)
-    check_shape(f"the up matrix of {name}", pair["up"].shape, (weight[0], rank), path)
+    rank = down.shape[0] if down.numel() else 1
+    check_shape(f"the down matrix of {name}", down.shape, (rank, weight[1]), path)
+    check_shape(f"the up matrix of {name}", up.shape, (weight[0], rank), path)
     if "alpha" in pair:
+        check_shape(f"alpha of {name}", pair["alpha"].flatten().shape, (1,), path)
         scale = pair["alpha"].item() / rank
-    return pair["down"], pair["up"].float() * scale
+    return down, up.float() * scale
 
 
 def _adapter(file: LoraFile, strength: float) -> Adapter:
