@@ -64,8 +64,8 @@ demo: setup
 	@echo "Curating them"
 	$(BIN)/python pipeline/curate.py --input demo/videos --output demo/dataset --thresholds pipeline/thresholds_demo.yaml
 	@echo "Finetuning the mini model on them for a few steps"
-	$(BIN)/python training/train.py --config mini_cpu --set data.batch_size=2 --set steps=10 \
-		--set adapter.start=posegen/mini/model/adapters/base --set optimizer.learning_rate=1e-5 --set output=demo/training
+	$(BIN)/python training/train.py mini_cpu --data.batch_size 2 --steps 10 \
+		--adapter.start posegen/mini/model/adapters/base --optimizer.learning_rate 1e-5 --output demo/training
 	@echo "Making a long video: the puppet moves as the man who walks"
 	$(BIN)/posegen generate --image serving/page/samples/person.jpg --video demo/videos/walk.mp4 --output demo/long.mp4
 	@echo "Making it over HTTP: a server starts, shares the segments out over two workers, and stops"

@@ -9,6 +9,7 @@ other needs it, and neighbours see its very frames: memory does not grow with th
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -62,6 +63,8 @@ from posegen.sharing import (
     foreground_tokens,
 )
 
+HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+FILE_ARGUMENTS = ("dtype", "torch_dtype", "variant", "use_safetensors", "low_cpu_mem_usage", "disable_mmap")
 ADAPTERS = ("base", "cond")  # for base segments and for bridges
 
 Callback = Callable[[int, Step], object]
@@ -134,19 +137,29 @@ class PoseGenPipeline(DiffusionPipeline):
         """The pipeline of a folder (or of a repository of the Hugging Face hub), with its adapters.
 
         A plain Wan 2.1 image-to-video folder will do too; its transformer lacks what the adapters bring. Further
-        arguments are those of diffusers' `DiffusionPipeline.from_pretrained`.
+        arguments are diffusers': those of the hub (`HUB_ARGUMENTS`), those that say how files become tensors
+        (`FILE_ARGUMENTS`), components and settings by name. Raises ValueError for others, rather than ignore them.
         """
-        folder = model_folder(pretrained_model_name_or_path, revision=kwargs.pop("revision", None))
+        parameters = inspect.signature(cls.__init__).parameters
+        if unknown := set(kwargs) - {*HUB_ARGUMENTS, *FILE_ARGUMENTS, *parameters}:
+            raise ValueError(
+                f"PoseGenPipeline.from_pretrained does not take {', '.join(sorted(unknown))}: load that part by itself "
+                "and give it by its name, such as transformer=."
+            )
+        hub = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
+        folder = model_folder(pretrained_model_name_or_path, **hub)
         _require_one_image_transformer(cls.load_config(folder), folder)
         for value in cls.load_config(folder).values():
             if isinstance(value, list) and str(value[0]).startswith("posegen."):
                 importlib.import_module(value[0])  # diffusers takes no class of a module that is not imported
-        dtype = kwargs.get("dtype")
-        if isinstance(dtype, dict):
-            dtype = dtype.get("transformer", dtype.get("default"))
+        if "torch_dtype" in kwargs:
+            kwargs["dtype"] = kwargs.pop("torch_dtype")
+        files = {name: kwargs[name] for name in FILE_ARGUMENTS if name in kwargs}
+        if isinstance(dtype := files.get("dtype"), dict):
+            files["dtype"] = dtype.get("transformer", dtype.get("default"))
         # The transformer's class loads its own folders and plain Wan's; diffusers would take what the folder names.
         transformer = kwargs.pop("transformer", None) or PoseGenTransformer3DModel.from_pretrained(
-            folder, subfolder="transformer", dtype=dtype
+            folder, subfolder="transformer", **files
         )
         pipeline = super().from_pretrained(folder, transformer=None, **kwargs)
         pipeline.register_modules(transformer=transformer)

@@ -1,7 +1,7 @@
 """Videos of validation clips made with a checkpoint while training goes on, in a Ray task of its own.
 
-Choices made: the EMA is what is shown, as it is what will be exported. A video stands beside its pose and
-the reference; the noise is that of the clip, the same at every checkpoint.
+They are made with the EMA, which is what will be exported. Each stands beside its pose and the reference; its noise
+follows from the clip, so it is the same at every checkpoint.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FOLDER = "samples"
 
 
 def sample_later(config: TrainConfig, batch: Batch, checkpoint: Path, step: int) -> ray.ObjectRef:
-    """Starts the task; what it cannot do is told in its own log and does not touch the training."""
+    """Starts the task; its failures go to its own log and do not affect the training."""
     task = ray.remote(num_cpus=config.record.sample_cpus, num_gpus=config.record.sample_gpus)(sample)
     return task.remote(config, batch, checkpoint, step)
 

@@ -1,4 +1,4 @@
-"""What a form may ask of this server, beyond what its fields may hold."""
+"""What a form may ask of this server, beyond what the types of its fields allow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from serving.api.webhooks import check_address
 
 
 def check_request(form: VideoCreate, settings: ApiSettings, caller: Caller) -> None:
-    """Raises ApiError 400, a sentence, for what cannot be made."""
+    """Raises ApiError 400, a sentence, for a video that this server cannot make."""
     if form.model not in (None, settings.model.name):
         raise ApiError(
             400,

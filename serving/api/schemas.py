@@ -1,8 +1,8 @@
-"""What the endpoint takes and gives, as OpenAI's Videos have it, and what is ours beyond them.
+"""What the endpoint takes and answers: OpenAI's Videos, and what this server has beyond them.
 
-Choices made: the form names what it does not know, so a misspelt option is no silent default. A file may also come as
-text in its field: poses as JSON, pictures and videos as data URLs, so that clients which send no second file can use
-the endpoint too. What a job was asked for is stored as plain JSON values, with uploads by their hash and size.
+A field that the form does not know is refused by name, so a misspelt option is never silently ignored. A file may also
+come as text in its field (poses as JSON, pictures and videos as data URLs), for clients that can send one file only.
+What was asked for is stored as plain JSON values, with uploads by their hash and size.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class Video(BaseModel):
 
 
 def _seconds(job: Job, model: Model) -> float:
-    """The length of a job's video: its plan's, before that what the uploads allow and the client asked for."""
+    """The length of a job's video in seconds: as planned, or before that as the uploads and the request say."""
     if job.plan is not None:
         return job.plan.frames / model.rate
     uploads = job.request["uploads"]

@@ -1,7 +1,7 @@
-"""What the endpoint is told: who may call, how much each may send and ask for, which model answers.
+"""The endpoint's settings: who may call, how much each caller may send and ask for, which model answers.
 
-Choices made: tokens are kept as hashes only, so that whoever reads the settings cannot call. Without tokens only this
-machine is answered, unless the server is declared open.
+Tokens are kept as hashes, so whoever reads the settings cannot call. Without tokens only this machine is answered,
+unless the server is declared open.
 """
 
 from __future__ import annotations

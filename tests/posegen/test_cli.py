@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ from posegen.estimate import Estimate, segment_table
 from posegen.longvideo.sampling import Guidance, Step
 from posegen.longvideo.segments import plan
 from posegen.video import probe, read_frames, save_video
+from posegen.video.sound import RATE as SAMPLES
+from posegen.video.sound import add_sound
+from testkit.sounds import heard, sounding
 from testkit.tiny_model import SIZE, save_tiny_model, walking, whole
 
 FRAMES, RATE = 14, 20  # 0.7 s, so 21 frames at the tiny model's rate
@@ -54,7 +59,7 @@ def test_a_video_becomes_a_video(
     model: Path, inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out.mp4"
-    run(model=model, **inputs, output=output, store=tmp_path / "segments", seed=3, num_inference_steps=1)
+    run(model=model, **inputs, output=output, store=tmp_path / "segments", seed=3, steps=1)
     info = probe(output)
     assert (len(info.frame_times), info.width, info.height) == (21, *SIZE)
     assert info.rate == pytest.approx(30)
@@ -63,7 +68,7 @@ def test_a_video_becomes_a_video(
     assert "21 frames of 32x48" in told.out
     first = np.concatenate(list(read_frames(info, range(21))))
     assert len(list((tmp_path / "segments").iterdir())) == 3
-    run(model=model, **inputs, output=output, store=tmp_path / "segments", seed=3, num_inference_steps=1)
+    run(model=model, **inputs, output=output, store=tmp_path / "segments", seed=3, steps=1)
     assert np.array_equal(np.concatenate(list(read_frames(probe(output), range(21)))), first)
 
 
@@ -121,7 +126,7 @@ def test_errors_are_a_sentence(
     assert "has no model_index.json" in fails(capsys, **given | {"model": tmp_path})
     assert "needs the video of --mask" in fails(capsys, **given, foreground="mask")
     assert "blazepose brings its own weights" in fails(capsys, **given, **{"pose-weights": "x.onnx"})
-    assert "--steps 0 are too few" in fails(capsys, **given, num_inference_steps=0)
+    assert "--steps 0 are too few" in fails(capsys, **given, steps=0)
     assert "choose multiples of 16 pixels" in fails(capsys, **given, size="40 48")
     assert not (tmp_path / "out.mp4").exists()
 
@@ -159,6 +164,70 @@ def test_progress_tells_rate_and_time_left(
     assert len(lines) == 29
     assert lines[0] == "segment 1/3, step 2/10, 6 s a step, 0:02:48 to go"
     assert lines[-1] == "segment 3/3, step 10/10, 6 s a step, 0:00:00 to go"
+
+
+def test_the_output_is_looked_at_before_any_work(
+    model: Path, inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.mp4").mkdir()
+    for name, sentence in (
+        ("out.gif", "give a name that ends in .mp4"),
+        ("folder.mp4", "give a name that ends in .mp4"),
+        ("file/out.mp4", "cannot be written"),
+    ):
+        assert sentence in fails(capsys, model=tmp_path / "none", **inputs, output=tmp_path / name)
+
+
+@pytest.mark.parametrize("device", ["cuda:7", "nonsense", "meta"])
+def test_a_device_that_is_not_there_is_refused(
+    device: str, model: Path, inputs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"There is no device '{device}' here: choose one of cpu" in fails(
+        capsys, model=model, **inputs, device=device
+    )
+
+
+def test_an_interrupt_leaves_what_is_finished(
+    model: Path,
+    inputs: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C while the second segment is made; the driving video has sound, and the part has as much of it."""
+    driving, output = tmp_path / "driving.mp4", tmp_path / "new" / "out.mp4"
+    shutil.copy(inputs["video"], driving)
+    assert add_sound(driving, sounding(tmp_path / "tone.mp4", 1.0), FRAMES / RATE)
+
+    class Interrupting(cli.SegmentProgress):
+        def __call__(self, index: int, step: Step) -> None:
+            if index == 2:
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(cli, "SegmentProgress", Interrupting)
+    with pytest.raises(SystemExit) as ended:
+        run(model=model, image=inputs["image"], video=driving, output=output, steps=1)
+    assert ended.value.code == 130
+    told = capsys.readouterr()
+    assert "interrupted; with --store the same command goes on" in told.err and "8 frames" in told.out
+    assert len(probe(output).frame_times) == 8
+    assert abs(len(heard(output)) - SAMPLES * 8 / 30) <= 1024
+    assert [path.name for path in output.parent.iterdir()] == ["out.mp4"]
+
+
+def test_an_interrupt_before_anything_is_finished_leaves_nothing(
+    model: Path, inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupting(cli.SegmentProgress):
+        def __call__(self, index: int, step: Step) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(cli, "SegmentProgress", Interrupting)
+    with pytest.raises(SystemExit) as ended:
+        run(model=model, **inputs, output=tmp_path / "out.mp4", steps=1)
+    assert ended.value.code == 130
+    assert not list(tmp_path.iterdir())
 
 
 def test_segments_from_the_store_tell_no_rate(

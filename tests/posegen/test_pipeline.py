@@ -78,7 +78,7 @@ def test_a_folder_gives_the_pipeline_that_wrote_it(folder: Path, video: np.ndarr
         HEAD,
         TAIL,
     )
-    assert tuple(loaded.config.size) == SIZE and loaded.config.steps == STEPS
+    assert tuple(loaded.config.size) == SIZE and loaded.config.num_inference_steps == STEPS
 
 
 def test_segments_made_apart_and_joined_are_the_same_video(
@@ -285,6 +285,45 @@ def test_clip_is_optional(tmp_path: Path) -> None:
     again = PoseGenPipeline.from_pretrained(tmp_path)
     assert again.image_encoder is None
     assert len(again(picture(), walking(5)).frames) == 5
+
+
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+def test_a_folder_is_read_in_the_precision_that_is_asked_for(folder: Path, name: str) -> None:
+    pipeline = PoseGenPipeline.from_pretrained(folder, **{name: torch.bfloat16})
+    assert {pipeline.transformer.dtype, pipeline.vae.dtype, pipeline.text_encoder.dtype} == {torch.bfloat16}
+
+
+def test_a_variant_is_read_back(pipeline: PoseGenPipeline, tmp_path: Path) -> None:
+    pipeline.save_pretrained(tmp_path, variant="fp16")
+    assert list((tmp_path / "transformer").glob("*.fp16.safetensors"))
+    again = PoseGenPipeline.from_pretrained(tmp_path, variant="fp16")
+    assert np.array_equal(
+        again(picture(), walking(5), PROMPT).frames, pipeline(picture(), walking(5), PROMPT).frames
+    )
+
+
+@pytest.mark.parametrize("name", ["quantization_config", "device_map", "custom_pipeline", "misspelt"])
+def test_what_a_folder_cannot_be_read_with_is_refused(folder: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=f"from_pretrained does not take {name}"):
+        PoseGenPipeline.from_pretrained(folder, **{name: "balanced"})
+
+
+def test_arguments_of_the_hub_reach_it(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    asked: dict[str, Any] = {}
+
+    def download(name: str, **arguments: Any) -> str:
+        asked.update(arguments, name=name)
+        return str(folder)
+
+    monkeypatch.setattr("posegen.model.folder.snapshot_download", download)
+    PoseGenPipeline.from_pretrained("someone/model", token="secret", cache_dir="here", revision="v2")
+    assert asked == {
+        "name": "someone/model",
+        "token": "secret",
+        "cache_dir": "here",
+        "revision": "v2",
+        "allow_patterns": None,
+    }
 
 
 def test_a_plain_wan_folder_becomes_a_pipeline(folder: Path, tmp_path: Path) -> None:

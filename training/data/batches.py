@@ -1,8 +1,7 @@
 """Batches of a step: cached latents and texts, and poses drawn and encoded anew each time.
 
-Choices made: what is random about an item is drawn by whoever asks for it and stands in its `Request`, all but the
-changes of its pose. Every item is encoded by itself: what it becomes does not depend on its neighbours in a batch, so
-not on the number of workers either.
+Everything random about an item, apart from the changes of its pose, is drawn by the caller and stands in its `Request`.
+Every item is encoded by itself, so it depends neither on its neighbours in a batch nor on the number of workers.
 """
 
 from __future__ import annotations

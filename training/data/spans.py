@@ -1,7 +1,7 @@
 """What is encoded before a training and kept: spans of clips by the VAE and CLIP, captions by the text encoder.
 
-Choices made: each class does one file's worth of work, reads what it needs by place and writes what it made, so that it
-can run anywhere. A clip that cannot be used is recorded as such; whatever else goes wrong is raised.
+Each class does one file's worth of work, reads what it needs by place and writes what it made, so it can run anywhere.
+A clip that cannot be used is recorded as such; any other failure is raised.
 """
 
 from __future__ import annotations

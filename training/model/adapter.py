@@ -1,8 +1,8 @@
-"""The transformer with a new adapter to train, and what of it is trained.
+"""The transformer with a new adapter, and which of its weights are trained.
 
-Choices made: trained are LoRA on attention and feed-forward and, as a whole, the patch embeddings of video and pose,
-reference and hands. Where the data has no hands their patches stay as they are: a module that takes part in some steps
-only would leave ZeRO without its gradient. Names are those of an adapter's file, the same for every stage of ZeRO.
+Choices made: LoRA on attention and feed-forward, and the patch embeddings of video and pose, reference and hands as a
+whole. Where the data has no hands their patches are frozen: a module that takes part in some steps only would leave
+ZeRO without its gradient. Names are those of an adapter's file, the same for every stage of ZeRO.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class AdapterConfig:
     """LoRA on attention and feed-forward; the patch embeddings are trained whole beside it."""
 
     rank: int = 64
+    """Of LoRA's matrices."""
     alpha: float = 64.0
     """What the matrices add is multiplied by alpha / rank."""
     empty_pose: bool = False

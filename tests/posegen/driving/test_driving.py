@@ -92,6 +92,21 @@ def test_a_video_without_people_is_refused(tmp_path: Path) -> None:
         read_driving(path, 30, RedDot())
 
 
+def test_a_short_gap_of_the_video_is_filled_and_a_long_one_refused(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "video.mp4", [*range(30), *range(90, 120)])
+    driving = read_driving(path, 30, RedDot())
+    assert driving.gaps == ((30, 90),) and len(driving.keypoints) == 120
+    path = write_video(tmp_path / "jumps.mp4", [*range(30), *range(3_000_000, 3_000_030)])
+    for read in (
+        lambda: read_driving(path, 30, RedDot(), seconds=5),
+        lambda: VideoFrames(path, 30, (96, 64)),
+    ):
+        with pytest.raises(
+            VideoError, match=r"jumps\.mp4: it holds no pictures from 1\.0 s to 100000\.0 s; give"
+        ):
+            read()
+
+
 def shortened(source: Path, target: Path) -> Path:
     """The same MP4 with headers that state a tenth of its length (ISO 14496-12, 8.2.2, 8.3.2, 8.4.2: version 0)."""
     data = bytearray(source.read_bytes())
