@@ -204,8 +204,9 @@ def _adapter(file: LoraFile, strength: float) -> Adapter:
     """The matrices as a PEFT adapter of scale 1."""
     ranks = {module: down.shape[0] for module, (down, _) in file.matrices.items()}
     rank = max(ranks.values())
+    others = {module: other for module, other in ranks.items() if other != rank}
     config = LoraConfig(
-        r=rank, lora_alpha=rank, target_modules=[*ranks], rank_pattern=ranks, alpha_pattern=ranks
+        r=rank, lora_alpha=rank, target_modules=[*ranks], rank_pattern=others, alpha_pattern=others
     )
     tensors: Tensors = {}
     for module, (down, up) in file.matrices.items():

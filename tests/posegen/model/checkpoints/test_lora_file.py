@@ -94,6 +94,16 @@ def test_diffusers_takes_a_file_to_mean_the_same(tmp_path: Path, spelling: str) 
     assert relative_error(output(transformer), output(theirs.transformer)) < SAME
 
 
+def test_ranks_may_differ(tmp_path: Path) -> None:
+    matrices = random_matrices(tiny_wan())
+    for module in list(matrices)[::3]:
+        down, up = matrices[module]
+        matrices[module] = down[:3], up[:, :3].contiguous()
+    transformer = from_wan(tiny_wan())
+    load_lora(transformer, distillation_file(matrices, {}, tmp_path), "style")
+    assert relative_error(output(transformer), output(from_wan(merged(tiny_wan(), matrices, 1.0)))) < SAME
+
+
 def test_a_distillation_lora_without_alpha(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     wan = tiny_wan()
     matrices, differences = random_matrices(wan), random_differences(wan)

@@ -201,6 +201,8 @@ def test_products_in_fp8(tmp_path: Path, blocks: tuple[int, int]) -> None:
 def test_a_quantised_transformer_is_not_saved_as_if_it_were_plain(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"blocks\.0\.attn1\.to_q\.weight is quantised.*adapters alone"):
         model_weights(load_fp8(tmp_path))
+    with pytest.raises(ValueError, match="cannot be saved; keep the file"):
+        load_fp8(tmp_path).save_pretrained(tmp_path / "saved")
 
 
 LAYER = "blocks.0.self_attn.q"
