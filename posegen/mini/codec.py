@@ -1,13 +1,12 @@
 """A video autoencoder that trains on a CPU, with the interface and the strides of Wan's.
 
-Choices made: latents are linear, the leading principal components of 8x8 pixels (first frame) or of 8x8 pixels
-of four frames, so the encoder needs no training; the decoder is the transposed basis and a small learnt
-convolutional refiner behind it. Nothing is whitened: one number scales all channels, so an error in the latents
-weighs what the same error weighs in pixels.
+Latents are linear, the leading principal components of 8x8 pixels (first frame) or of 8x8 pixels of four frames, so the
+encoder needs no training; the decoder is the transposed basis and a small learnt convolutional refiner behind it.
+Nothing is whitened: one number scales all channels, so an error in the latents weighs what the same error weighs in
+pixels.
 
-Both bases span the same directions in the same order: a still picture has nearly the same latents as a first
-frame and later on. The refiner looks back one latent frame, never ahead: what is decoded does not depend on
-later frames.
+Both bases span the same directions in the same order: a still picture has nearly the same latents as a first frame and
+later on. The refiner looks back one latent frame, never ahead: what is decoded does not depend on later frames.
 """
 
 from __future__ import annotations
