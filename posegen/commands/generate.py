@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from posegen.commands.output import check_output
 from posegen.commands.progress import SegmentProgress, say
@@ -114,6 +113,7 @@ def generate(options: Generate) -> None:
     # Imported here, so that --help is there at once.
     from posegen.model.folder import model_folder
     from posegen.video import save_video
+    from posegen.video.pictures import read_picture
     from posegen.video.sound import add_sound
 
     check_options(options)
@@ -295,14 +295,3 @@ def make_job(pipeline: PoseGenPipeline, image: np.ndarray, options: Generate, cu
         hands=None if options.hands is None else VideoFrames(options.hands, rate, size),
         mask=None if options.mask is None else VideoFrames(options.mask, rate, size),
     )
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """A picture file as (H, W, 3) uint8 RGB, upright; ValueError where it cannot be read."""
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; check the path.") from None
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as a picture ({error}); give a JPEG or PNG.") from error
