@@ -12,7 +12,7 @@ later frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -42,8 +42,8 @@ class PrincipalVideoCodec(ModelMixin, ConfigMixin):
         z_dim: int = 48,
         latents_mean: list[float] | None = None,
         latents_std: list[float] | None = None,
-        refiner_width: int = 48,
-        refiner_blocks: int = 3,
+        refiner_width: int = 32,
+        refiner_blocks: int = 2,
         scale_factor_spatial: int = SPACE,
         scale_factor_temporal: int = TIME,
     ) -> None:
@@ -52,7 +52,7 @@ class PrincipalVideoCodec(ModelMixin, ConfigMixin):
             raise ValueError(f"The codec's strides are {SPACE} in space and {TIME} in time, no others.")
         self.register_buffer("first_basis", torch.zeros(z_dim, 3, *FIRST))
         self.register_buffer("group_basis", torch.zeros(z_dim, 3, *GROUP))
-        self.refiner = Refiner(refiner_width, refiner_blocks)
+        self.refiner = Refiner(z_dim, refiner_width, refiner_blocks)
 
     @classmethod
     def fit(cls, videos: Iterable[Tensor], z_dim: int = 48, **config: int) -> PrincipalVideoCodec:
@@ -82,76 +82,111 @@ class PrincipalVideoCodec(ModelMixin, ConfigMixin):
                 f"A video of {frames} frames of {width}x{height} cannot be encoded: "
                 f"give 4k + 1 frames, and width and height in multiples of {SPACE}."
             )
-        latents = STILL * functional.conv3d(x[:, :, :1], self.first_basis, stride=FIRST)
+        latents = STILL * _components(x[:, :, :1], self.first_basis)
         if frames > 1:
-            groups = functional.conv3d(x[:, :, 1:], self.group_basis, stride=GROUP)
-            latents = torch.cat([latents, groups], dim=2)
+            latents = torch.cat([latents, _components(x[:, :, 1:], self.group_basis)], dim=2)
         distribution = IdentityDistribution(latents)
         return AutoencoderKLOutput(latent_dist=distribution) if return_dict else (distribution,)
 
     def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
         """Video (B, 3, 4k + 1, H, W), cut to -1..1, of latents (B, z_dim, k + 1, H / 8, W / 8)."""
-        video = self.refine(self.project(z)).clamp(-1, 1)
+        video = self.refine(z).clamp(-1, 1)
         return DecoderOutput(sample=video) if return_dict else (video,)
 
     def project(self, z: Tensor) -> Tensor:
         """The linear half of decoding: the components' sum, not cut to -1..1."""
-        video = functional.conv_transpose3d(z[:, :, :1] / STILL, self.first_basis, stride=FIRST)
+        video = _pixels(z[:, :, :1] / STILL, self.first_basis)
         if z.shape[2] > 1:
-            groups = functional.conv_transpose3d(z[:, :, 1:], self.group_basis, stride=GROUP)
-            video = torch.cat([video, groups], dim=2)
+            video = torch.cat([video, _pixels(z[:, :, 1:], self.group_basis)], dim=2)
         return video
 
-    def refine(self, video: Tensor) -> Tensor:
-        """The learnt half of decoding: takes and gives a video (B, 3, 4k + 1, H, W), not cut to -1..1."""
+    def refine(self, z: Tensor) -> Tensor:
+        """The video (B, 3, 4k + 1, H, W) of latents, not cut to -1..1: the components' sum and what was learnt."""
+        video = self.project(z)
         still = video[:, :, :1].expand(-1, -1, TIME - 1, -1, -1)
-        return video + self.refiner(torch.cat([still, video], dim=2))[:, :, TIME - 1 :]
+        groups = torch.cat([still, video], dim=2)
+        return video + self.refiner(z, groups)[:, :, TIME - 1 :]
 
 
 class Refiner(nn.Module):
-    """What the principal components miss, from a video (B, 3, 4f, H, W) of whole groups of four frames.
+    """What the components miss: a video (B, 3, 4f, H, W) of latents (B, z, f, h, w) and their sum (B, 3, 4f, H, W).
 
-    Works at half the resolution, the four frames of a group in the channels.
+    Works at an eighth, a quarter and a half of the resolution, the four frames of a group in the channels. The first
+    one, which stands alone, is taken for four.
     """
 
-    def __init__(self, width: int, blocks: int) -> None:
+    def __init__(self, z_dim: int, width: int, blocks: int) -> None:
         super().__init__()
         pixels = 3 * TIME * 4
-        self.entry = CausalConv(pixels, width)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(CausalConv(width, width), nn.SiLU(), CausalConv(width, width))
-            for _ in range(blocks)
-        )
-        self.exit = nn.Conv3d(width, pixels, 1)
+        self.entry = nn.Conv2d(z_dim, 4 * width, 3, padding=1)
+        self.rough = nn.ModuleList(CausalBlock(4 * width) for _ in range(blocks))
+        self.enlarge_rough = nn.Conv2d(4 * width, 4 * 2 * width, 1)
+        self.middle = nn.ModuleList(CausalBlock(2 * width) for _ in range(blocks))
+        self.enlarge_middle = nn.Conv2d(2 * width, 4 * width, 1)
+        self.entry_fine = nn.Conv2d(pixels, width, 3, padding=1)
+        self.fine = nn.ModuleList(CausalBlock(width) for _ in range(blocks))
+        self.exit = nn.Conv2d(width, pixels, 3, padding=1)
         nn.init.zeros_(self.exit.weight)
         nn.init.zeros_(self.exit.bias)  # type: ignore[arg-type]
 
-    def forward(self, video: Tensor) -> Tensor:
-        groups = video.unflatten(2, (-1, TIME)).permute(0, 2, 1, 3, 4, 5).flatten(2, 3)  # (B, f, 12, H, W)
-        hidden = self.entry(
-            functional.pixel_unshuffle(groups, 2).movedim(1, 2)
-        )  # (B, width, f, H / 2, W / 2)
-        for block in self.blocks:
-            hidden = hidden + block(functional.silu(hidden))
-        groups = functional.pixel_shuffle(self.exit(functional.silu(hidden)).movedim(2, 1), 2)
-        return groups.unflatten(2, (3, TIME)).permute(0, 2, 1, 3, 4, 5).flatten(2, 3)
+    def forward(self, z: Tensor, groups: Tensor) -> Tensor:
+        frames = z.shape[2]
+        fine = functional.pixel_unshuffle(
+            groups.unflatten(2, (-1, TIME)).permute(0, 2, 1, 3, 4, 5).flatten(2, 3).flatten(0, 1), 2
+        )  # (B f, 48, H / 2, W / 2)
+        hidden = self.entry(z.transpose(1, 2).flatten(0, 1))  # (B f, 4 width, h, w)
+        for block in self.rough:
+            hidden = block(hidden, frames)
+        hidden = functional.pixel_shuffle(self.enlarge_rough(hidden), 2)
+        for block in self.middle:
+            hidden = block(hidden, frames)
+        hidden = functional.pixel_shuffle(self.enlarge_middle(hidden), 2) + self.entry_fine(fine)
+        for block in self.fine:
+            hidden = block(hidden, frames)
+        groups = functional.pixel_shuffle(self.exit(functional.silu(hidden)), 2)  # (B f, 12, H, W)
+        return (
+            groups.unflatten(0, (-1, frames)).unflatten(2, (3, TIME)).permute(0, 2, 1, 3, 4, 5).flatten(2, 3)
+        )
 
 
-class CausalConv(nn.Conv3d):
-    """3x3 pixels of this latent frame and the one before it; before the first frame stands the first again."""
+class CausalBlock(nn.Module):
+    """A residual block of pictures (B f, C, H, W) that sees each one and the one before it; before the first one stands
+    the first again."""
 
-    def __init__(self, entering: int, leaving: int) -> None:
-        super().__init__(entering, leaving, (2, 3, 3), padding=(0, 1, 1))
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.look = nn.Conv2d(2 * channels, channels, 3, padding=1)
+        self.act = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        return super().forward(torch.cat([hidden[:, :, :1], hidden], dim=2))
+    def forward(self, hidden: Tensor, frames: int) -> Tensor:
+        seen = functional.silu(hidden)
+        videos = seen.unflatten(0, (-1, frames))
+        before = torch.cat([videos[:, :1], videos[:, :-1]], dim=1).flatten(0, 1)
+        return hidden + self.act(functional.silu(self.look(torch.cat([before, seen], dim=1))))
 
 
-def _rows(video: Tensor, patch: tuple[int, int, int]) -> Tensor:
-    """Every patch of a video as a row (patches, 3 * t * h * w)."""
+def _pixels(latents: Tensor, basis: Tensor) -> Tensor:
+    """A video (B, 3, t f, H, W) of latents (B, z, f, h, w): the inverse of `_components` in their span."""
+    patches = latents.movedim(1, -1) @ basis.flatten(1)  # (B, f, h, w, 3 * t * 8 * 8)
+    patches = patches.unflatten(-1, basis.shape[1:]).permute(0, 4, 1, 5, 2, 6, 3, 7)
+    return patches.flatten(6, 7).flatten(4, 5).flatten(2, 3)
+
+
+def _components(video: Tensor, basis: Tensor) -> Tensor:
+    """Latents (B, z, f, h, w) of a video's patches; a matrix product, as a CPU is slow at convolutions with strides."""
+    return (_patches(video, basis.shape[2:]) @ basis.flatten(1).T).movedim(-1, 1)
+
+
+def _patches(video: Tensor, patch: Sequence[int]) -> Tensor:
+    """Every patch of a video as a row, (B, f, h, w, 3 * patch pixels)."""
     for axis, size in enumerate(patch):
         video = video.unflatten(2 + 2 * axis, (-1, size))
-    return video.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(0, 3).flatten(1)
+    return video.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
+
+
+def _rows(video: Tensor, patch: Sequence[int]) -> Tensor:
+    """Every patch of a video as a row of one matrix."""
+    return _patches(video, patch).flatten(0, 3)
 
 
 def _principal(rows: Tensor, count: int) -> Tensor:
