@@ -9,6 +9,7 @@ only so do further steps correct what the first one got wrong.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -77,9 +78,12 @@ class Encoder:
 
     def __init__(self, items: Items, folder: Path) -> None:
         self.items = items
-        self.vae, self.tokenizer, self.text_encoder = (
-            frozen.load(str(folder), part) for part in ("vae", "tokenizer", "text_encoder")
+        self.tokenizer, self.text_encoder = (
+            frozen.load(str(folder), part) for part in ("tokenizer", "text_encoder")
         )
+        self.vae = deepcopy(
+            frozen.load(str(folder), "vae")
+        )  # not the mapped file, which a stage may write anew
 
     @torch.no_grad()
     def __call__(self, chosen: list[int], given: bool, text_given: np.ndarray) -> Examples:
