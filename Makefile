@@ -5,7 +5,7 @@ BIN := .venv/bin
 # One thread a process: several torch or OpenCV processes that each take all cores slow one another down.
 export OMP_NUM_THREADS := 1
 
-BENCHMARKS := curate kill decode sharing memory train resume adapters stream mini schedule stitch kill-serving clients
+BENCHMARKS := curate kill decode sharing memory train resume adapters formats stream mini schedule stitch kill-serving clients
 .PHONY: help setup hashes demo serve test test-fast test-programs lint clean $(BENCHMARKS:%=bench-%)
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make bench-train         a training step beside a plain PyTorch loop"
 	@echo "make bench-resume        loss curves of trainings that were killed or given other workers"
 	@echo "make bench-adapters      exported adapters in diffusers and PEFT: difference and size"
+	@echo "make bench-formats       fp8, int8, GGUF and LoRA files: error of the output, size, memory"
 	@echo "make bench-stream        how fast training data is made; DATASET=DIR MODEL=DIR"
 	@echo "make bench-mini          the mini model on people and motions it never saw, beside two baselines"
 	@echo "make bench-schedule      makespan of long videos on 1 to 64 simulated replicas and on 1 and 2 real ones,"
@@ -63,8 +64,8 @@ demo: setup
 	@echo "Curating them"
 	$(BIN)/python pipeline/curate.py --input demo/videos --output demo/dataset --thresholds pipeline/thresholds_demo.yaml
 	@echo "Finetuning the mini model on them for a few steps"
-	$(BIN)/python training/train.py --config mini_cpu --set data.batch_size=2 --set steps=10 \
-		--set adapter.start=posegen/mini/model/adapters/base --set optimizer.learning_rate=1e-5 --set output=demo/training
+	$(BIN)/python training/train.py mini_cpu --data.batch_size 2 --steps 10 \
+		--adapter.start posegen/mini/model/adapters/base --optimizer.learning_rate 1e-5 --output demo/training
 	@echo "Making a long video: the puppet moves as the man who walks"
 	$(BIN)/posegen generate --image serving/page/samples/person.jpg --video demo/videos/walk.mp4 --output demo/long.mp4
 	@echo "Making it over HTTP: a server starts, shares the segments out over two workers, and stops"
@@ -102,7 +103,7 @@ bench-decode: setup
 bench-stream: setup
 	$(BIN)/python benchmarks/stream.py --dataset $(DATASET) --model $(MODEL)
 
-bench-kill bench-sharing bench-memory bench-train bench-resume bench-adapters bench-mini bench-schedule bench-stitch: bench-%: setup
+bench-kill bench-sharing bench-memory bench-train bench-resume bench-adapters bench-formats bench-mini bench-schedule bench-stitch: bench-%: setup
 	$(BIN)/python benchmarks/$*.py
 
 bench-kill-serving: setup

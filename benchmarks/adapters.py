@@ -26,7 +26,7 @@ from posegen.model.checkpoints import export_lora, load_adapter
 from posegen.model.transformer import PoseGenTransformer3DModel
 from testkit.tiny_training import CHANNELS, MINI, write_tiny_model
 from training.checkpoint import ADAPTER, Position, Saved
-from training.config import CONFIGS, TrainConfig
+from training.config import TrainConfig, mini_cpu
 from training.loop import load_transformer
 from training.model.adapter import adapter_parameters
 from training.step.engine import WEIGHT
@@ -77,7 +77,7 @@ def random_model(folder: Path) -> Path:
 
 def exported(model: Path, adapter: Path | None, scratch: Path) -> tuple[Any, Path]:
     """A model as it is in training, with its adapter, and the folder of that adapter."""
-    mini = CONFIGS["mini_cpu"]()
+    mini = mini_cpu()
     start = str(adapter) if adapter else None
     config: TrainConfig = replace(
         mini, data=replace(mini.data, model=str(model)), adapter=replace(mini.adapter, start=start)

@@ -61,7 +61,7 @@ def main(clients: int = 200, jobs: int = 20, ingresses: int = 2, generators: int
             begun = time.monotonic()
             seen = asyncio.run(crowd(cluster, clients, jobs))
             seconds = time.monotonic() - begun
-            completed = sum(job.status == "completed" for job in cluster.database.jobs(limit=jobs + 1))
+            completed = sum(job.status == "completed" for job in cluster.database.jobs.page(limit=jobs + 1))
         finally:
             cluster.stop()
     sys.exit(not report(seen, clients, jobs, completed, seconds))

@@ -58,20 +58,22 @@ def make(minutes: int) -> None:
     import torch
 
     from posegen.mini.codec import PrincipalVideoCodec
-    from posegen.video import encode
+    from posegen.video import save_video
     from testkit.tiny_model import picture, tiny_pipeline, tiny_transformer, walking
 
     codec = PrincipalVideoCodec.fit(
         [torch.rand(32, 3, 5, 16, 16) * 2 - 1], z_dim=8, refiner_width=8, refiner_blocks=1
     )
     channels = {"in_channels": 20, "out_channels": 8, "reference_channels": 8, "hand_channels": 8}
-    pipeline = tiny_pipeline(segment_frames=81, head=21, tail=20, size=SIZE, steps=1, guidance_scale=1.0)
+    pipeline = tiny_pipeline(
+        segment_frames=81, head=21, tail=20, size=SIZE, num_inference_steps=1, guidance_scale=1.0
+    )
     pipeline.register_modules(vae=codec, transformer=tiny_transformer(**channels).eval())
     poses = walking(minutes * 60 * RATE, SIZE).astype(np.float32)
     start = time.monotonic()
     job = pipeline.job(picture(SIZE), poses)
     with tempfile.TemporaryDirectory() as folder:
-        encode(pipeline.generate(job), Path(folder) / "out.mp4", RATE)
+        save_video(pipeline.generate(job), Path(folder) / "out.mp4", RATE)
     row = {
         "frames": job.plan.frames,
         "segments": len(job.plan.segments),

@@ -42,7 +42,13 @@ from benchmarks.metrics import (
 )
 from mini_model.puppets import ACTIONS, Puppet, PuppetClip, Scene, kind_of, motion, reference, render
 from posegen.cli import BUNDLED
-from posegen.longvideo.conditions import decode, draw_poses, encode, encode_text, pose_condition
+from posegen.longvideo.conditions import (
+    decode_latents,
+    draw_poses,
+    encode_frames,
+    encode_text,
+    pose_condition,
+)
 from posegen.longvideo.sampling import flow_shift, initial_noise, schedule
 from posegen.longvideo.segments import Plan
 from posegen.pipeline import PoseGenPipeline
@@ -138,7 +144,7 @@ class Models:
             case.picture,
             case.clip.keypoints,
             case.clip.caption,
-            steps=options.steps,
+            num_inference_steps=options.steps,
             guidance_scale=options.guidance_scale,
             **sharing,
         )
@@ -156,19 +162,19 @@ class Models:
         condition = pose_condition(self.vae, known, given)
         text = encode_text(self.pipeline.tokenizer, self.pipeline.text_encoder, [case.clip.caption])
         latents = initial_noise(0, (1, self.vae.config.z_dim, *condition.shape[2:]))
-        steps = self.options.steps or self.settings.steps
-        for sigma, following in pairwise(schedule(steps, flow_shift(self.pipeline.scheduler.config))):
+        steps = self.options.steps or self.settings.num_inference_steps
+        for sigma, following in pairwise(schedule(steps, flow_shift(self.pipeline.scheduler.config)).sigmas):
             clean = self.wan(
                 torch.cat([latents, condition], dim=1), torch.tensor([1000 * sigma]), text, return_dict=False
             )[0]
             latents = clean + following / sigma * (latents - clean)
-        return decode(self.vae, latents)[0].numpy()
+        return decode_latents(self.vae, latents)[0].numpy()
 
     @torch.no_grad()
     def through_codec(self, frames: np.ndarray) -> np.ndarray:
         """A video (T, H, W, 3) uint8 encoded and decoded, the last frame repeated up to 4k + 1."""
         padded = np.concatenate([frames, np.repeat(frames[-1:], -(len(frames) - 1) % 4, axis=0)])
-        return decode(self.vae, encode(self.vae, padded[None]))[0].numpy()[: len(frames)]
+        return decode_latents(self.vae, encode_frames(self.vae, padded[None]))[0].numpy()[: len(frames)]
 
 
 def short(models: Models, case: Case) -> tuple[dict[str, Row], np.ndarray]:

@@ -38,8 +38,8 @@ def run(replicas: int) -> Run:
             cluster.start()
             make(cluster, WARM_UP)
             job_id = make(cluster, FRAMES)
-            plan, frames = cluster.database.job(job_id).plan, cluster.frames(job_id)
-            tasks = cluster.database.tasks(job_id, Kind.SEGMENT)
+            plan, frames = cluster.database.jobs.get(job_id).plan, cluster.frames(job_id)
+            tasks = cluster.database.jobs.tasks(job_id, Kind.SEGMENT)
         finally:
             cluster.stop()
     assert plan is not None  # the job is done

@@ -22,7 +22,7 @@ import psutil
 import tyro
 
 from testkit.tiny_training import tiny_config, write_tiny_dataset, write_tiny_model
-from training.config import CONFIGS, ClusterConfig, TrainConfig
+from training.config import ClusterConfig, TrainConfig, mini_cpu
 from training.data.stream import prepare
 from training.log import read_log
 from training.train import start_ray, trainer, with_absolute_paths
@@ -65,7 +65,7 @@ def configuration(scratch: Path, steps: int, model: str | None, dataset: str | N
     record = replace(tiny.record, checkpoint_every=6, validate_every=6)
     if not model or not dataset:
         return replace(tiny, record=record)
-    mini = CONFIGS["mini_cpu"]()
+    mini = mini_cpu()
     data = replace(mini.data, model=model, dataset=dataset, validation_clips=4)
     return with_absolute_paths(replace(mini, data=data, steps=steps, record=record))
 

@@ -34,8 +34,8 @@ import numpy as np
 import tyro
 
 from posegen.longvideo.segments import plan
-from serving.state.database import Database, new_job_id
-from serving.state.rows import Claim, JobPlan, NewJob, Role
+from serving.state.database import Database
+from serving.state.rows import Claim, JobPlan, NewJob, Role, new_job_id
 from serving.state.schedule import next_segment, runnable
 
 SECONDS = (10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 300, 420, 600)
@@ -179,20 +179,20 @@ def database_costs(job: JobPlan) -> dict[str, float]:
     segments = len(job.timeline.segments)
     with tempfile.TemporaryDirectory() as folder:
         database = Database(f"sqlite:///{Path(folder) / 'bench.db'}")
-        database.create_job(NewJob(new_job_id(), "bench", {}))
-        preparation = database.claim(Role.PREPARE, "preparer", lease=60)
+        database.jobs.create(NewJob(new_job_id(), "bench", {}))
+        preparation = database.queue.claim(Role.PREPARE, "preparer", lease=60)
         assert preparation is not None
-        database.plan_job(preparation, job)
+        database.queue.commit_plan(preparation, job)
         for _ in range(segments):
             begin = time.perf_counter()
-            claim = database.claim(Role.GENERATE, "generator", lease=60)
+            claim = database.queue.claim(Role.GENERATE, "generator", lease=60)
             claimed = time.perf_counter()
             assert claim is not None
             publish(database, claim)
             published = time.perf_counter()
-            database.heartbeat(claim, 1, STEPS, lease=60)
+            database.queue.heartbeat(claim, 1, STEPS, lease=60)
             beaten = time.perf_counter()
-            database.commit(claim)
+            database.queue.commit(claim)
             spent["claim"] += claimed - begin
             spent["heartbeat"] += beaten - published
             spent["commit"] += time.perf_counter() - beaten
@@ -203,7 +203,7 @@ def database_costs(job: JobPlan) -> dict[str, float]:
 def publish(database: Database, claim: Claim) -> None:
     """Tells of the shared steps, if the claim is the anchor's."""
     if claim.records and claim.job.plan:
-        database.publish_record_step(claim, "store", claim.job.plan.shared_steps)
+        database.queue.publish_record_step(claim, "store", claim.job.plan.shared_steps)
 
 
 if __name__ == "__main__":

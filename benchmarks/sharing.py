@@ -30,8 +30,8 @@ from typing import Any
 import torch
 
 from posegen.costs import block_flops, peak_flops, tokens
-from posegen.model.attention import Attend, Gather, Project
-from posegen.model.transformer import PassSharing, PoseGenTransformer3DModel
+from posegen.model.attention import Attend, Gather, Project, Sharing
+from posegen.model.transformer import PoseGenTransformer3DModel
 from posegen.sharing import (
     AnchorReader,
     AnchorRecorder,
@@ -56,7 +56,7 @@ class AuthorsReader:
     foreground: torch.Tensor  # (tokens,) bool, of both segments
     record: SharedRecord
 
-    def block(self, index: int) -> AuthorsBlock | None:
+    def __call__(self, index: int) -> AuthorsBlock | None:
         place = Position(0, index, "guided")
         return AuthorsBlock(self, place) if place in self.shared else None
 
@@ -94,9 +94,9 @@ def person_mask(frames: int, rows: int, columns: int) -> torch.Tensor:
 
 def readers(
     shared: SharedRange, person: torch.Tensor, count: int, record: SharedRecord
-) -> dict[str, PassSharing]:
+) -> dict[str, Sharing]:
     """The passes that read, ours and the authors'; `count` is of all tokens."""
-    ours = AnchorReader(shared, GivenForeground(person), record).start(0, "guided")
+    ours = AnchorReader(shared, GivenForeground(person), record).at(0, "guided")
     joint = torch.nn.functional.pad(person[0], (0, count - person.shape[1]))
     assert ours is not None
     return {"shared": ours, "authors": AuthorsReader(shared, joint, record)}
@@ -125,15 +125,15 @@ def small_step(count: int) -> tuple[Variants, int]:
         "encoder_hidden_states": torch.randn(1, 64, 64),
         "reference_latents": torch.randn(1, LATENTS, 1, 2 * rows, 2 * columns),
     }
-    everywhere, record = SharedRange(1, 0, BLOCKS), SharedRecord()
+    everywhere, record = SharedRange(range(1), range(BLOCKS)), SharedRecord()
     recorder = AnchorRecorder(everywhere, GivenForeground(person), record)
     other = inputs | {"hidden_states": torch.randn_like(inputs["hidden_states"])}
-    model(**other, sharing=recorder.start(0, "guided"))
-    some = readers(SharedRange(1, BLOCKS - SHARED_BLOCKS, BLOCKS), person, count, record)
+    model(**other, sharing=recorder.at(0, "guided"))
+    some = readers(SharedRange(range(1), range(BLOCKS - SHARED_BLOCKS, BLOCKS)), person, count, record)
     all_blocks = readers(everywhere, person, count, record)["shared"]
-    passes: dict[str, PassSharing | None] = {"plain": None, **some, "all blocks shared": all_blocks}
+    passes: dict[str, Sharing | None] = {"plain": None, **some, "all blocks shared": all_blocks}
 
-    def run(sharing: PassSharing | None) -> torch.Tensor:
+    def run(sharing: Sharing | None) -> torch.Tensor:
         return model(**inputs, sharing=sharing).sample
 
     return {name: partial(run, sharing) for name, sharing in passes.items()}, count
@@ -214,13 +214,13 @@ def full_block(
         ]
         modulations = [torch.randn(1, 6, dim) for _ in range(2)]
         rotary = torch.cat(model.rope(grid, (1, *grid[1:]), device), dim=1)
-    record, shared = SharedRecord(), SharedRange(1, 0, 1)
+    record, shared = SharedRecord(), SharedRange(range(1), range(1))
     person = person_mask(grid[0], grid[1] // 2, grid[2] // 2).to(device)
 
-    def run(sharing: PassSharing | None) -> torch.Tensor:
-        return model.blocks[0](*streams, *modulations, rotary, sharing and sharing.block(0))[0]
+    def run(sharing: Sharing | None) -> torch.Tensor:
+        return model.blocks[0](*streams, *modulations, rotary, sharing and sharing(0))[0]
 
-    run(AnchorRecorder(shared, GivenForeground(person), record).start(0, "guided"))
+    run(AnchorRecorder(shared, GivenForeground(person), record).at(0, "guided"))
     reader = readers(shared, person, count + reference, record)["shared"]
     return {"plain": partial(run, None), "shared": partial(run, reader)}, block_flops(
         model.config, count, reference

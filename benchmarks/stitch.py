@@ -26,8 +26,8 @@ import tyro
 from posegen.longvideo.segments import Plan, plan
 from posegen.video import probe
 from serving.state.artifacts import Artifacts
-from serving.state.database import Database, new_job_id
-from serving.state.rows import JobPlan, Kind, NewJob, Role
+from serving.state.database import Database
+from serving.state.rows import JobPlan, Kind, NewJob, Role, new_job_id
 from serving.work.loop import Worker
 from serving.work.stitch import Stitch
 
@@ -78,7 +78,7 @@ def stitched(seconds: float, size: tuple[int, int]) -> Found:
         peak, spent = receiver.recv()
         process.join()
         database = open_database(folder)
-        (task,) = database.tasks(job_id, Kind.STITCH)
+        (task,) = database.jobs.tasks(job_id, Kind.STITCH)
         video = probe(Path(open_artifacts(folder, database).path(task.artifact)))
         return Found(seconds, len(video.frame_times), timeline.frames, peak, spent)
 
@@ -97,16 +97,16 @@ def post(folder: Path, timeline: Plan, size: tuple[int, int]) -> str:
     """A job whose segments are all committed; returns its id."""
     database = open_database(folder)
     artifacts = open_artifacts(folder, database)
-    job, _ = database.create_job(NewJob(id=new_job_id(), owner="bench", request={}))
-    prepare = database.claim(Role.PREPARE, "prepare", LEASE)
+    job, _ = database.jobs.create(NewJob(id=new_job_id(), owner="bench", request={}))
+    prepare = database.queue.claim(Role.PREPARE, "prepare", LEASE)
     assert prepare is not None
-    database.plan_job(prepare, job_plan(timeline))
+    database.queue.commit_plan(prepare, job_plan(timeline))
     for parity in (0, 1)[: len(timeline.segments)]:
         artifacts.save_frames(f"{job.id}/made-{parity}", made_frames(timeline, parity, size))
-    while claim := database.claim(Role.GENERATE, "generate", LEASE):
+    while claim := database.queue.claim(Role.GENERATE, "generate", LEASE):
         made = artifacts.path(f"{job.id}/made-{claim.task.index % 2}")
         Path(artifacts.path(claim.task.artifact)).hardlink_to(made)
-        database.commit(claim)
+        database.queue.commit(claim)
     return job.id
 
 

@@ -25,7 +25,7 @@ import tyro
 from diffusers import WanTransformer3DModel
 
 from testkit.tiny_training import CHANNELS, FRAMES, MINI, SIZE, write_tiny_dataset, write_tiny_model
-from training.config import CONFIGS, ClusterConfig, TrainConfig
+from training.config import ClusterConfig, TrainConfig, mini_cpu
 from training.data.stream import prepare
 from training.loop import Training, load_transformer
 from training.step.objective import Examples, velocity_losses
@@ -70,7 +70,7 @@ def configuration(
         )
         transformer.register_to_config(prediction="sample")
         transformer.save_pretrained(scratch / "model" / "transformer")
-    mini = CONFIGS["mini_cpu"]()
+    mini = mini_cpu()
     return replace(
         mini,
         data=replace(

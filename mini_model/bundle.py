@@ -38,7 +38,7 @@ VALIDATION_FIGURE = re.compile("validation|psnr")
 """In a log's row: the names of validation figures."""
 SETTINGS = (
     *("segment_frames", "head", "tail", "rate", "size"),
-    *("steps", "guidance_scale", "pose_oversampling"),
+    *("num_inference_steps", "guidance_scale", "pose_oversampling"),
 )
 CARD = """# PoseGen's mini model
 
@@ -92,7 +92,7 @@ class BundleConfig:
     tail: int = 4
     rate: float = 12.0
     size: tuple[int, int] = (64, 96)
-    steps: int = 2
+    num_inference_steps: int = 2
     guidance_scale: float = 1.0
     pose_oversampling: int = 2
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from mini_model.puppets import Puppet, Scene, motion_of, reference, render
-from posegen.video import encode
+from posegen.video import save_video
 
 FOLDER = Path(__file__).parent.parent / "serving" / "page" / "samples"
 SIZE, RATE, SECONDS = (240, 360), 12.0, 7
@@ -25,7 +25,7 @@ def main() -> None:
     Image.fromarray(person).save(FOLDER / "person.jpg", quality=90)
     poses = motion_of("dance", DANCE, round(SECONDS * RATE), RATE, SIZE, framing=1)
     clip = render(Puppet.sample(DANCER), Scene.sample(DANCER), poses, SIZE, RATE, "dances")
-    encode(clip.frames, FOLDER / "dance.mp4", RATE)
+    save_video(clip.frames, FOLDER / "dance.mp4", RATE)
 
 
 if __name__ == "__main__":

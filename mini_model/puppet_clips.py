@@ -30,7 +30,7 @@ from mini_model.puppets import (
 from posegen.dataset import FAILED, KEPT, content_id, pack_keypoints, unpack_keypoints
 from posegen.driving.framing import framing_of
 from posegen.driving.skeleton import BODY, FACE, LEFT_HAND, RIGHT_HAND, VISIBLE, flip, standing_height
-from posegen.video import encode
+from posegen.video import save_video
 from training.data.cache import Place, Tables
 
 DRAWING = 2
@@ -192,7 +192,7 @@ def _camera_motion(scene: Scene, frames: int, rate: float, size: np.ndarray) -> 
 def _encoded(frames: np.ndarray, rate: float) -> bytes:
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "clip.mp4"
-        encode(frames, file, rate)
+        save_video(frames, file, rate)
         return file.read_bytes()
 
 

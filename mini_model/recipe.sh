@@ -6,34 +6,34 @@ puppets() {
     python mini_model/draw_dataset.py --frames 33 --calm 9 --motions demo/dataset --real 0.15 "$@"
 }
 train() {
-    python training/train.py --config mini_cpu \
-        --set data.model=build/mini/base --set data.dataset=build/mini/puppets --set data.spans=5 --set data.validation_clips=24 \
-        --set data.drop_pose=0 --set data.drop_reference=0 \
-        --set data.augmentation.scale=0 --set data.augmentation.shift=0 \
-        --set data.augmentation.limbs=0.02 --set data.augmentation.drop_joint=0.01 \
-        --set cluster.max_workers=2 --set engine.compile=true --set record.validate_every=1000 "$@"
+    python training/train.py mini_cpu \
+        --data.model build/mini/base --data.dataset build/mini/puppets --data.spans 5 --data.validation_clips 24 \
+        --data.drop_pose 0 --data.drop_reference 0 \
+        --data.augmentation.scale 0 --data.augmentation.shift 0 \
+        --data.augmentation.limbs 0.02 --data.augmentation.drop_joint 0.01 \
+        --cluster.max_workers 2 --engine.compile --record.validate_every 1000 "$@"
 }
 train_faster() {
-    train --set engine.precision=bfloat16 --set data.batch_size=8 "$@"
+    train --engine.precision bfloat16 --data.batch_size 8 "$@"
 }
 python mini_model/pretrain.py data --clips 4000
 python mini_model/pretrain.py codec --steps 1  # the principal components alone: 100 steps of the refiner gained nothing
 python mini_model/pretrain.py base --steps 3500 --threads 1
 puppets --output build/mini/puppets --clips 4096
-train --set output=build/training/first --set steps=7400
-train_faster --set output=build/training/second --set adapter.start=build/training/first/adapters/base --set steps=10000
+train --output build/training/first --steps 7400
+train_faster --output build/training/second --adapter.start build/training/first/adapters/base --steps 10000
 puppets --output build/mini/puppets --clips 12288
-train_faster --set output=build/training/third --set adapter.start=build/training/second/adapters/base --set steps=7000
-train_faster --set output=build/training/fourth --set adapter.start=build/training/third/adapters/base --set steps=4500 \
-    --set optimizer.learning_rate=1.5e-3
+train_faster --output build/training/third --adapter.start build/training/second/adapters/base --steps 7000
+train_faster --output build/training/fourth --adapter.start build/training/third/adapters/base --steps 4500 \
+    --optimizer.learning_rate 1.5e-3
 puppets --output build/mini/leaving --away 0.12 --clips 12288
 train_last() {
-    train_faster --set data.dataset=build/mini/leaving "$@"
+    train_faster --data.dataset build/mini/leaving "$@"
 }
-train_last --set output=build/training/base --set adapter.start=build/training/fourth/adapters/base --set steps=8000 \
-    --set optimizer.learning_rate=1.5e-3
-train_last --set data.adapter=cond --set output=build/training/cond --set adapter.start=build/training/base/adapters/base \
-    --set steps=600 --set optimizer.learning_rate=1e-3
+train_last --output build/training/base --adapter.start build/training/fourth/adapters/base --steps 8000 \
+    --optimizer.learning_rate 1.5e-3
+train_last --data.adapter cond --output build/training/cond --adapter.start build/training/base/adapters/base \
+    --steps 600 --optimizer.learning_rate 1e-3
 python mini_model/bundle.py --adapters build/training/base/adapters/base build/training/cond/adapters/cond \
     --runs build/training/first build/training/second build/training/third build/training/fourth build/training/base \
     build/training/cond

@@ -1,1 +1,7 @@
-"""Curation: a folder of raw video becomes a training set, on Ray Data. `curate.py` is the job."""
+"""Curation: a folder of raw video becomes a training set, on Ray Data.
+
+- `curate.py`: the job, top to bottom; `config.py`: its settings; `workers.py`, `feeds.py`: what Ray Data runs;
+- `plan/`, `score/`, `caption/`: videos become clips, clips get scores, kept clips get captions;
+- `verdict.py`: which clips are kept; `tables/`, `report/`: what is written at the end;
+- `records/`: what is already done; `sample_videos.py`: videos for a first run.
+"""

@@ -1,4 +1,4 @@
-"""What a curation run can be told; the command line is made from these fields and their comments."""
+"""The settings of a curation; the command line is made from these fields and their comments."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class CurateConfig:
     @property
     def plan_version(self) -> str:
         """Names the settings that a plan depends on."""
-        return content_id("plan", 1, self.rate, self.shots)
+        return content_id("plan", 2, self.rate, self.shots)
 
     @property
     def score_version(self) -> str:

@@ -46,7 +46,7 @@ from posegen.common.storage import Folder, StorageError, absolute
 from posegen.dataset import FAILED, KEPT, REJECTED
 
 # A measuring process computes on one core all the time. It asks Ray for a little less, so that the light tasks that
-# feed it, which ask for the rest, always find a place, also where there are as many processes as cores.
+# feed it, which ask for the rest, always find room, even with as many processes as cores.
 WORKER_CPUS, LIGHT_CPUS = 0.9, 0.1
 
 LEAST_RATE = 8.1
@@ -220,7 +220,7 @@ def pool_size(config: CurateConfig) -> int:
 def start_ray() -> None:
     """Joins the cluster that RAY_ADDRESS names or this machine runs, else starts one for the run."""
     if not ray.is_initialized():
-        # The rows say what failed; the workers' own chatter stays in Ray's log folder.
+        # The rows say what failed; the output of workers stays in Ray's log folder.
         ray.init(logging_level=logging.ERROR, log_to_driver=False)
     context = DataContext.get_current()
     context.enable_progress_bars = False

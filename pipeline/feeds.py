@@ -1,7 +1,7 @@
-"""What is still to do, as streams of rows: listed files without a plan, planned clips without scores.
+"""What is left to do, as streams of rows: listed files without a plan, planned clips without scores.
 
 Both run inside light tasks, one part of the listing at a time, and yield single rows, so that each becomes a task of
-its own: a worker that dies takes one row's work with it.
+its own: a worker that dies loses one row's work.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def unscored_clips(config: CurateConfig) -> Feed:
     """A function from names of listing parts to one-row tables `PLAN` of their planned clips without scores."""
 
     def feed(parts: pa.Table) -> Iterator[pa.Table]:
-        scores, fed = score_journal(config), set()  # a file that is there twice has the same clips twice
+        scores, fed = score_journal(config), set()  # two copies of a file have the same clips
         for clips in planned_clips(config, parts["part"].to_pylist()):
             for number, clip in enumerate(clips.to_pylist()):
                 clip_id, planned = clip["clip_id"], clip["error_stage"] is None

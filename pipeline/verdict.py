@@ -1,7 +1,7 @@
 """Kept or rejected: thresholds applied to stored scores, so that changing one needs no model run.
 
-A rule that cannot be evaluated rejects: nothing passes because a measurement is missing, unless the rule itself says
-so. Every reason is a sentence that begins with the score's name. Failed clips stay failed.
+A rule that cannot be evaluated rejects: no clip passes because a measurement is missing, unless the rule itself allows
+it. Every reason is a sentence that begins with the score's name. Failed clips stay failed.
 """
 
 from __future__ import annotations

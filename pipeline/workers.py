@@ -1,7 +1,7 @@
 """What Ray Data runs: classes that hold the models, do one row at a time, and record it before they return.
 
 A worker first asks how often its row was tried. A row whose work was begun three times and never ended has killed or
-hung its worker each time; it is recorded as failed instead. What Python can raise is recorded at once.
+hung its worker each time; it is recorded as failed instead. An exception is recorded at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from posegen.common.storage import Folder, StorageError
 from posegen.common.weights import WeightsError
 from posegen.dataset import content_id
 
-# What takes longer is taken to hang. A clip of 20 s takes half a minute on one core, a video of an hour some minutes.
+# Longer work is taken to hang. A clip of 20 s takes half a minute on one core, a video of an hour some minutes.
 PLAN_SECONDS = 4 * 3600.0
 CLIP_SECONDS = 1500.0
 CAPTION_SECONDS = 300.0
@@ -85,7 +85,7 @@ class Worker:
             try:
                 with time_limit(seconds):
                     record = work()
-            except Exception as error:  # whatever it was, it is this row's alone, and the row says so
+            except Exception as error:  # a fault of this row only, which the row records
                 record = failed(error)
         self.journal.write(key, record)
         ray.get(self.attempts.end.remote(key))
@@ -134,7 +134,7 @@ class ScoreWorker(Worker):
 class CaptionWorker:
     """Captions a batch of kept clips with a model; returns their records, a table `CAPTIONED`.
 
-    A batch whose worker died is done clip by clip the next time, so that one clip alone is counted and blamed.
+    A batch whose worker died is done clip by clip the next time, so that only the clip that kills it is counted.
     """
 
     def __init__(self, config: CurateConfig, attempts: ActorHandle):
@@ -149,7 +149,7 @@ class CaptionWorker:
             self._record(todo)
         else:
             for row in todo:
-                # The attempt within the batch counts too.
+                # The attempt in the batch counts as well.
                 self._record(
                     [row],
                     WorkerDiedError if attempt(self.attempts, row["clip_id"]) >= MOST_ATTEMPTS else None,
@@ -182,7 +182,7 @@ def died(seconds: float) -> str:
 
 
 def load_models(config: CurateConfig, make: Callable[[CurateConfig], object], gpus: float) -> None:
-    """Loads a worker's models once, where a worker would run, so that what is missing is said in a sentence.
+    """Loads a worker's models once, where a worker would run, so that a missing model is reported in a sentence.
 
     Raises SetupError.
     """

@@ -7,12 +7,13 @@ setting. Errors are one sentence and exit code 2. Progress goes to stderr as pla
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -21,6 +22,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from posegen.common.weights import WeightsError
 
 if TYPE_CHECKING:
+    from posegen.loading import Placement
     from posegen.longvideo.job import VideoJob
     from posegen.longvideo.sampling import Step
     from posegen.longvideo.segments import Plan
@@ -28,8 +30,9 @@ if TYPE_CHECKING:
 
 BUNDLED = Path(__file__).parent / "mini" / "model"
 SAY_EVERY_S = 5.0
-
-Framing = Literal["auto", "close-up", "half-body", "full-body", "distant", "off"]
+PROMPT_HELP = (
+    'such as "a woman dances in a park"; --foreground subject finds woman, man, girl, boy and the like'
+)
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,9 @@ class Generate:
     """What is to be seen, in a sentence."""
     negative_prompt: str | None = None
     """What is not to be seen; by default the model's."""
-    seed: int = 0
+    seed: int = 42
     """The same seed gives the same video."""
-    steps: int | None = None
+    num_inference_steps: Annotated[int | None, tyro.conf.arg(name="steps")] = None
     """Denoising steps; by default the model's."""
     guidance_scale: float | None = None
     """How strongly the prompt is followed, 1 for half of the work; by default the model's."""
@@ -64,8 +67,10 @@ class Generate:
     """Lay the driving person onto the picture's, in scale and position, or leave them where they are."""
     fit: Literal["crop", "pad"] = "crop"
     """How the picture is put into the size."""
-    framing: Framing = "auto"
-    """How much of the background the segments share, by what is seen of the person; auto looks at the poses."""
+    framing: str = "auto"
+    """How much of the background the segments share, by what is seen of the person: close-up, half-body, full-body,
+    distant, or off; auto looks at the poses. Or at which steps and in which blocks: 0:2,34:40 are steps 0 and 1 in
+    blocks 34 to 39."""
     foreground: Literal["pose", "subject", "mask", "none"] = "pose"
     """Where the person is told from: the pose, the prompt's word for them, --mask, or nowhere."""
     keep_person: bool = True
@@ -99,30 +104,34 @@ class Generate:
 def generate(options: Generate) -> None:
     """Runs the command; raises ValueError or WeightsError, each a sentence, where it cannot be done."""
     # Imported here, so that --help is there at once.
-    import torch
-
-    from posegen.distributed.group import Group
     from posegen.model.folder import model_folder
-    from posegen.sharing import SharedRecord
-    from posegen.video import encode
+    from posegen.video import save_video
+    from posegen.video.sound import add_sound
 
-    check(options)
+    check_options(options)
+    if not options.dry_run:
+        check_output(options.output)
+    place = placement(options)
     folder = model_folder(options.model, weights=not options.dry_run)
     if options.dry_run:
         print(dry_run(folder, options))
         return
     image = read_picture(options.image)
-    pipeline = load_pipeline(folder, options)
+    pipeline = place.load(folder)
     job = make_job(pipeline, image, options)
-    if options.devices > 1:
-        pipeline.group = Group(pipeline, folder, options.devices)
-    record = SharedRecord(device=torch.device("cpu") if options.offload else None)
-    frames = pipeline.generate(job, options.store, Progress(job.plan), record)
-    encode(frames, options.output, pipeline.config.rate)
-    print(f"{options.output}: {job.plan.frames} frames of {job.size[0]}x{job.size[1]}")
+    if not options.prompt and job.guidance.scale != 1:
+        say(f"no prompt: a sentence about the person helps, {PROMPT_HELP}")
+    frames = UntilInterrupted(
+        pipeline.generate(job, options.store, SegmentProgress(job.plan), place.record())
+    )
+    save_video(frames, options.output, pipeline.config.rate)
+    add_sound(options.output, options.video, frames.count / pipeline.config.rate)
+    print(f"{options.output}: {frames.count} frames of {job.size[0]}x{job.size[1]}")
+    if frames.interrupted:
+        raise KeyboardInterrupt
 
 
-def check(options: Generate) -> None:
+def check_options(options: Generate) -> None:
     """Raises ValueError for options that do not go together, before anything is loaded."""
     if options.model == str(BUNDLED) and not BUNDLED.is_dir():
         raise ValueError(
@@ -134,12 +143,40 @@ def check(options: Generate) -> None:
         raise ValueError(
             "blazepose brings its own weights; leave --pose-weights out or choose other --poses."
         )
-    if options.devices > 1 and (options.offload or options.device not in (None, "cuda", "cpu")):
+    if options.num_inference_steps is not None and options.num_inference_steps < 1:
+        raise ValueError(f"--steps {options.num_inference_steps} are too few; ask for 1 or more.")
+
+
+def check_output(path: Path) -> None:
+    """Makes the folder of the video to be written; raises ValueError where it could not be written there."""
+    if path.suffix.lower() != ".mp4" or path.is_dir():
+        raise ValueError(f"--output {path}: the video is an MP4; give a name that ends in .mp4.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
         raise ValueError(
-            "--devices takes the first GPUs, each with the whole model; leave --offload and --device out."
-        )
-    if options.steps is not None and options.steps < 1:
-        raise ValueError(f"--steps {options.steps} are too few; ask for 1 or more.")
+            f"--output {path} cannot be written ({error.strerror}); choose another place."
+        ) from error
+
+
+class UntilInterrupted:
+    """Chunks of frames up to Ctrl-C, if some are there by then: what is finished is worth keeping."""
+
+    def __init__(self, chunks: Iterable[np.ndarray]) -> None:
+        self._chunks = chunks
+        self.count, self.interrupted = 0, False
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        try:
+            for chunk in self._chunks:
+                yield chunk
+                self.count += len(chunk)
+        except KeyboardInterrupt:
+            if not self.count:
+                raise
+            self.interrupted = True
 
 
 def dry_run(folder: Path, options: Generate) -> str:
@@ -162,46 +199,21 @@ def dry_run(folder: Path, options: Generate) -> str:
             planner=options.planner,
         ),
         options.size or tuple(settings["size"]),
-        options.steps or settings["steps"],
+        options.num_inference_steps or settings["num_inference_steps"],
         Guidance(scale, options.guidance_interval),
         options.framing,
-        itemsize=2 if placement(options)[1] == "bfloat16" else 4,
+        itemsize=placement(options).itemsize,
         form=options.form,
         offload=options.offload,
     )
     return str(estimate)
 
 
-def placement(options: Generate) -> tuple[str, str]:
-    """Device and dtype, torch's names."""
-    import torch
+def placement(options: Generate) -> Placement:
+    """Where the options put the model; ValueError for what this machine lacks."""
+    from posegen.loading import Placement
 
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return device, options.dtype or ("float32" if device == "cpu" else "bfloat16")
-
-
-def load_pipeline(folder: Path, options: Generate) -> PoseGenPipeline:
-    """The folder's pipeline on the device, set up as asked."""
-    import diffusers
-    import torch
-    import transformers
-
-    from posegen.pipeline import PoseGenPipeline
-
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
-    device, dtype = placement(options)
-    # Wan's autoencoder loses detail in half precision.
-    pipeline = PoseGenPipeline.from_pretrained(
-        folder, dtype={"default": getattr(torch, dtype), "vae": torch.float32}
-    )
-    if options.tiling:
-        pipeline.vae.enable_tiling()
-    if options.offload:
-        pipeline.enable_model_cpu_offload(device=device)
-    else:
-        pipeline.to(device)
-    return pipeline
+    return Placement.here(options.device, options.dtype, options.devices, options.offload, options.tiling)
 
 
 def make_job(pipeline: PoseGenPipeline, image: np.ndarray, options: Generate) -> VideoJob:
@@ -213,7 +225,7 @@ def make_job(pipeline: PoseGenPipeline, image: np.ndarray, options: Generate) ->
     pipeline.check_size(size)  # before the long work on the poses
     settings: dict[str, Any] = {}
     if options.poses != "blazepose":
-        settings = {"weights": options.pose_weights, "cuda": placement(options)[0].startswith("cuda")}
+        settings = {"weights": options.pose_weights, "cuda": placement(options).device.startswith("cuda")}
     estimator = load_estimator(options.poses, **settings)
     driving = read_driving(options.video, rate, estimator)
     say(f"poses: {len(driving.keypoints)} frames at {rate:g} frames/s")
@@ -226,7 +238,7 @@ def make_job(pipeline: PoseGenPipeline, image: np.ndarray, options: Generate) ->
         options.prompt,
         options.negative_prompt,
         seed=options.seed,
-        steps=options.steps,
+        num_inference_steps=options.num_inference_steps,
         guidance_scale=options.guidance_scale,
         guidance_interval=options.guidance_interval,
         size=size,
@@ -254,7 +266,7 @@ def read_picture(path: Path) -> np.ndarray:
         raise ValueError(f"{path} cannot be read as a picture ({error}); give a JPEG or PNG.") from error
 
 
-class Progress:
+class SegmentProgress:
     """Says every few seconds how far a video is, and how long still; called after each denoising step."""
 
     def __init__(self, plan: Plan) -> None:
@@ -298,6 +310,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, WeightsError) as error:
         say(f"posegen: {error}")
         sys.exit(2)
+    except KeyboardInterrupt:
+        say("posegen: interrupted; with --store the same command goes on where it stopped")
+        sys.exit(130)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's own, which --help does not wait for
+            raise
+        say(
+            "posegen: the GPU has too little memory for this; try --offload, --tiling, --form input, a smaller --size, "
+            "or more --devices. --dry-run tells what is needed."
+        )
+        sys.exit(3)
 
 
 if __name__ == "__main__":

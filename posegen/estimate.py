@@ -60,7 +60,7 @@ class Estimate:
     def guided_steps(self) -> int:
         """Steps of a segment that have an unguided pass as well."""
         shift = flow_shift(_json(self.folder / "scheduler" / "scheduler_config.json"))
-        return sum(self.guidance.applies(sigma) for sigma in schedule(self.steps, shift)[:-1])
+        return sum(self.guidance.applies(sigma) for sigma in schedule(self.steps, shift).sigmas[:-1])
 
     @property
     def passes(self) -> int:
@@ -83,7 +83,7 @@ class Estimate:
             1 + bool(self.guided_steps),
         )
         names = FRAMINGS if self.framing == "auto" else [self.framing]
-        ranges = (SharedRange.of_framing(name, self.steps, config["num_layers"]) for name in names)
+        ranges = (SharedRange.of(name, self.steps, config["num_layers"]) for name in names)
         return max(shared.nbytes(count, dim, self.itemsize, self.form, branches) for shared in ranges)
 
     def memory(self) -> dict[str, int]:

@@ -9,8 +9,10 @@ other needs it, and neighbours see its very frames: memory does not grow with th
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,8 +28,8 @@ from posegen.driving.framing import framing_of
 from posegen.driving.poses import PoseEstimator
 from posegen.longvideo.conditions import (
     Conditions,
-    decode,
-    encode,
+    decode_latents,
+    encode_frames,
     encode_image,
     encode_text,
     pose_condition,
@@ -53,6 +55,7 @@ from posegen.sharing import (
     Foreground,
     Form,
     GivenForeground,
+    SegmentSharing,
     SharedRange,
     SharedRecord,
     SharedStore,
@@ -60,18 +63,23 @@ from posegen.sharing import (
     foreground_tokens,
 )
 
+HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+FILE_ARGUMENTS = ("dtype", "torch_dtype", "variant", "use_safetensors", "low_cpu_mem_usage", "disable_mmap")
 ADAPTERS = ("base", "cond")  # for base segments and for bridges
 
 Callback = Callable[[int, Step], object]
 """Told the segment's index and the step, after each step; may raise `posegen.longvideo.sampling.Cancelled`."""
+
+CallbackOnStepEnd = Callable[["PoseGenPipeline", int, float, dict[str, Any]], object]
+"""diffusers' own form: the pipeline, the step's index and timestep, and tensors by name."""
 
 
 class PoseGenPipeline(DiffusionPipeline):
     """Makes long videos of the person in a picture.
 
     Settings, kept in the folder's model_index.json: the longest segment and a bridge's given frames, the video's rate
-    in frames/s and (width, height), the steps, guidance and negative prompt used unless others are asked for, and how
-    many times as large poses are drawn before they are shrunk to the video's size.
+    in frames/s and (width, height), the steps, guidance and negative prompt used unless others are asked for, how many
+    times as large poses are drawn before they are shrunk to the video's size, and what timesteps are rounded to.
     """
 
     transformer: Any
@@ -95,10 +103,11 @@ class PoseGenPipeline(DiffusionPipeline):
         tail: int = 20,
         rate: float = 30.0,
         size: tuple[int, int] | list[int] = (720, 1280),
-        steps: int = 25,
+        num_inference_steps: int = 25,
         guidance_scale: float = 5.0,
         negative_prompt: str = "",
         pose_oversampling: int = 1,
+        timestep_dtype: str = "float32",
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -116,10 +125,11 @@ class PoseGenPipeline(DiffusionPipeline):
             tail=tail,
             rate=rate,
             size=tuple(size),
-            steps=steps,
+            num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             negative_prompt=negative_prompt,
             pose_oversampling=pose_oversampling,
+            timestep_dtype=timestep_dtype,
         )
 
     @classmethod
@@ -127,18 +137,29 @@ class PoseGenPipeline(DiffusionPipeline):
         """The pipeline of a folder (or of a repository of the Hugging Face hub), with its adapters.
 
         A plain Wan 2.1 image-to-video folder will do too; its transformer lacks what the adapters bring. Further
-        arguments are those of diffusers' `DiffusionPipeline.from_pretrained`.
+        arguments are diffusers': those of the hub (`HUB_ARGUMENTS`), those that say how files become tensors
+        (`FILE_ARGUMENTS`), components and settings by name. Raises ValueError for others, rather than ignore them.
         """
-        folder = model_folder(pretrained_model_name_or_path, revision=kwargs.pop("revision", None))
+        parameters = inspect.signature(cls.__init__).parameters
+        if unknown := set(kwargs) - {*HUB_ARGUMENTS, *FILE_ARGUMENTS, *parameters}:
+            raise ValueError(
+                f"PoseGenPipeline.from_pretrained does not take {', '.join(sorted(unknown))}: load that part by itself "
+                "and give it by its name, such as transformer=."
+            )
+        hub = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
+        folder = model_folder(pretrained_model_name_or_path, **hub)
+        _require_one_image_transformer(cls.load_config(folder), folder)
         for value in cls.load_config(folder).values():
             if isinstance(value, list) and str(value[0]).startswith("posegen."):
                 importlib.import_module(value[0])  # diffusers takes no class of a module that is not imported
-        dtype = kwargs.get("dtype")
-        if isinstance(dtype, dict):
-            dtype = dtype.get("transformer", dtype.get("default"))
+        if "torch_dtype" in kwargs:
+            kwargs["dtype"] = kwargs.pop("torch_dtype")
+        files = {name: kwargs[name] for name in FILE_ARGUMENTS if name in kwargs}
+        if isinstance(dtype := files.get("dtype"), dict):
+            files["dtype"] = dtype.get("transformer", dtype.get("default"))
         # The transformer's class loads its own folders and plain Wan's; diffusers would take what the folder names.
         transformer = kwargs.pop("transformer", None) or PoseGenTransformer3DModel.from_pretrained(
-            folder, subfolder="transformer", dtype=dtype
+            folder, subfolder="transformer", **files
         )
         pipeline = super().from_pretrained(folder, transformer=None, **kwargs)
         pipeline.register_modules(transformer=transformer)
@@ -167,8 +188,8 @@ class PoseGenPipeline(DiffusionPipeline):
         prompt: str = "",
         negative_prompt: str | None = None,
         *,
-        seed: int = 0,
-        steps: int | None = None,
+        seed: int = 42,
+        num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         size: tuple[int, int] | None = None,
@@ -177,7 +198,7 @@ class PoseGenPipeline(DiffusionPipeline):
         estimator: PoseEstimator | None = None,
         planner: Literal["fitted", "published"] = "fitted",
         anchor: int = 0,
-        framing: str = "auto",
+        framing: str | SharedRange = "auto",
         foreground: ForegroundSource = "pose",
         keep_person: bool = True,
         form: Form = "key_value",
@@ -190,10 +211,11 @@ class PoseGenPipeline(DiffusionPipeline):
             image: the person, a PIL image or (H, W, 3) uint8 RGB, fitted to `size`.
             driving: poses (T, 133, 3) at the pipeline's rate in pixels of `size`, or a video (or its `Driving`), whose
                 person is then placed: `align`, `fit` and `estimator` are those of `driving_video.place`.
-            negative_prompt, steps, guidance_scale, size: None for the pipeline's own.
+            negative_prompt, num_inference_steps, guidance_scale, size: None for the pipeline's own.
             guidance_interval: lowest and highest noise level, 0..1, at which guidance is on.
             planner, anchor: see `posegen.longvideo.segments.plan`.
-            framing: how much of the background is shared: a key of `posegen.sharing.FRAMINGS`, "auto" or "off".
+            framing: how much of the background is shared: a key of `posegen.sharing.FRAMINGS`, "auto", "off", or a
+                range of steps and blocks, see `SharedRange.of`.
             foreground: where the person is told from: the pose, the subject word of the prompt, `mask`, or nowhere.
             keep_person: whether backgrounds may attend to the anchor's person.
             form: what is kept of the anchor: "input" takes half of the memory, and a little time.
@@ -205,22 +227,23 @@ class PoseGenPipeline(DiffusionPipeline):
         image = np.asarray(image.convert("RGB") if isinstance(image, Image) else image)
         if not isinstance(driving, np.ndarray):
             driving = place(driving, image, size, config.rate, estimator, align, fit)
-        steps = config.steps if steps is None else steps
+        steps = config.num_inference_steps if num_inference_steps is None else num_inference_steps
         sharing = None
         if framing != "off":
             name = framing_of(driving, size) if framing == "auto" else framing
-            shared = SharedRange.of_framing(name, steps, len(self.transformer.blocks))
+            shared = SharedRange.of(name, steps, self.transformer.config.num_layers)
             sharing = BackgroundSharing(shared, foreground, keep_person, form)
         scale = config.guidance_scale if guidance_scale is None else guidance_scale
+        negative_prompt = config.negative_prompt if negative_prompt is None else negative_prompt
         return VideoJob(
             picture=fit_picture(image, size, fit),
             keypoints=np.asarray(driving, np.float32),
             plan=plan(len(driving), config.segment_frames, config.head, config.tail, anchor, planner),
             prompt=prompt,
-            negative_prompt=config.negative_prompt if negative_prompt is None else negative_prompt,
+            negative_prompt=negative_prompt,
             seed=seed,
-            steps=steps,
-            guidance=Guidance(scale, guidance_interval),
+            num_inference_steps=steps,
+            guidance=Guidance.between(prompt, negative_prompt, scale, guidance_interval),
             sharing=sharing,
             hands=hands,
             mask=mask,
@@ -234,6 +257,10 @@ class PoseGenPipeline(DiffusionPipeline):
                 f"A video of {size[0]}x{size[1]} cannot be made: choose multiples of {unit} pixels."
             )
 
+    def model_id(self) -> str:
+        """Tells this pipeline from those that make other frames of the same job."""
+        return model_id(self.components, dict(self.config))
+
     @torch.no_grad()
     def encode(self, job: VideoJob) -> EncodedJob:
         """What all segments of a job see alike."""
@@ -242,9 +269,11 @@ class PoseGenPipeline(DiffusionPipeline):
         if self.image_encoder is not None:
             image = encode_image(self.image_processor, self.image_encoder, job.picture[None])
         hands = None
-        if self.transformer.config.hand_channels is not None and job.hands is None:
-            hands = encode(self.vae, np.zeros((1, job.plan.segment_frames, *job.picture.shape), np.uint8))
-        reference = encode(self.vae, job.picture[None, None])
+        if self.transformer.config.hand_channels is not None:
+            hands = encode_frames(
+                self.vae, np.zeros((1, job.plan.segment_frames, *job.picture.shape), np.uint8)
+            )
+        reference = encode_frames(self.vae, job.picture[None, None])
         return EncodedJob(reference, text[:1], text[1:], image, hands)
 
     @torch.no_grad()
@@ -266,7 +295,7 @@ class PoseGenPipeline(DiffusionPipeline):
         conditions = self._conditions(job, encoded, segment, neighbours)
         sharing = self._sharing(job, segment, record)
         latents = self._denoise(job, segment, conditions, sharing, callback)
-        return decode(self.vae, latents)[0].numpy()
+        return decode_latents(self.vae, latents)[0].numpy()
 
     @torch.no_grad()
     def record_anchor(
@@ -276,7 +305,7 @@ class PoseGenPipeline(DiffusionPipeline):
         segment = job.plan.segments[job.plan.anchor]
         if sharing := self._sharing(job, segment, record):
             conditions = self._conditions(job, encoded, segment, {})
-            self._denoise(job, segment, conditions, sharing, callback, sharing.shared.steps)
+            self._denoise(job, segment, conditions, sharing, callback, sharing.shared.steps.stop)
 
     def generate(
         self,
@@ -290,11 +319,7 @@ class PoseGenPipeline(DiffusionPipeline):
         store: a folder that keeps finished segments; those already there are taken from it, so an interrupted video
         goes on where it stopped. callback: told each step, also when only recording. record: an empty one to use.
         """
-        stored = (
-            SegmentStore(store, job.content_id(model_id(self.transformer, dict(self.config))))
-            if store is not None
-            else None
-        )
+        stored = SegmentStore(store, job.content_id(self.model_id())) if store is not None else None
         stitcher = Stitcher(job.plan)
         try:
             for index, frames in self._segments(job, stored, callback, record or SharedRecord()):
@@ -335,12 +360,26 @@ class PoseGenPipeline(DiffusionPipeline):
         driving: np.ndarray | Driving | str | Path,
         prompt: str = "",
         *,
+        generator: torch.Generator | None = None,
+        callback_on_step_end: CallbackOnStepEnd | None = None,
         store: str | Path | None = None,
-        callback: Callback | None = None,
         **options: Any,
     ) -> WanPipelineOutput:
-        """The whole video at once, `.frames` (T, H, W, 3) uint8; see `job` for options, `generate` for less memory."""
+        """The whole video at once, `.frames` (T, H, W, 3) uint8; see `job` for options, `generate` for less memory.
+
+        generator: gives the seed, in place of `seed`, as all segments begin from one noise. callback_on_step_end: as
+        in other pipelines of diffusers, with `latents`, the clean latents' `preview` and the `segment` to read; what it
+        returns is not used.
+        """
+        if generator is not None:
+            options["seed"] = generator.initial_seed()
         job = self.job(image, driving, prompt, **options)
+
+        def callback(segment: int, step: Step) -> None:
+            if callback_on_step_end is not None:
+                told = {"latents": step.latents, "preview": step.preview, "segment": segment}
+                callback_on_step_end(self, step.index, 1000 * step.sigma, told)
+
         return WanPipelineOutput(frames=np.concatenate(list(self.generate(job, store, callback))))
 
     def _denoise(
@@ -348,7 +387,7 @@ class PoseGenPipeline(DiffusionPipeline):
         job: VideoJob,
         segment: Segment,
         conditions: Conditions,
-        sharing: AnchorRecorder | AnchorReader | None,
+        sharing: SegmentSharing | None,
         callback: Callback | None = None,
         steps: int | None = None,
     ) -> torch.Tensor:
@@ -357,19 +396,25 @@ class PoseGenPipeline(DiffusionPipeline):
             set_adapter(self.transformer, ADAPTERS[segment.kind == "bridge"])
         noise = initial_noise(job.seed, (1, self.vae.config.z_dim, *conditions.pose.shape[2:]))
         tell = None if callback is None else lambda step: callback(segment.index, step)
-        sigmas = schedule(job.steps, flow_shift(self.scheduler.config))[: (steps or job.steps) + 1]
         run = self.group.denoise if self.group else denoise
-        return run(self.transformer, conditions, noise, sigmas, job.guidance, sharing, tell)
+        levels = schedule(
+            job.num_inference_steps,
+            flow_shift(self.scheduler.config),
+            getattr(torch, self.config.timestep_dtype),
+        )
+        levels = levels.first(steps or job.num_inference_steps)
+        return run(self.transformer, conditions, noise, levels, job.guidance, sharing, tell)
 
     def _conditions(
         self, job: VideoJob, encoded: EncodedJob, segment: Segment, neighbours: Mapping[int, np.ndarray]
     ) -> Conditions:
-        pictures, given = job.pose_video(segment.index, neighbours, self.config.pose_oversampling)
+        index, with_given = segment.index, partial(job.plan.with_given_frames, segment.index)
+        pose = with_given(job.pose_video(index, self.config.pose_oversampling), neighbours)
         hands = encoded.hands
-        if job.hands is not None:
-            hands = encode(self.vae, job.hands[job.plan.driving_frames(segment.index)][None])
+        if hands is not None and (job.hands is not None or segment.kind == "bridge"):
+            hands = encode_frames(self.vae, with_given(job.hand_video(index), neighbours)[None])
         return Conditions(
-            pose=pose_condition(self.vae, pictures[None], torch.from_numpy(given)[None]),
+            pose=pose_condition(self.vae, pose[None], torch.from_numpy(job.plan.given(index))[None]),
             reference=encoded.reference,
             text=encoded.text,
             negative_text=encoded.negative_text,
@@ -377,9 +422,7 @@ class PoseGenPipeline(DiffusionPipeline):
             hands=hands,
         )
 
-    def _sharing(
-        self, job: VideoJob, segment: Segment, record: SharedStore | None
-    ) -> AnchorRecorder | AnchorReader | None:
+    def _sharing(self, job: VideoJob, segment: Segment, record: SharedStore | None) -> SegmentSharing | None:
         if job.sharing is None or segment.kind == "bridge" or not job.plan.bridges:
             return None
         if record is None:
@@ -398,4 +441,17 @@ class PoseGenPipeline(DiffusionPipeline):
         stride = self.vae.config.scale_factor_spatial
         rows, columns = (side // stride // patch[1] for side in job.picture.shape[:2])
         grid = ((segment.frames - 1) // 4 + 1, rows, columns)
-        return SubjectForeground(subject_tokens(self.tokenizer, job.prompt), grid)
+        words = subject_tokens(self.tokenizer, job.prompt)
+        return SubjectForeground(words, grid, job.sharing.subject_blocks)
+
+
+def _require_one_image_transformer(index: Mapping[str, Any], folder: Path) -> None:
+    """Raise ValueError for a folder of a pipeline that PoseGen cannot be built on, by its model_index.json."""
+    if index.get("transformer_2", [None])[0] is not None:
+        raise ValueError(
+            f"{folder} is a model of two transformers, like Wan 2.2; give one of PoseGen, or Wan 2.1 image-to-video."
+        )
+    if "transformer" not in index:
+        raise ValueError(
+            f"{folder} is a {index.get('_class_name')}, without a transformer; give a PoseGen folder."
+        )

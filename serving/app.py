@@ -1,9 +1,9 @@
 """The server on Ray Serve: `serve run serving.app:app`, `serve deploy cluster/serve.yaml`.
 
-Choices made: four deployments that know each other by the database alone, so each may be copied, killed and moved by
-itself; there is no scheduler. Workers are threads of their replicas: a dead or hanging thread makes its replica
-unhealthy, a stopped replica hands its task back. Replicas are added and taken away by the length of their role's
-queue. What a role does not need it does not import.
+Choices made: four deployments that know each other only through the database, so each can be copied, killed and moved
+by itself; there is no scheduler. Workers are threads of their replicas: a thread that died or hangs makes its replica
+unhealthy, and a replica that is stopped hands its task back. Each role has as many replicas as its queue needs. A
+replica imports only what its role needs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingP
 from serving.api.routes import create_app
 from serving.api.settings import Model
 from serving.config import ConfigError, Replicas, ServingConfig, load_config
-from serving.model import ServedModel, read_model
+from serving.model_info import ModelInfo, read_model_info
 from serving.state.artifacts import Artifacts
 from serving.state.database import Database
 from serving.state.rows import Role
@@ -49,7 +49,7 @@ class ReplicaSettings:
     """What every replica is given."""
 
     config: ServingConfig
-    model: ServedModel
+    model: ModelInfo
 
     def database(self) -> Database:
         """The database, opened in this process."""
@@ -89,11 +89,11 @@ class RoleReplica:
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What Serve scales by: how many replicas the queue would keep busy."""
-        load = self._database.load(self._role)
+        load = self._database.queue.load(self._role)
         return {"wanted": (load.ready + load.running) / len(self._workers)}
 
     def __del__(self) -> None:
-        """Serve calls this before it ends the replica."""
+        """Hands the tasks back; Serve calls this before it ends the replica."""
         ends = time.monotonic() + self._drain
         for worker in self._workers:
             worker.ask_to_stop()
@@ -106,20 +106,15 @@ class Generator(RoleReplica):
     """Makes segments."""
 
     def __init__(self, settings: ReplicaSettings) -> None:
-        import torch
-
-        from posegen.distributed.group import Group
-        from posegen.pipeline import PoseGenPipeline
+        from posegen.loading import Placement
         from serving.work.anchor_store import RayRecords
         from serving.work.generate import Generate
 
         config, database = settings.config, settings.database()
         self._records = RayRecords(config.lease / 3)  # waited for twice between two signs of life
-        pipeline = PoseGenPipeline.from_pretrained(settings.model.folder, dtype=getattr(torch, config.dtype))
-        work = Generate(pipeline.to(config.device), database, settings.artifacts(database), self._records)
-        if config.generators.processes > 1:
-            processes, folder = config.generators.processes, settings.model.folder
-            pipeline.group = Group(pipeline, folder, processes, timeout=config.lease / 2)
+        placement = Placement.here(config.device, config.dtype, config.generators.processes)
+        pipeline = placement.load(settings.model.folder, timeout=config.lease / 2)
+        work = Generate(pipeline, database, settings.artifacts(database), self._records)
         self._group, self._swept = pipeline.group, 0.0
         super().__init__(Role.GENERATE, settings, work, database, self._between)
 
@@ -128,7 +123,7 @@ class Generator(RoleReplica):
             self._group.check()  # ends the worker, and so the replica
         if time.monotonic() - self._swept > SWEEP_S:
             self._swept = time.monotonic()
-            self._records.sweep(self._database.live_records(self._records.here()))
+            self._records.sweep(self._database.queue.live_records(self._records.here()))
 
 
 class Preparer(RoleReplica):
@@ -162,7 +157,7 @@ class VideoStitcher(RoleReplica):
 
 
 def by_queue(context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
-    """As many replicas as the role's queue keeps busy; see Serve's custom autoscaling policies."""
+    """An autoscaling policy of Serve: as many replicas as the role's queue keeps busy."""
     told = (context.aggregated_metrics or {}).get("wanted", {})
     wanted = math.ceil(max(told.values(), default=context.target_num_replicas))
     least, most = context.capacity_adjusted_min_replicas, context.capacity_adjusted_max_replicas
@@ -170,7 +165,7 @@ def by_queue(context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
 
 
 def options(replicas: Replicas, config: ServingConfig, role: Role | None) -> dict[str, Any]:
-    """The options of a role's deployment, which is scaled by its queue, or of the ingress: by its requests."""
+    """The options of a role's deployment, scaled by its queue, or of the ingress, scaled by its requests."""
     scaling: dict[str, Any] = {"num_replicas": replicas.min_workers}
     if replicas.max_workers > replicas.min_workers:
         add, remove = config.scaling.add_after, config.scaling.remove_after
@@ -224,8 +219,8 @@ def app(arguments: dict[str, Any]) -> Application:
     return ingress(serve.ingress(endpoint)()).bind(*roles)
 
 
-def _check_sharing(model: ServedModel, gpus: int) -> None:
-    """Raises ConfigError where so many GPUs cannot share a segment."""
+def _check_sharing(model: ModelInfo, gpus: int) -> None:
+    """Raises ConfigError where that number of GPUs cannot share a segment."""
     heads = model.transformer["num_attention_heads"]
     squares = model.size[0] * model.size[1] // model.unit**2
     if heads % gpus or squares % gpus:
@@ -237,10 +232,18 @@ def _check_sharing(model: ServedModel, gpus: int) -> None:
 
 def _settings(config: ServingConfig) -> ReplicaSettings:
     """The settings completed by what the model's folder says and by where the artifacts are."""
-    model = read_model(config.model, ITEMSIZE[config.dtype])
+    model = read_model_info(config.model, ITEMSIZE[config.dtype])
     processes = config.generators.processes
     _check_sharing(model, processes)
-    served = Model(config.api.model.name, model.size, model.unit, model.rate, model.steps, processes)
+    served = Model(
+        config.api.model.name,
+        model.size,
+        model.unit,
+        model.rate,
+        model.steps,
+        model.transformer["num_layers"],
+        processes,
+    )
     disks = config.api.disks
     if "://" not in config.artifacts:
         Path(config.artifacts).mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """Makes a video over HTTP, on any server: `python serving/client.py --image person.jpg --video dance.mp4`.
 
-Choices made: nothing but HTTP, so that this file can be read, or copied, for how the endpoint is used: post a form,
-follow the events, download. Every event is the whole state, so a stream that broke is simply opened again. A token is
-taken from the variable POSEGEN_TOKEN, since others can see a command line.
+It uses nothing but HTTP, so that this file shows how to use the endpoint and can be copied: post a form, follow the
+events, download. Every event is the whole state, so a broken stream is simply opened again. The token is read from the
+variable POSEGEN_TOKEN, because other users of the machine can see a command line.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class VideoRequest:
     """Where the server answers."""
     prompt: str = ""
     """What is to be seen, in a sentence."""
-    seed: int = 0
+    seed: int = 42
     """The same seed gives the same video."""
     steps: int | None = None
     """Denoising steps; by default the model's."""
@@ -106,7 +106,7 @@ def events(url: str, video_id: str) -> Iterator[dict[str, Any]]:
                         if state["video"]["status"] in FINAL:
                             return
         except requests.RequestException:
-            time.sleep(1.0)  # this copy of the endpoint is gone; another will answer
+            time.sleep(1.0)  # this copy of the endpoint may be gone; another will answer
     raise VideoError(f"The server at {url} does not answer any more; {video_id} may go on once it is back.")
 
 
@@ -153,7 +153,7 @@ def _headers() -> dict[str, str]:
 
 
 def _checked(answer: requests.Response) -> requests.Response:
-    """The answer, unless it is a refusal, which the server explains; raises RequestException where it broke down."""
+    """The answer; raises VideoError with the server's sentence for a refusal, RequestException for a broken answer."""
     if 400 <= answer.status_code < 500:
         raise VideoError(answer.json()["error"]["message"])
     answer.raise_for_status()

@@ -1,8 +1,8 @@
 """The server's settings: defaults, then a YAML file, then the environment, then arguments; later ones win.
 
-Choices made: one dataclass, read from any mapping, so the arguments of `serve run`, the `args` of `serve deploy` and a
-file of one's own say the same things by the same names. A setting NAME of the first level may be given as the variable
-POSEGEN_NAME, its value as YAML; POSEGEN_CONFIG names the file.
+One dataclass is read from any mapping, so the arguments of `serve run`, the `args` of `serve deploy` and a YAML file
+use the same names. A setting NAME of the first level may be given as the variable POSEGEN_NAME, with its value as YAML;
+POSEGEN_CONFIG names the file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PREFIX = "POSEGEN_"
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be: which and why."""
+    """A setting is wrong; the message says which and why."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class Replicas:
 
     @property
     def processes(self) -> int:
-        """How many of a generator denoise together, one on each of its GPUs."""
+        """How many processes of a generator denoise together, one on each of its GPUs."""
         return max(1, int(self.gpus))
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """When copies are added or taken away: once others are wanted for so many seconds on end."""
+    """For how many seconds another number of copies must be wanted before copies are added or removed."""
 
     add_after: float = 30.0
     remove_after: float = 600.0
@@ -95,7 +95,7 @@ class ServingConfig:
 
 
 def load_config(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> ServingConfig:
-    """The settings, of arguments by name and environment variables; raises ConfigError in a sentence."""
+    """The settings from arguments by name and environment variables; raises ConfigError, a sentence."""
     names = [setting.name for setting in dataclasses.fields(ServingConfig)]
     given: dict[str, Any] = {}
     if file := environment.get(f"{PREFIX}CONFIG"):
@@ -117,7 +117,7 @@ def load_config(arguments: Mapping[str, Any], environment: Mapping[str, str]) ->
 
 
 def _absolute(config: ServingConfig) -> ServingConfig:
-    """The same with paths that mean the same in every process."""
+    """The settings with absolute paths, which mean the same in every process."""
     database = make_url(config.database)
     if database.get_backend_name() == "sqlite" and database.database:
         database = database.set(database=str(Path(database.database).resolve()))

@@ -2,8 +2,8 @@
 
     python serving/demo.py --image person.jpg --video dance.mp4 --output out.mp4
 
-Choices made: two replicas, so that segments are made side by side; a free port, so that a server that is up is left
-alone; state in a temporary folder. `make serve` starts one that stays.
+Two replicas make segments side by side. The server takes a free port, so it does not disturb one that is up, and keeps
+its state in a temporary folder. `make serve` starts one that stays.
 """
 
 from __future__ import annotations

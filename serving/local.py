@@ -1,7 +1,7 @@
 """A server on a Ray cluster of its own on this machine, as long as a block of code lasts.
 
-Choices made: it never joins a cluster that is up. Ray's processes end with the one that started them, whatever becomes
-of it; where that can still act, the replicas are first asked to stop, so that nothing of theirs is left either.
+It never joins a cluster that is up. Ray's processes end with the process that started them, however that ends; if it
+ends in order, the replicas are first asked to stop, so that none of their children are left either.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ray import serve
 from serving.app import app
 
 HOST = "127.0.0.1"
-PATIENCE_S = 600.0  # with a machine that has much else to do
+PATIENCE_S = 600.0  # on a busy machine
 
 
 class StartError(RuntimeError):
@@ -58,7 +58,7 @@ def local_server(settings: Mapping[str, Any], cpus: int, port: int | None = None
 
 
 def _ready(url: str) -> str:
-    """The server's address, once it says that it can work."""
+    """The server's address, as soon as it is healthy."""
     deadline = time.monotonic() + PATIENCE_S
     while problems := _problems(url):
         if time.monotonic() > deadline:
@@ -68,7 +68,7 @@ def _ready(url: str) -> str:
 
 
 def _problems(url: str) -> str:
-    """What keeps it from working; see `serving.api.health`."""
+    """The server's problems, see `serving.api.health`."""
     try:
         with urllib.request.urlopen(f"{url}/healthz", timeout=60):
             return ""

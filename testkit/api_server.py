@@ -22,13 +22,13 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from posegen.video import encode
+from posegen.video import save_video
 from serving.api.auth import EVERYONE
 from serving.api.routes import create_app
 from serving.api.settings import ApiSettings, Model
 from serving.state.artifacts import Artifacts
-from serving.state.database import Database, new_job_id
-from serving.state.rows import Claim, Heartbeat, JobPlan, Kind, NewJob, QueueLimits, Role
+from serving.state.database import Database
+from serving.state.rows import Claim, Heartbeat, JobPlan, Kind, NewJob, QueueLimits, Role, new_job_id
 from serving.work.growing import GrowingVideo
 from testkit.videos import number_of, numbered_picture
 
@@ -95,39 +95,41 @@ class Site:
         }
         asked |= {"uploads": {"driving_video": {"seconds": 1.0}}}
         webhook = request.pop("webhook", None)
-        job, _ = self.database.create_job(NewJob(new_job_id(), owner, asked | request, webhook))
+        job, _ = self.database.jobs.create(NewJob(new_job_id(), owner, asked | request, webhook))
         return job.id
 
     def claim(self, role: Role) -> Claim:
         """The next task of a role."""
-        claim = self.database.claim(role, f"a {role} worker", LEASE)
+        claim = self.database.queue.claim(role, f"a {role} worker", LEASE)
         assert claim is not None, f"no {role} task is ready"
         return claim
 
     def plan(self) -> None:
         """Does the preparation that is next."""
-        assert self.database.plan_job(self.claim(Role.PREPARE), PLAN)
+        assert self.database.queue.commit_plan(self.claim(Role.PREPARE), PLAN)
 
     def segment(self) -> Claim:
         """Does the segment that is next."""
         claim = self.claim(Role.GENERATE)
         for step in range(1, PLAN.steps + 1):
-            assert self.database.heartbeat(claim, step, PLAN.steps, LEASE) is Heartbeat.CONTINUE
+            assert self.database.queue.heartbeat(claim, step, PLAN.steps, LEASE) is Heartbeat.CONTINUE
         if claim.records:
-            assert self.database.publish_record_step(claim, "a store", PLAN.shared_steps)
+            assert self.database.queue.publish_record_step(claim, "a store", PLAN.shared_steps)
         if claim.task.kind is Kind.SEGMENT:
             self.artifacts.write(claim.task.artifact, b"frames")
-        assert self.database.commit(claim)
+        assert self.database.queue.commit(claim)
         return claim
 
     def finish(self) -> bytes:
         """Does all that is left of the newest job, once there is one; returns its video."""
-        while not (jobs := self.database.jobs(limit=1)):
+        while not (jobs := self.database.jobs.page(limit=1)):
             time.sleep(0.05)
         job = jobs[0]
         if job.plan is None:
             self.plan()
-        while any(task.state != "done" for task in self.database.tasks(job.id) if task.kind is Kind.SEGMENT):
+        while any(
+            task.state != "done" for task in self.database.jobs.tasks(job.id) if task.kind is Kind.SEGMENT
+        ):
             self.segment()
         return self.stitch()
 
@@ -139,7 +141,7 @@ class Site:
             growing.append(part)
         video = movie(PLAN.frames)
         self.artifacts.write(claim.task.artifact, video)
-        assert self.database.commit(claim)
+        assert self.database.queue.commit(claim)
         return video
 
 
@@ -156,7 +158,7 @@ def movie(frames: int) -> bytes:
     """A small MP4 of numbered pictures at 30 frames/s."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "movie.mp4"
-        encode(np.stack([numbered_picture(number) for number in range(frames)]), path, 30)
+        save_video(np.stack([numbered_picture(number) for number in range(frames)]), path, 30)
         return path.read_bytes()
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from posegen.longvideo.segments import plan
-from serving.state.database import Database, new_job_id
-from serving.state.rows import Claim, Job, JobPlan, Kind, NewJob, Role
+from serving.state.database import Database
+from serving.state.rows import Claim, Job, JobPlan, Kind, NewJob, QueueLimits, Role, new_job_id
 
 LEASE = 10.0
+LIMITS = QueueLimits(jobs=5, failures=2, expiries=3, record_bytes=250, deliveries=2)
 
 
 @dataclass
@@ -38,9 +39,14 @@ def job_plan(frames: int = 300, shared_steps: int = 2, anchor: int = 0, record_b
     )
 
 
+def new_job(owner: str = "ann", prompt: str = "a dancer", webhook: str | None = None) -> NewJob:
+    """A job to be queued."""
+    return NewJob(new_job_id(), owner, {"prompt": prompt}, webhook)
+
+
 def queued(database: Database, owner: str = "ann") -> Job:
     """A new job."""
-    return database.create_job(NewJob(new_job_id(), owner, {"prompt": "a dancer"}))[0]
+    return database.jobs.create(new_job(owner))[0]
 
 
 def planned(database: Database, plan: JobPlan | None = None, owner: str = "ann") -> Job:
@@ -48,13 +54,13 @@ def planned(database: Database, plan: JobPlan | None = None, owner: str = "ann")
     job = queued(database, owner)
     preparation = claimed(database, Role.PREPARE)
     assert preparation.job.id == job.id
-    assert database.plan_job(preparation, plan or job_plan())
-    return database.job(job.id)
+    assert database.queue.commit_plan(preparation, plan or job_plan())
+    return database.jobs.get(job.id)
 
 
 def claimed(database: Database, role: Role = Role.GENERATE, worker: str = "worker") -> Claim:
     """The next task of a role, which there must be."""
-    claim = database.claim(role, worker, LEASE)
+    claim = database.queue.claim(role, worker, LEASE)
     assert claim is not None
     return claim
 
@@ -63,14 +69,14 @@ def finish(database: Database, claim: Claim, store: str = "store") -> None:
     """Hands in a task, the record first if it makes one."""
     if claim.records:
         assert claim.job.plan is not None
-        assert database.publish_record_step(claim, store, claim.job.plan.shared_steps)
-    assert database.commit(claim)
+        assert database.queue.publish_record_step(claim, store, claim.job.plan.shared_steps)
+    assert database.queue.commit(claim)
 
 
 def work_off(database: Database, role: Role = Role.GENERATE) -> list[Claim]:
     """Does all tasks of a role that can be done, one after the other."""
     done = []
-    while claim := database.claim(role, "worker", LEASE):
+    while claim := database.queue.claim(role, "worker", LEASE):
         finish(database, claim)
         done.append(claim)
     return done
@@ -81,9 +87,9 @@ def completed(database: Database, plan: JobPlan | None = None) -> Job:
     job = planned(database, plan)
     work_off(database)
     work_off(database, Role.STITCH)
-    return database.job(job.id)
+    return database.jobs.get(job.id)
 
 
 def states(database: Database, job_id: str) -> dict[int, str]:
     """The states of a job's segments."""
-    return {task.index: task.state.value for task in database.tasks(job_id, Kind.SEGMENT)}
+    return {task.index: task.state.value for task in database.jobs.tasks(job_id, Kind.SEGMENT)}

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from mini_model.puppets import Puppet, Scene, motion, render
 from posegen.dataset import CLIPS, KEPT, MEDIA, pack_keypoints, table
-from posegen.video import encode
+from posegen.video import save_video
 
 SIZE = (32, 48)
 RATE = 12.0
@@ -25,7 +25,7 @@ def puppet_rows(seed: int, frames: int, size: tuple[int, int] = SIZE, rate: floa
     keypoints = motion(seed, frames + 1, rate, size)
     clip = render(Puppet.sample(seed), Scene.sample(seed), keypoints, size, rate)
     with tempfile.TemporaryDirectory() as folder:
-        encode(clip.frames, Path(folder) / "clip.mp4", rate)
+        save_video(clip.frames, Path(folder) / "clip.mp4", rate)
         media = (Path(folder) / "clip.mp4").read_bytes()
     clip_id = f"clip-{seed:03}"
     shown = {"rate": rate, "width": size[0], "height": size[1], "caption": clip.caption}

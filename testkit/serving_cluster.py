@@ -182,12 +182,12 @@ class Cluster:
 
     def frames(self, job_id: str) -> dict[int, np.ndarray]:
         """The committed segments' frames by index."""
-        tasks = self.database.tasks(job_id, Kind.SEGMENT)
+        tasks = self.database.jobs.tasks(job_id, Kind.SEGMENT)
         return {task.index: self.artifacts.load_frames(task.artifact) for task in tasks}
 
     def video(self, job_id: str) -> bytes:
         """The finished video's file."""
-        (stitch,) = self.database.tasks(job_id, Kind.STITCH)
+        (stitch,) = self.database.jobs.tasks(job_id, Kind.STITCH)
         return self.artifacts.read(stitch.artifact)
 
 
@@ -238,7 +238,7 @@ def torment(cluster: Cluster, job_id: str, victim: Victim) -> dict[tuple[str, in
     database = cluster.database
 
     def due() -> Task | None:
-        job, tasks = database.job(job_id), database.tasks(job_id, victim.kind)
+        job, tasks = database.jobs.get(job_id), database.jobs.tasks(job_id, victim.kind)
         task = next((task for task in tasks if task.index == victim.index), None)
         assert task is None or task.state is not TaskState.DONE, f"the moment of the {victim.name} was missed"
         return task if task and victim.when(job, task) else None
@@ -253,7 +253,7 @@ def torment(cluster: Cluster, job_id: str, victim: Victim) -> dict[tuple[str, in
 
 def done(database: Database, job_id: str) -> dict[tuple[str, int], int]:
     """How often each finished task was claimed."""
-    tasks = database.tasks(job_id)
+    tasks = database.jobs.tasks(job_id)
     return {(task.kind, task.index): task.attempt for task in tasks if task.state is TaskState.DONE}
 
 

@@ -21,10 +21,10 @@ from safetensors.torch import load_file, save_file
 
 from posegen.pipeline import PoseGenPipeline
 from posegen.sharing import Position, SharedEntry
-from serving.model import ServedModel, read_model
+from serving.model_info import ModelInfo, read_model_info
 from serving.state.artifacts import Artifacts
-from serving.state.database import Database, new_job_id
-from serving.state.rows import Claim, Job, NewJob, Role
+from serving.state.database import Database
+from serving.state.rows import Claim, Job, NewJob, Role, new_job_id
 from serving.uploads.inspection import UploadLimits
 from serving.uploads.uploads import upload_artifact
 from serving.work.generate import Generate
@@ -107,7 +107,7 @@ class Place:
 
     folder: Path
     pipeline: PoseGenPipeline
-    model: ServedModel
+    model: ModelInfo
 
     @property
     def database(self) -> Database:
@@ -135,7 +135,7 @@ class Place:
         self.artifacts.save(upload_artifact(job_id, "input_reference"), scratch)
         self.artifacts.write(upload_artifact(job_id, "poses"), save({"keypoints": walking(frames)}))
         request = REQUEST | {"uploads": uploads} | changes
-        return self.database.create_job(NewJob(id=job_id, owner="somebody", request=request))[0]
+        return self.database.jobs.create(NewJob(id=job_id, owner="somebody", request=request))[0]
 
     def work(self, role: Role, database: Database) -> Work:
         """What a worker of this role does."""
@@ -162,14 +162,14 @@ class Place:
     def expire(self, role: Role = Role.PREPARE) -> None:
         """Ends all leases: hours later somebody looks for work of a role that has none, and finds the dead."""
         late = Database(f"sqlite:///{self.folder}/serving.db", clock=lambda: time.time() + 2 * LEASE)
-        assert late.claim(role, "late", LEASE) is None
+        assert late.queue.claim(role, "late", LEASE) is None
 
 
 def empty_place(folder: Path) -> Place:
     """A server with nothing to do, and a tiny model."""
     pipeline, model = tiny_pipeline(), folder / "model"
     pipeline.save_pretrained(model)
-    place = Place(folder / "server", pipeline, read_model(str(model), itemsize=4))
+    place = Place(folder / "server", pipeline, read_model_info(str(model), itemsize=4))
     place.database.close()
     return place
 

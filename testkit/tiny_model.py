@@ -38,7 +38,7 @@ def tiny_pipeline(**settings: Any) -> PoseGenPipeline:
         "head": HEAD,
         "tail": TAIL,
         "size": SIZE,
-        "steps": STEPS,
+        "num_inference_steps": STEPS,
     }
     settings = small | settings
     tokenizer = tiny_tokenizer()

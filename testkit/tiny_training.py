@@ -14,7 +14,7 @@ from mini_model.puppets import Puppet, Scene, motion, render
 from posegen.dataset import CLIPS, KEPT, MEDIA, pack_keypoints, table
 from posegen.mini.codec import PrincipalVideoCodec
 from posegen.mini.text import make_text_encoder, make_tokenizer
-from posegen.video import encode as write_video
+from posegen.video import save_video
 from training.config import (
     AdapterConfig,
     DataConfig,
@@ -86,7 +86,7 @@ def _rows(folder: Path, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
     clip = render(Puppet.sample(seed), Scene.sample(seed), keypoints, SIZE, RATE)
     path = folder / "clip.mp4"
     folder.mkdir(parents=True, exist_ok=True)
-    write_video(clip.frames, path, RATE)
+    save_video(clip.frames, path, RATE)
     media = {"media": path.read_bytes(), "media_start": 0.0, "seconds": FRAMES / RATE, "rate": RATE}
     clip_id = f"clip-{seed:03}"
     place = {"clip_id": clip_id, "video_id": clip_id, "path": "puppets", "status": KEPT, "reasons": []}

@@ -11,6 +11,7 @@ import numpy as np
 from av.packet import Packet
 
 WIDTH, HEIGHT, BITS = 160, 96, 10
+TS_PACKET = 188  # bytes
 CORNER = (220, 40, 40)  # top left, so that turned and flipped pictures are told apart
 
 
@@ -97,4 +98,49 @@ def damage(source: Path, target: Path, number: int) -> Path:
     start, stop = packet.pos + packet.size // 4, packet.pos + packet.size
     data[start:stop] = b"\xff" * (stop - start)
     target.write_bytes(data)
+    return target
+
+
+def without_ts_packet(source: Path, target: Path, number: int, place: int) -> Path:
+    """Copies a transport stream without packet `place` (from 0) of those that hold its video packet `number`."""
+    with av.open(str(source)) as reader:
+        begin = [p for p in reader.demux(video=0) if p.size][number].pos
+    assert begin is not None
+    data = source.read_bytes()
+    lost = [
+        at
+        for at in range(begin, len(data), TS_PACKET)
+        if data[at + 1 : at + 3] == data[begin + 1 : begin + 3]
+    ]
+    if place:  # those that follow carry on the same picture: the unit's start is marked by 0x40
+        pid = bytes([data[begin + 1] & 0x1F, data[begin + 2]])
+        lost = [at for at in range(begin, len(data), TS_PACKET) if data[at + 1 : at + 3] == pid]
+        place -= 1
+    target.write_bytes(data[: lost[place]] + data[lost[place] + TS_PACKET :])
+    return target
+
+
+def concatenated(sources: Sequence[Path], target: Path, torn: int = 0) -> Path:
+    """One file after the other, all but the last without their last `torn` bytes."""
+    *first, last = [source.read_bytes() for source in sources]
+    target.write_bytes(b"".join([*(data[: len(data) - torn] for data in first), last]))
+    return target
+
+
+def joined(sources: Sequence[Path], target: Path) -> Path:
+    """The video packets of all files as one stream, a second file's times after the first's."""
+    shift = 0
+    with av.open(str(target), "w") as writer:
+        stream: av.VideoStream | None = None
+        for source in sources:
+            with av.open(str(source)) as reader:
+                stream = stream or writer.add_stream_from_template(reader.streams.video[0])
+                end = shift
+                for packet in (p for p in reader.demux(video=0) if p.size):
+                    assert packet.pts is not None and packet.dts is not None
+                    packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                    end = max(end, packet.pts + (packet.duration or 0))
+                    packet.stream = stream
+                    writer.mux(packet)
+                shift = end
     return target

@@ -1,10 +1,10 @@
-"""A training's checkpoint: a folder that any number of workers goes on from and that the library loads.
+"""A training's checkpoint: a folder that any number of workers can go on from and that the library loads.
 
     adapter/    the weights, an adapter's folder       ema/        their EMA, another
     optimizer.safetensors   both moments               state.json  the step, and what the order of the data depends on
 
-Choices made: only what is trained is in it, as float32, each tensor once. It is written by a thread while training
-goes on, and Ray takes it for a checkpoint, and deletes older ones, only when all of it lies in the output folder.
+It holds only what is trained, as float32, each tensor once. A thread writes it while training goes on; Ray counts it as
+a checkpoint, and deletes older ones, only when all of it lies in the output folder.
 """
 
 from __future__ import annotations

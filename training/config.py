@@ -1,20 +1,14 @@
 """The settings of a training, and the complete configurations it can be started with.
 
-Choices made: every part has a small dataclass of its own; a configuration is a function that returns a full one and
-says which machines it was sized for. One value is changed by its path, `data.batch_size=4`, and checked for its type.
+Every part has a small dataclass of its own. A configuration is a function that returns a full one and says which
+machines it was sized for; the command line (training/train.py) starts from one and changes single values.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Literal, get_type_hints
-
-import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing import Literal
 
 from training.data.items import DataConfig
 from training.model.adapter import AdapterConfig
@@ -29,11 +23,13 @@ class ClusterConfig:
     """What the training takes of the cluster."""
 
     max_workers: int = 1
+    """Workers that train together, each on its share of a step's items."""
     min_workers: int | None = None
     """Go on with as few as these where machines are lost, and with more again when they come back; None: never."""
     cpus: float = 1.0
+    """CPU cores of each worker."""
     gpus: float = 0.0
-    """What each worker takes."""
+    """GPUs of each worker."""
     max_failures: int = 3
     """How often to go on from the last checkpoint after a worker died. A spot machine that is taken away when its
     notice has run out does not count, one that dies before may."""
@@ -44,7 +40,9 @@ class RecordConfig:
     """What is written down and when, in steps; each of the other `_every` is a multiple of `log_every`."""
 
     log_every: int = 10
+    """A line of log.jsonl, and a point of TensorBoard's curves."""
     checkpoint_every: int = 500
+    """A checkpoint."""
     num_to_keep: int = 2
     """Checkpoints that are kept."""
     validate_every: int = 500
@@ -56,16 +54,14 @@ class RecordConfig:
     num_inference_steps: int = 20
     """Denoising steps of a sample video."""
     sample_cpus: float = 0.0
+    """CPU cores of the task that makes them, which runs beside the training."""
     sample_gpus: float = 0.0
-    """What the task that makes them takes; it runs beside the training."""
+    """GPUs of that task."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A whole training.
-
-    Raises ValueError, a sentence, for settings that cannot work together.
-    """
+    """A whole training."""
 
     data: DataConfig
     output: str
@@ -83,6 +79,7 @@ class TrainConfig:
     record: RecordConfig = field(default_factory=RecordConfig)
 
     def __post_init__(self) -> None:
+        """Raise ValueError, a sentence, for settings that cannot work together."""
         record = self.record
         for name in ("checkpoint_every", "validate_every", "sample_every"):
             if getattr(record, name) % record.log_every:
@@ -195,49 +192,14 @@ def _wan14b(
     )
 
 
-CONFIGS: dict[str, Callable[[], TrainConfig]] = {
-    "mini_cpu": mini_cpu,
-    "wan14b_480p": wan14b_480p,
-    "wan14b_480p_zero3": partial(wan14b_480p, zero_stage=3),
-    "wan14b_720p": wan14b_720p,
-    "wan14b_720p_zero3": partial(wan14b_720p, zero_stage=3),
+CONFIGS = {
+    "mini_cpu": ("The mini model (2 M parameters, 9 frames of 64x96) on 2 CPU cores.", mini_cpu()),
+    "wan14b_480p": ("Wan2.1-I2V-14B at 832x480 on 8 GPUs of 80 GB and two more.", wan14b_480p()),
+    "wan14b_480p_zero3": ("The same with ZeRO-3, on 8 GPUs of 48 GB.", wan14b_480p(zero_stage=3)),
+    "wan14b_720p": ("Wan2.1-I2V-14B at 1280x720 on 8 GPUs of 80 GB and three more.", wan14b_720p()),
+    "wan14b_720p_zero3": (
+        "The same with ZeRO-3: 42 GB of each GPU instead of 67.",
+        wan14b_720p(zero_stage=3),
+    ),
 }
-
-
-def changed(config: Any, setting: str) -> Any:
-    """The configuration with one value changed; setting: `path=value`, the value as text or YAML.
-
-    Raises ValueError, a sentence, for a path that is not there or a value of a wrong type.
-    """
-    path, equals, value = setting.partition("=")
-    if not equals:
-        raise ValueError(f"{setting!r} is not of the form path=value, such as data.batch_size=4.")
-    return _replaced(config, path.strip().split("."), value.strip(), path)
-
-
-def _replaced(config: Any, names: list[str], value: str, path: str) -> Any:
-    name, *rest = names
-    known = [each.name for each in dataclasses.fields(config)] if dataclasses.is_dataclass(config) else []
-    if name not in known:
-        raise ValueError(f"{path} is no setting; {name!r} is not among {', '.join(known) or 'any'}.")
-    if rest:
-        new = _replaced(getattr(config, name), rest, value, path)
-    else:
-        new = _parsed(value, get_type_hints(type(config))[name], path)
-    return dataclasses.replace(config, **{name: new})
-
-
-def _parsed(value: str, kind: Any, path: str) -> Any:
-    """A value of a type, from its text or, where that does not fit, from what the text is in YAML."""
-    adapter: TypeAdapter[Any] = TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True))
-    try:
-        return adapter.validate_python(value)
-    except ValidationError:
-        try:
-            return adapter.validate_python(yaml.safe_load(value))
-        except (ValidationError, yaml.YAMLError) as error:
-            raise ValueError(f"{path}={value}: give a value of type {_name(kind)}.") from error
-
-
-def _name(kind: Any) -> str:
-    return kind.__name__ if isinstance(kind, type) else str(kind)
+"""What a training can be started with: name -> (what it is, the configuration)."""

@@ -1,7 +1,7 @@
 """What a training step costs: floating-point operations and bytes, as formulas of the transformer's config.
 
-They are counted as those of generation are (`posegen.costs`): products of matrices alone, and the bytes that the eager
-code with a fused attention holds. All bytes are of one worker.
+They are counted as those of generation are (`posegen.costs`): only matrix products, and the bytes that eager code with
+a fused attention holds. All bytes are of one worker.
 """
 
 from __future__ import annotations

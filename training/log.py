@@ -1,7 +1,7 @@
 """What a training tells: rows of figures as JSON lines and in TensorBoard, and a line of progress.
 
-Choices made: a row holds plain names and numbers, the same in both. A training that goes on from a checkpoint drops
-the rows behind it first, so each step stands there once.
+A row holds plain names and numbers, the same in both. A training that goes on from a checkpoint first drops the rows
+after it, so each step is there once.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def read_log(folder: Path) -> list[dict[str, float]]:
 
 
 class Stopwatch:
-    """Seconds by name since the last `take`; on a GPU each part is waited for."""
+    """Seconds of each named part since the last `take`; on a GPU it waits for the end of each part."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -1,9 +1,9 @@
 """What each worker does: it takes its share of every step's batch, and all together make the step of one batch.
 
 Choices made: an item's loss is weighed by the batch of all workers, so one worker and many follow the same curve. All
-workers pass the same number of micro-batches through the model, as ZeRO-3 asks for; one with fewer items repeats an
-item that weighs nothing. What ends a training early (time, a signal to the driver) travels with the sum of the losses,
-so all workers stop at the same step, with a checkpoint.
+workers pass the same number of micro-batches through the model, as ZeRO-3 requires; one with fewer items repeats an
+item with weight zero. What ends a training early (its time limit, a signal to the driver) travels with the sum of the
+losses, so all workers stop at the same step, with a checkpoint.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Training:
         return loss_of_all, stop > 0
 
     def _notices(self) -> bool:
-        """Whether Ray tells for the first time, and all workers alike, of a machine that is about to be taken away."""
+        """Whether Ray announces for the first time that a machine will be taken away; the same on all workers."""
         if not self.asks:
             return False
         self.asked, noticed = time.monotonic(), self.noticed
@@ -159,7 +159,7 @@ class Training:
         return time.monotonic() - self.started > 60 * self.config.minutes
 
     def _micro_batches(self, examples: Examples) -> Iterator[tuple[Examples, float]]:
-        """As many parts on every worker, on the device; a part without items is an item of weight 0."""
+        """Micro-batches on the device, equally many on every worker; one without items is an item of weight 0."""
         size = self.config.engine.micro_batch_size
         for first in range(0, self.passes * size, size):
             part = examples[first : first + size]

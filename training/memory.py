@@ -1,8 +1,8 @@
 """What a training will take of each worker's memory and of time, told before anything is loaded.
 
-Choices made: bytes are formulas of the model's configuration (training/costs.py), held against the memory of a
-device of the kind that the workers will get. Time is the operations of a step over the speed at which that device
-multiplies matrices, measured in a second; training reaches about EFFICIENCY of it.
+Bytes are formulas of the model's configuration (training/costs.py), compared with the memory of a device of the kind
+that the workers will get. Time is the operations of a step over the speed at which that device multiplies matrices,
+which is measured in a second; training reaches about EFFICIENCY of it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Videos of validation clips made with a checkpoint while training goes on, in a Ray task of its own.
 
-Choices made: the EMA is what is shown, as it is what will be exported. A video stands beside its pose and
-the reference; the noise is that of the clip, the same at every checkpoint.
+They are made with the EMA, which is what will be exported. Each stands beside its pose and the reference; its noise
+follows from the clip, so it is the same at every checkpoint.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 import ray
 import torch
 
-from posegen.longvideo.conditions import Conditions, decode
+from posegen.longvideo.conditions import Conditions, decode_latents
 from posegen.longvideo.sampling import Guidance, denoise, schedule
 from posegen.model.checkpoints import load_adapter
 from posegen.model.folder import model_folder
 from posegen.model.transformer import PoseGenTransformer3DModel
-from posegen.video import encode as write_video
+from posegen.video import save_video
 from training.checkpoint import EMA
 from training.config import TrainConfig
 from training.data.stream import Batch
@@ -28,7 +28,7 @@ FOLDER = "samples"
 
 
 def sample_later(config: TrainConfig, batch: Batch, checkpoint: Path, step: int) -> ray.ObjectRef:
-    """Starts the task; what it cannot do is told in its own log and does not touch the training."""
+    """Starts the task; its failures go to its own log and do not affect the training."""
     task = ray.remote(num_cpus=config.record.sample_cpus, num_gpus=config.record.sample_gpus)(sample)
     return task.remote(config, batch, checkpoint, step)
 
@@ -46,7 +46,7 @@ def sample(config: TrainConfig, batch: Batch, checkpoint: Path, step: int) -> li
     count = min(config.record.sample_clips, len(batch.keys))
     latents = generate(transformer.eval(), batch, count, config, device)
     shown = [latents, batch.pose_latents[:count, 4:], batch.reference_latents[:count].expand_as(latents)]
-    frames = torch.cat([decode(vae, part) for part in shown], dim=3).numpy()  # side by side
+    frames = torch.cat([decode_latents(vae, part) for part in shown], dim=3).numpy()  # side by side
     return [_write(config, clip, frames[i], step) for i, clip in enumerate(batch.clip_ids[:count])]
 
 
@@ -70,12 +70,12 @@ def generate(
         hands=first(batch.hand_latents),
     )
     start = noise(config.data.seed, batch.keys[:count], batch.latents.shape[1:])
-    sigmas = schedule(config.record.num_inference_steps, config.noise.shift)
-    return denoise(transformer, conditions, start, sigmas, Guidance(scale=1.0)).cpu()
+    levels = schedule(config.record.num_inference_steps, config.noise.shift)
+    return denoise(transformer, conditions, start, levels, Guidance(scale=1.0)).cpu()
 
 
 def _write(config: TrainConfig, clip_id: str, frames: np.ndarray, step: int) -> Path:
     path = Path(config.output) / FOLDER / f"step-{step:08}-{clip_id}.mp4"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_video(frames, path, config.data.rate)
+    save_video(frames, path, config.data.rate)
     return path

@@ -1,20 +1,17 @@
 """Trains an adapter of a model folder on a curated dataset.
 
-    python training/train.py --config mini_cpu --set data.dataset=demo/dataset --set data.adapter=cond
-    ray job submit --working-dir . -- python training/train.py --config wan14b_480p --set output=/shared/run
+    python training/train.py mini_cpu --data.dataset demo/dataset --data.adapter cond
+    ray job submit --working-dir . -- python training/train.py wan14b_480p --output /shared/run
+
+The first word names the configuration to start from, the options change single values of it:
+`python training/train.py mini_cpu --help` lists them with what `mini_cpu` sets.
 
 Checkpoints, log.jsonl, TensorBoard's events and sample videos go to the output folder, the finished adapter to
 adapters/ in it. The same command again goes on where the training stopped. SIGTERM or Ctrl-C ends it with a checkpoint.
-
-`--set` changes one value of the configuration by its path and may be given many times. The most used:
-data.dataset, data.model, data.adapter (base or cond), data.batch_size (of a step, over all workers), output, steps,
-minutes (stop after so many), adapter.rank, optimizer.learning_rate, cluster.max_workers, cluster.cpus, cluster.gpus,
-engine.zero_stage (2 or 3). `--show` prints all of them.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import logging
 import shutil
@@ -25,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import yaml
+import tyro
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from posegen.common.storage import StorageError, absolute
 from training.checkpoint import EMA, check_output
-from training.config import CONFIGS, TrainConfig, changed
+from training.config import CONFIGS, TrainConfig
 from training.data.stream import TrainingStream, prepare
 from training.loop import STOP_FILE, train_loop_per_worker
 from training.memory import estimate, probe_device
@@ -128,54 +125,20 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, data=data, adapter=adapter, output=absolute(config.output))
 
 
-def parse(arguments: Sequence[str] | None = None) -> tuple[TrainConfig, bool]:
-    """The configuration that the command line asks for, and whether it is only to be shown.
-
-    Raises ValueError, a sentence, for a setting that is wrong.
-    """
-    title, *rest = (__doc__ or "").splitlines()
-    sizes = "\n".join(f"  {name:18} {_summary(make)}" for name, make in CONFIGS.items())
-    parser = argparse.ArgumentParser(
-        description="\n".join([title, *rest]),
-        epilog=f"configurations:\n{sizes}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def parse(arguments: Sequence[str] | None = None) -> TrainConfig:
+    """The configuration that the command line asks for; a wrong one ends the program with a message."""
+    return tyro.extras.overridable_config_cli(
+        CONFIGS, args=arguments, description=__doc__, use_underscores=True
     )
-    parser.add_argument(
-        "--config", required=True, choices=list(CONFIGS), help="the configuration to start from"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="PATH=VALUE", help="change one value of it"
-    )
-    parser.add_argument("--show", action="store_true", help="print the configuration and do nothing")
-    given = parser.parse_args(arguments)
-    config: TrainConfig = CONFIGS[given.config]()
-    for setting in given.set:
-        config = changed(config, setting)
-    return config, given.show
-
-
-def _summary(make: Any) -> str:
-    """The first line of what a configuration says of itself."""
-    return str(getattr(make, "func", make).__doc__).splitlines()[0]
 
 
 def main() -> None:
     """The command line."""
+    config = parse()
     try:
-        config, show = parse()
-        if show:
-            print(yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False), end="")
-        else:
-            print(f"adapter: {run(with_absolute_paths(config))}")
+        print(f"adapter: {run(with_absolute_paths(config))}")
     except (ValueError, FileNotFoundError, StorageError) as error:
         sys.exit(f"train: {error}")
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, for YAML."""
-    if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 if __name__ == "__main__":

@@ -1,1 +1,4 @@
-"""Captions: composed from what was measured, or written by Qwen2.5-VL."""
+"""Captions of kept clips by a vision-language model.
+
+`captioner.py` turns clips into records, with `qwen.py` as the model; captions without a model are in `pipeline.score`.
+"""

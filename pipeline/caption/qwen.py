@@ -1,9 +1,8 @@
 """Captions by Qwen2.5-VL: a few frames of each clip in, one sentence with one subject word out.
 
-Choices made: the prompt is written out in the model's own chat format with frames as pictures, so that only a
-tokenizer and a picture processor are needed (the video processor would ask for torchvision). Answers are
-greedy, and go back in a dict by clip_id: a caption cannot land on another clip's row, in whatever order
-batches finish.
+Choices made: the prompt is written out in the model's own chat format with frames as pictures, so that only a tokenizer
+and a picture processor are needed (the video processor would ask for torchvision). Answers are greedy. They are
+returned by clip_id, so a caption cannot land on another clip's row, in whatever order batches finish.
 """
 
 from __future__ import annotations

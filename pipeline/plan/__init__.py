@@ -1,1 +1,4 @@
-"""Videos to clips: which files there are, where their shots begin and end, which spans become clips."""
+"""Videos to clips.
+
+`listing.py` finds the files, `shots.py` where shots begin and end, `planner.py` makes clips of them.
+"""

@@ -1,6 +1,6 @@
 """Which files there are: the input folder is walked once and written down in parts, so memory does not grow with it.
 
-The written listing is also what the finished tables cover: a file that is no longer there leaves them at the next run.
+The finished tables cover what this listing covers: a file that is no longer there leaves them at the next run.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import mimetypes
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from posegen.common.storage import Folder, StorageError
 LISTED = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("changed", pa.int64())])
 PART = 5_000
 """Files in a part of the listing; the driver holds one part at a time."""
+EXAMPLES = 3  # names that are said of each kind of thing left out
 # Python's own table alone: the machine's mime.types would make the same folder list differently elsewhere.
 _TYPES = mimetypes.MimeTypes()
 
@@ -28,31 +29,41 @@ _TYPES = mimetypes.MimeTypes()
 def list_videos(config: CurateConfig) -> Stage:
     """Writes the listing of the input folder.
 
-    Files that are no video by their name (text, pictures, hidden files, names that are no UTF-8) are left out, and said
-    so. Raises StorageError where the folder is not there, holds no such file, or cannot be read, and where the output
-    cannot be written.
+    What is no video by its name (text, pictures, hidden files, names that are no UTF-8) and what cannot be followed
+    (folders that may not be read, links that lead nowhere or in a circle) is left out, and said so; so is the output
+    where it lies within the input. Raises StorageError where the folder is not there, is the output, holds no such
+    file, or cannot be read, and where the output cannot be written.
     """
-    source, work = Folder(config.input), Folder(config.output, "work")
-    skipped: Counter[str] = Counter()
+    source, target = Folder(config.input), Folder(config.output)
+    if source.root == target.root and source.filesystem.equals(target.filesystem):
+        raise StorageError(f"{config.input} is both input and output; give the output a folder of its own")
+    skipped, unfollowed = Counter[str](), dict[str, list[str]]()
     progress = Progress("list", "files")
     try:
         if not source.exists():
             raise StorageError(f"{config.input} does not exist; give the folder that holds the raw videos")
-        _write_parts(_candidates(source, skipped), work, progress)
+        found = source.walk(lambda name, kind: unfollowed.setdefault(kind, []).append(name), without=target)
+        _write_parts(_candidates(found, skipped), Folder(config.output, "work"), progress)
     except OSError as error:
         raise StorageError(f"{config.input} cannot be listed into {config.output}: {error}") from error
+    for sentence in _left_out(skipped, unfollowed):
+        print(f"list     left out {sentence}", file=sys.stderr)
     if not progress.done:
         raise StorageError(f"{config.input} holds no video file; look for the folder that does")
+    progress.total = progress.done
+    return progress.end()
+
+
+def _left_out(skipped: Counter[str], unfollowed: dict[str, list[str]]) -> Iterator[str]:
+    """What is said of the files of these suffixes and the other things by kind."""
     if skipped:
         kinds = ", ".join(
             f"{count:,} {suffix or 'without suffix'}" for suffix, count in skipped.most_common(5)
         )
-        print(
-            f"list     left out {skipped.total():,} files that are no video by their name ({kinds})",
-            file=sys.stderr,
-        )
-    progress.total = progress.done
-    return progress.end()
+        yield f"{skipped.total():,} files that are no video by their name ({kinds})"
+    for kind, names in unfollowed.items():
+        shown = ", ".join(map(repr, sorted(names)[:EXAMPLES])) + ", .." * (len(names) > EXAMPLES)
+        yield f"{kind}: {len(names):,} ({shown})"
 
 
 def _write_parts(rows: Iterator[tuple[str, int, int]], work: Folder, progress: Progress) -> None:
@@ -68,8 +79,10 @@ def _write_parts(rows: Iterator[tuple[str, int, int]], work: Folder, progress: P
             work.delete(f"listing/{name}")
 
 
-def _candidates(source: Folder, skipped: Counter[str]) -> Iterator[tuple[str, int, int]]:
-    for name, size, changed in source.walk():
+def _candidates(
+    found: Iterable[tuple[str, int, int]], skipped: Counter[str]
+) -> Iterator[tuple[str, int, int]]:
+    for name, size, changed in found:
         if may_be_video(name):
             yield name, size, changed
         else:

@@ -14,16 +14,16 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import CurateConfig
-from pipeline.plan.shots import detector_maker, find_cuts, plan_spans
+from pipeline.plan.shots import Cut, detector_maker, find_cuts, plan_spans
 from posegen.common.storage import Folder
 from posegen.dataset import CLIPS, content_id, table
-from posegen.video import VideoError, probe
+from posegen.video import VideoError, VideoInfo, probe, without_damage
 
 PLAN = pa.schema(
     [
         CLIPS.field(name)
         for name in (
-            *("clip_id", "video_id", "path", "start", "stop", "rate", "width", "height"),
+            *("clip_id", "video_id", "path", "start", "stop", "rate", "width", "height", "source_notes"),
             *("error_stage", "error_type", "error_message"),
         )
     ]
@@ -44,7 +44,8 @@ def make_planner(config: CurateConfig) -> Callable[[str], pa.Table]:
                 stage = "probe"
                 info = probe(path)
                 stage = "shots"
-                spans = plan_spans(info, find_cuts(info, config.shots), config.rate)
+                info, cuts = _shots_of(info, config.shots)
+                spans = plan_spans(info, cuts, config.rate)
         except (VideoError, OSError) as error:
             return failed_video(name, stage, said_of(name, path, error), video_id)
         common = {
@@ -53,6 +54,7 @@ def make_planner(config: CurateConfig) -> Callable[[str], pa.Table]:
             "rate": config.rate,
             "width": info.width,
             "height": info.height,
+            "source_notes": info.notes,
         }
         rows = [
             {
@@ -66,6 +68,15 @@ def make_planner(config: CurateConfig) -> Callable[[str], pa.Table]:
         return table(rows, PLAN)
 
     return plan
+
+
+def _shots_of(info: VideoInfo, detector: str) -> tuple[VideoInfo, list[Cut]]:
+    """A video's cuts; where it is damaged those of what is left, and what that is."""
+    try:
+        return info, find_cuts(info, detector)
+    except VideoError:
+        info = without_damage(info)
+        return info, find_cuts(info, detector)
 
 
 def failed_video(name: str, stage: str, error: Exception, video_id: str | None = None) -> pa.Table:

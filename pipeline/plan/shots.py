@@ -293,8 +293,9 @@ def plan_spans(
 ) -> list[tuple[float, float]]:
     """Spans (start, stop) in seconds, in order and not overlapping, one or more for each shot.
 
-    A shot longer than `max_seconds` is split into equal parts, each at least `min_seconds` and `min_frames`
-    at `rate`; other shots stay whole, however short. Raises ValueError where no split can keep both limits.
+    Shots end at the video's breaks too. One longer than `max_seconds` is split into equal parts, each at least
+    `min_seconds` and `min_frames` at `rate`; other shots stay whole, however short. Raises ValueError where no split
+    can keep both limits.
     """
     least = max(min_seconds, min_frames / rate)
     if max_seconds < 2 * least:
@@ -302,13 +303,20 @@ def plan_spans(
             f"shots do not split into clips of {least:.2f} to {max_seconds:.2f} s; "
             "let the longest clip be at least twice the shortest"
         )
-    times = np.append(info.frame_times, info.duration)
+    times, ends = info.frame_times, info.frame_ends
     spans: list[tuple[float, float]] = []
-    for begin, end in _shots(cuts, len(info.frame_times)):
-        parts = max(1, ceil((times[end] - times[begin]) / max_seconds - 1e-9))
-        bounds = np.linspace(times[begin], times[end], parts + 1).tolist()
+    for begin, end in _shots(_with_breaks(cuts, info), len(times)):
+        parts = max(1, ceil((ends[end - 1] - times[begin]) / max_seconds - 1e-9))
+        bounds = np.linspace(times[begin], ends[end - 1], parts + 1).tolist()
         spans += pairwise(bounds)
     return spans
+
+
+def _with_breaks(cuts: list[Cut], info: VideoInfo) -> list[Cut]:
+    """The cuts with the video's breaks among them, but for breaks that a cut's own extent holds."""
+    frames = [found.frame for found in info.breaks if found.frame < len(info.frame_times)]
+    breaks = [Cut(f, f, f) for f in frames if not any(cut.begin <= f <= cut.end for cut in cuts)]
+    return sorted([*cuts, *breaks], key=lambda cut: cut.begin)
 
 
 def _shots(cuts: list[Cut], frames: int) -> list[tuple[int, int]]:

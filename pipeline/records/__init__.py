@@ -1,1 +1,4 @@
-"""What has been done, one file for each video and clip, so that a rerun does only what is missing."""
+"""What has been done, so that a rerun does only what is missing.
+
+`journal.py` keeps one file for each finished video and clip, `attempts.py` counts how often each was tried.
+"""

@@ -1,9 +1,9 @@
 """Counts how often a piece of work was begun, so that one that kills its worker is not tried for ever.
 
-Ray runs a dead worker's task again, and again. The count lives in an actor of the running job: a job that is itself
-killed begins a new count, so being interrupted from outside never makes a clip fail, and a clip that is at fault is
-still tried three times at most in any one run. Work that hangs is turned into work that dies, by a timer that needs
-neither the interpreter's lock nor the library that hangs.
+Ray runs a dead worker's task again and again. The count lives in an actor of the running job. A job that is itself
+killed begins a new count: an interruption never makes a clip fail, and a clip that is at fault is still tried at most
+three times in a run. Work that hangs is ended by a timer that needs neither the interpreter's lock nor the library that
+hangs, and then counts as work that died.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Attempts:
         return self._begun[key]
 
     def end(self, key: str) -> None:
-        """The key's work has ended, well or with a recorded failure."""
+        """The key's work has ended, with success or a recorded failure."""
         del self._begun[key]
 
 

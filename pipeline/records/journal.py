@@ -1,7 +1,7 @@
 """What is already done: one small Parquet file for each finished key, in sixteen folders.
 
-A record is written whole or not at all, under a name that follows from its key alone, so whoever is killed at any
-moment leaves only finished records, and doing one twice leaves one. That is all a rerun needs to know.
+A record is written whole or not at all, under a name that follows from its key alone. So a process that is killed
+leaves only finished records, and work that is done twice leaves one; a rerun needs to know no more.
 """
 
 from __future__ import annotations

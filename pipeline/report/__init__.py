@@ -1,1 +1,1 @@
-"""The HTML report of a curation."""
+"""The HTML report of a curation: `write.py` makes it, `histograms.py` and `contact_sheet.py` draw its pictures."""

@@ -1,7 +1,7 @@
 """A few clips to look at: their middle frames with the skeleton drawn over them.
 
-Which clips are shown follows from the table alone, so the same table gives the same sheet. Only the
-chosen rows' pictures and keypoints are read, one row group of the table at a time.
+Which clips are shown follows from the table alone, so the same table gives the same sheet. Only the pictures and
+keypoints of the chosen rows are read, one row group of the table at a time.
 """
 
 from __future__ import annotations

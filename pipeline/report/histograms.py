@@ -1,7 +1,7 @@
 """How each score is distributed over kept and rejected clips, as bars that are ready to be drawn.
 
 There are about 15 to 30 bins of equal width, with round edges. The axis spans the middle 99 % of the values and the
-rule's bounds; what lies further out is counted in the outermost bars, and the caption says so. What a rule rejects is
+rule's bounds; values further out are counted in the outermost bars, and the caption says so. What a rule rejects is
 counted from the stored reasons, not judged again.
 """
 
@@ -113,7 +113,7 @@ def bin_edges(values: np.ndarray, limits: list[float]) -> np.ndarray:
     rim = (high - low) / MOST_BINS  # so that values beyond a limit have a bar on its far side
     low = max(
         min(low, 0.0), min([low, *(limit - rim for limit in limits)])
-    )  # but no axis below 0 for its sake
+    )  # but the axis does not go below 0 for it
     high = max([high, *(limit + rim for limit in limits)])
     step = round_step((high - low) / MOST_BINS)
     return _multiples(step, math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9))

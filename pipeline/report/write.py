@@ -1,8 +1,8 @@
 """The report of a curation run: one HTML file that says what was kept, why the rest was not, and what it took.
 
-Everything follows from the finished table `clips/`, read by column, and from the stages' times, so the same run gives
-the same file. The file needs nothing else: no script, no network, and its pictures are inside. Where a clip fell out is
-read from its stored reasons, never judged again.
+It follows from the finished table `clips/`, read by column, and from the stages' times, so the same run gives the same
+file. The file is complete in itself: no script, no network, and its pictures are inside. Where a clip was lost is read
+from its stored reasons, never judged again.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def cpu_seconds(clips: pa.Table, reasons: Reasons) -> dict[str, Any]:
 
     Of the stored names `all` is the whole clip; `decode` and `model` lie within the others and beside each other.
     """
-    # A row of a duplicate file repeats the seconds of the first file's.
+    # A row of a duplicate file repeats the seconds of the first file.
     duplicate = reasons.first == reasons.names.index(DUPLICATE_FILE)
     maps = clips["cpu_seconds"].filter(pa.array(~duplicate)).combine_chunks()
     steps = {row["name"]: row["seconds_sum"] for row in _sums(maps.keys, maps.items.to_numpy())}

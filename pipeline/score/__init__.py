@@ -1,1 +1,7 @@
-"""Clips to scores: poses, how many people, quality, clothing. Nothing is judged here."""
+"""Clips to scores. Nothing is judged here.
+
+- `scorer.py`: one clip from decoding to its record; `quality.py`: all measures of picture and motion at once;
+- `measures.py`, `text.py`, `explicit.py`, `duplicates.py`: those measures;
+- `person.py`, `evidence.py`, `faces.py`, `segmentation.py`: who is in a clip, and whether other networks agree;
+- `clothing.py`, `composed_caption.py`: colours of clothes, and a caption composed from what was measured.
+"""

@@ -1,8 +1,8 @@
 """The colours a person wears above and below the waist, by name.
 
-A colour is the median of the pixels in the middle of the chest and along the upper thighs, one
-frame a second, named by the nearest of a short table in CIE Lab. A region of the face's own colour is skin,
-and is not named.
+A colour is the median of the pixels in the middle of the chest and along the upper thighs, one frame a second, and has
+the name of the nearest colour of a short table in CIE Lab. A region of the face's own colour counts as bare skin and
+gets no name.
 """
 
 from __future__ import annotations

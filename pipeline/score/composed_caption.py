@@ -1,8 +1,8 @@
 """Captions: one sentence about a clip, with exactly one of the words woman, girl, man, boy, person.
 
-Choices made: without a GPU a caption is composed from what was measured, and says no more than that; a
-language model's caption (qwen.py) goes through the same rule of one subject word. The rule is by word, not
-substring: "many" and "romantic" hold no man.
+Without a GPU a caption is composed from what was measured and says no more than that. The caption of a language model
+(caption/qwen.py) goes through the same rule of one subject word. The rule looks at whole words: "many" and "romantic"
+hold no "man".
 """
 
 from __future__ import annotations

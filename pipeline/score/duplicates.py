@@ -1,10 +1,9 @@
-"""Near-duplicate clips, told by perceptual hashes of three moments.
+"""Near-duplicate clips, found by perceptual hashes of three moments.
 
-Choices made: two clips are near duplicates where each of their three 64-bit hashes differs in at most some
-bits. Of n + 1 bands of a hash one is equal where at most n bits differ, so candidates are the clips that
-share a band of their first hash and one of their last: sorting finds them, a million clips in about a minute.
-Every duplicate points at the smallest clip id that it duplicates and that is none itself; it never becomes a
-chain.
+Choices made: two clips are near duplicates if each of their three 64-bit hashes differs in at most n bits. If a hash is
+cut into n + 1 bands, at least one band of two such hashes is equal, so candidates are the clips that share a band of
+their first hash and one of their last; sorting finds them, for a million clips in about a minute. Every duplicate
+points at the smallest clip id that it duplicates and that is no duplicate itself, so there are no chains.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def near_duplicates(hashes: Mapping[str, Sequence[str]], bits: int) -> dict[str,
     if not clips:
         return {}
     numbers = np.array([[int(text, 16) for text in hashes[clip]] for clip in clips], np.uint64)
-    # Equal clips first: however many there are, one of them stands for all in the search.
+    # Equal clips are merged first: one of them stands for all in the search, however many there are.
     _, first, group = np.unique(numbers, axis=0, return_index=True, return_inverse=True)
     stands_for = {i: int(first[g]) for i, g in enumerate(group.ravel().tolist()) if first[g] != i}
     kept = np.sort(first)

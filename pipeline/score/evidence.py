@@ -1,4 +1,4 @@
-"""Is it one real human being? Asked of other networks than the one that draws the pose, once a second.
+"""Is it one real human being? Networks other than the one that draws the pose are asked, once a second.
 
 The body model alone misses second people and draws a skeleton on a cartoon rabbit, so a few frames of each clip are
 looked at again:
@@ -6,7 +6,7 @@ looked at again:
 - **second person**: another face of comparable size that the face landmark model confirms, or another body in a part of
   the frame beside the person, with the person painted over; with YOLOX's weights, simply another box;
 - **human**: the face networks see a face, as they must where a large head is turned to the camera, or the body detector
-  finds this person in the frame alone, without having followed them there (the rabbit is followed, but seldom found);
+  finds this person in the single frame, without having tracked them there (the rabbit is tracked, but seldom found);
   and the person segmentation covers the joints (it does not on birds and machines).
 """
 
@@ -44,7 +44,7 @@ class Evidence:
         self.begin()
 
     def begin(self) -> None:
-        """A new clip: forget what was seen."""
+        """Begins a new clip."""
         self._next = -np.inf
         self._second: list[bool] = []
         self._human: list[float] = []

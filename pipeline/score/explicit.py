@@ -32,7 +32,7 @@ class ExplicitDetector:
         width, height = self._network.size
         try:
             outputs = self._network(self._network.inputs([np.zeros((height, width, 3), np.uint8)]))
-        except Exception as error:  # whatever the runtime raises, the file is not of the form
+        except Exception as error:  # whatever the runtime raises, the file does not have the form
             reason = " ".join(str(error).split())
             raise ValueError(f"{path} cannot be run on one picture ({reason}): {FORM}") from error
         shapes = [output.shape for output in outputs]

@@ -1,7 +1,7 @@
-"""Faces of a whole frame, near and far: MediaPipe's full-range detector, for evidence of how many people there are.
+"""Faces of a whole frame, near and far: MediaPipe's full-range detector, as evidence of how many people there are.
 
-Choices made: the detector sees 192 x 192 pixels, so small faces of a large frame are looked for in overlapping
-squares; a face that several squares see is given once.
+The detector sees 192 x 192 pixels, so small faces of a large frame are searched in overlapping squares; a face that
+several squares see is returned once.
 """
 
 from __future__ import annotations

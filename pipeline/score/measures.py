@@ -1,8 +1,7 @@
-"""Measures of a clip's picture and motion that need no network; each is a class fed chunk after chunk.
+"""Measures of a clip's picture and motion that need no network; each is a class that is fed one chunk after another.
 
-Choices made: each looks at a few frames a second, picked by the clip's own clock, so that almost all time goes to
-decoding and the pose models, and chunk borders change nothing. What cannot be measured is None, which passes no
-threshold.
+Each looks at a few frames a second, picked by the clip's own clock, so almost all time goes to decoding and the pose
+models, and it does not matter where chunks end. What cannot be measured is None, which passes no threshold.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Who is in a clip, and how well they are seen: scores from keypoints alone, and the keypoints of the one person.
 
-Choices made: a person counts where they are at least two fifths as tall as the tallest in the frame, so passers-by far
-behind do not. It is the same person as before where the estimator says so, or where the boxes overlap and the gap is
-under a second. All shares are of frames; lengths are in person heights, so that a distant person is measured like a
-close one.
+Choices made: a person counts if they are at least two fifths as tall as the tallest in the frame, so passers-by far
+behind do not. Two detections are the same person if the estimator says so, or if their boxes overlap and less than a
+second lies between them. All shares are of frames. Lengths are in person heights, so that a distant person is measured
+like a close one.
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ class PersonTrack:
 def face_oddity(faces: np.ndarray) -> float:
     """How far faces (N, 68, 2) are from real proportions, in standard deviations; NaN without a frontal face.
 
-    Only being drawn-like counts: eyes wider apart and the face broader for its height than people's. Small children
-    come near drawn faces in both.
+    Only deviations towards drawn faces count: eyes wider apart, and a face broader for its height. Small children come
+    near drawn faces in both.
     """
 
     def length(a: int, b: int) -> np.ndarray:

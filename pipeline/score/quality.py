@@ -1,4 +1,4 @@
-"""All measures of a clip's picture and motion at once; each is in measures, text, explicit or duplicates."""
+"""All measures of a clip's picture and motion at once, from measures.py, text.py, explicit.py and duplicates.py."""
 
 from __future__ import annotations
 

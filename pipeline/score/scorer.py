@@ -1,7 +1,7 @@
 """Scoring: a clip is decoded once, in chunks, and everything is measured on the way.
 
-A scorer never drops a clip: it returns one record, with the scores or with what went wrong. Memory holds a chunk of
-frames, whatever the clip's length; what is kept of each frame is its keypoints.
+A scorer never drops a clip: it returns one record, with the scores or with the error. Memory holds one chunk of frames,
+however long the clip; of each frame only its keypoints are kept.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def make_scorer(config: CurateConfig) -> Callable[[Mapping[str, Any]], pa.Table]
     estimator = make_estimator(config)
     evidence = Evidence(_yolox(config))
     explicit = make_explicit_detector(config)
-    text_detector()  # now rather than at the first picture
+    text_detector()  # now, so that a missing file is noticed at once
     scored_by = f"{config.poses} {config.score_version[:8]}"
 
     def score(clip: Mapping[str, Any]) -> pa.Table:
@@ -97,7 +97,7 @@ def measure(
     evidence: Evidence,
     quality: Quality,
 ) -> dict[str, Any]:
-    """Everything there is to say of one clip of a video, as columns of `SCORED`; quality: a new one for each clip."""
+    """All that is measured of one clip of a video, as columns of `SCORED`; quality: a new one for each clip."""
     size = analysis_size(info)
     shown = sample_indices(info, clip["start"], clip["stop"], clip["rate"])
     distinct, frame_of = np.unique(shown, return_inverse=True)

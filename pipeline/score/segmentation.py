@@ -1,6 +1,6 @@
 """Which pixels are a human being: MediaPipe's selfie segmentation, run on a square around a person.
 
-It is not the body network's own segmentation, because this is a second opinion on that network.
+The body network has a segmentation of its own, but this one is to be a second opinion on that network.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Scores to verdicts, and the finished tables."""
+"""The finished tables: `write.py` joins plans and scores, judges them and writes `clips/` and `media/`."""

@@ -1,8 +1,8 @@
 """From records to tables: joins plans and scores, applies the thresholds, writes `clips/` and `media/`.
 
-Both tables follow from the records alone, so writing them again gives the same files, and a change of thresholds
-writes other ones without a model run. Rows are sorted by clip_id; files hold a few hundred rows, so that each can be
-written by a task of its own. A file is replaced whole; parts of an earlier, longer table are deleted last.
+Both tables follow from the records alone, so writing them again gives the same files, and other thresholds give other
+tables without a model run. Rows are sorted by clip_id; a file holds a few hundred rows, so that each can be written by
+a task of its own. A file is replaced whole; parts of an earlier, longer table are deleted last.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def make_media_writer(config: CurateConfig) -> Callable[[pa.Table], pa.Table]:
             result = {"clip_id": clip["clip_id"]}
             try:
                 media.append(_media_row(source, clip))
-            except Exception as error:  # this clip's alone; its row says so
+            except Exception as error:  # a fault of this clip only, which its row records
                 result |= failure("media", error)
             results.append(result)
         target.write_table(name, table(media, MEDIA), row_group_size=4)

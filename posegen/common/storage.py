@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from posegen.common.files import written_whole
+from posegen.common.walk import LeftOut, walk_local
 
 CHUNK = 1 << 20  # bytes copied at once
 
@@ -115,12 +116,20 @@ class Folder:
         """Names of the folders directly in this one, sorted; none where it does not exist."""
         return self._directly_in("", fs.FileType.Directory)
 
-    def walk(self) -> Iterator[tuple[str, int, int]]:
+    def walk(
+        self, left_out: LeftOut = lambda name, kind: None, without: Folder | None = None
+    ) -> Iterator[tuple[str, int, int]]:
         """Every file below, as (name, bytes, time of change in ns), one after the other, in no order.
 
-        Locally each entry is read as it is yielded; in a bucket one folder is listed at a time.
+        Locally links are followed and each entry is read as it is yielded; in a bucket one folder is listed at a time.
+        `left_out` is told of whatever cannot be followed. Files in the folder `without` are none of them.
         """
-        yield from self._walk_local(self.root) if self.local else self._walk_bucket(self.root)
+        same = without is not None and without.filesystem.equals(self.filesystem)
+        other = without.root if without is not None and same else None
+        if self.local:
+            yield from walk_local(self.root, left_out, other)
+        else:
+            yield from self._walk_bucket(self.root, other)
 
     def delete(self, name: str) -> None:
         """Deletes a file."""
@@ -158,18 +167,9 @@ class Folder:
         infos = self.filesystem.get_file_info(selector)
         return sorted(info.base_name for info in infos if info.type == kind)
 
-    def _walk_local(self, directory: str) -> Iterator[tuple[str, int, int]]:
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    yield from self._walk_local(entry.path)
-                elif entry.is_file():
-                    status = entry.stat()
-                    yield os.path.relpath(entry.path, self.root), status.st_size, status.st_mtime_ns
-
-    def _walk_bucket(self, directory: str) -> Iterator[tuple[str, int, int]]:
+    def _walk_bucket(self, directory: str, without: str | None) -> Iterator[tuple[str, int, int]]:
         for info in self.filesystem.get_file_info(fs.FileSelector(directory)):
-            if info.type == fs.FileType.Directory:
-                yield from self._walk_bucket(info.path)
+            if info.type == fs.FileType.Directory and info.path != without:
+                yield from self._walk_bucket(info.path, without)
             elif info.type == fs.FileType.File:
                 yield info.path.removeprefix(self.root).lstrip("/"), info.size, info.mtime_ns or 0

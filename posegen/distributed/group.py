@@ -15,7 +15,7 @@ import os
 import pickle
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -28,9 +28,9 @@ import torch.distributed as dist
 
 from posegen.distributed.worker import GroupSettings, SegmentStopped, SegmentTask, moved, run_worker
 from posegen.longvideo.conditions import Conditions
-from posegen.longvideo.sampling import Guidance, Step, denoise
+from posegen.longvideo.sampling import Guidance, Schedule, Step, denoise
 from posegen.pipeline import PoseGenPipeline
-from posegen.sharing import AnchorReader, AnchorRecorder, Position, SharedEntry, SharedRecord, SharedStore
+from posegen.sharing import Position, SegmentSharing, SharedEntry, SharedRecord, SharedStore
 from posegen.sharing.parts import gather, part_shape, scatter
 
 TIMEOUT_S = 60.0
@@ -128,9 +128,9 @@ class Group:
         transformer: Any,
         conditions: Conditions,
         noise: torch.Tensor,
-        sigmas: Sequence[float],
+        schedule: Schedule,
         guidance: Guidance,
-        sharing: AnchorRecorder | AnchorReader | None = None,
+        sharing: SegmentSharing | None = None,
         callback: Callable[[Step], object] | None = None,
     ) -> torch.Tensor:
         """`denoise` by all processes. What its callback or its store raise leaves the group whole.
@@ -142,7 +142,7 @@ class Group:
             adapter=_active_adapter(transformer),
             conditions=moved(conditions, torch.device("cpu")),
             noise=noise.cpu(),
-            sigmas=sigmas,
+            schedule=schedule,
             guidance=guidance,
             sharing=sharing and replace(sharing, store=SharedRecord()),
         )
@@ -153,7 +153,7 @@ class Group:
         self._idle.clear()
         try:
             self._send(task)
-            return denoise(transformer, conditions, noise, sigmas, guidance, sharing, tell)
+            return denoise(transformer, conditions, noise, schedule, guidance, sharing, tell)
         except BaseException:
             if not self._stopped:
                 self._end_workers()

@@ -12,7 +12,7 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
@@ -24,10 +24,10 @@ import torch.distributed as dist
 from diffusers import ContextParallelConfig
 
 from posegen.longvideo.conditions import Conditions
-from posegen.longvideo.sampling import Guidance, denoise
+from posegen.longvideo.sampling import Guidance, Schedule, denoise
 from posegen.model.checkpoints import set_adapter
 from posegen.pipeline import PoseGenPipeline
-from posegen.sharing import AnchorReader, AnchorRecorder, Position, SharedEntry
+from posegen.sharing import Position, SegmentSharing, SharedEntry
 from posegen.sharing.parts import gather, scatter
 
 ON_RANK_ZERO_ALONE = ("vae", "text_encoder", "tokenizer", "scheduler", "image_encoder", "image_processor")
@@ -79,9 +79,9 @@ class SegmentTask:
     adapter: str | None
     conditions: Conditions
     noise: torch.Tensor
-    sigmas: Sequence[float]
+    schedule: Schedule
     guidance: Guidance
-    sharing: AnchorRecorder | AnchorReader | None
+    sharing: SegmentSharing | None
 
 
 def run_worker(settings: GroupSettings, rank: int, rank_zero: Connection) -> None:
@@ -116,7 +116,7 @@ def _take_part(task: SegmentTask, transformer: Any, device: torch.device, receiv
         transformer,
         moved(task.conditions, device),
         task.noise,
-        task.sigmas,
+        task.schedule,
         task.guidance,
         task.sharing and replace(task.sharing, store=_RankZeroRecord(receive, device)),
         lambda _step: receive(),

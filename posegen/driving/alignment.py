@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import cv2
 import numpy as np
+import torch
+import torch.nn.functional as functional
 
 from posegen.driving.skeleton import FEET, KEYPOINT_INDEX, VISIBLE, standing_height
 
@@ -50,17 +51,36 @@ def fit(source: tuple[int, int], target: tuple[int, int], how: Fit = "crop") -> 
 def fit_picture(picture: np.ndarray, size: tuple[int, int], how: Fit = "crop") -> np.ndarray:
     """The picture (H, W, 3) uint8 as `fit` puts it into one of size (width, height), to a pixel; padded with black.
 
-    Raises ValueError for another shape or type.
+    Cropping is what the authors do to reference pictures and driving frames: the central box of the target's ratio,
+    resized bilinearly with antialiasing. Raises ValueError for another shape or type.
     """
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise ValueError(f"The picture is {picture.dtype} {picture.shape}; give uint8 (height, width, 3).")
-    scale = fit((picture.shape[1], picture.shape[0]), size, how).scale
-    width, height = (max(1, round(side * scale)) for side in (picture.shape[1], picture.shape[0]))
-    scaled = cv2.resize(
-        picture, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    )
-    shift = np.array([[1, 0, (size[0] - width) // 2], [0, 1, (size[1] - height) // 2]], np.float32)
-    return cv2.warpAffine(scaled, shift, size, flags=cv2.INTER_NEAREST)
+    if how == "crop":
+        left, top, width, height = _central_box((picture.shape[1], picture.shape[0]), size)
+        return _resized(picture[top : top + height, left : left + width], size)
+    width, height = _central_box(size, (picture.shape[1], picture.shape[0]))[2:]
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    padded = np.zeros((size[1], size[0], 3), np.uint8)
+    padded[top : top + height, left : left + width] = _resized(picture, (width, height))
+    return padded
+
+
+def _central_box(outer: tuple[int, int], ratio: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, width and height of the largest box within `outer` (width, height) that has the sides' ratio."""
+    width, height = outer
+    wanted = ratio[0] / ratio[1]
+    if width / height > wanted:
+        width = max(1, round(height * wanted))
+    elif width / height < wanted:
+        height = max(1, round(width / wanted))
+    return (outer[0] - width) // 2, (outer[1] - height) // 2, width, height
+
+
+def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float()
+    pixels = functional.interpolate(pixels, size[::-1], mode="bilinear", antialias=True)
+    return pixels.round()[0].permute(1, 2, 0).to(torch.uint8).numpy()
 
 
 def align(driving: np.ndarray, reference: np.ndarray) -> Similarity:

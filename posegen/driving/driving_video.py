@@ -2,8 +2,8 @@
 
 Choices made: the video is sampled at the model's rate on the exact clock of `posegen.video`, so a pose a frame is all
 that is kept of it. The main person is the estimator's first; they are followed by track or by box, never swapped for
-another within a second. Frames without them are filled in and reported: between two seen frames joints move evenly, at
-the ends the nearest pose stays.
+another within a second. Frames without them, and gaps of the video, are filled in and reported: between two seen frames
+joints move evenly, at the ends the nearest pose stays.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from posegen.driving.alignment import Fit, align, fit, fit_picture
 from posegen.driving.poses import Person, PoseEstimator, load_estimator
 from posegen.driving.poses.regions import overlap
-from posegen.video import VideoError, VideoInfo, probe, read_frames, sample_indices
+from posegen.video import VideoError, VideoInfo, probe, read_frames, require_continuous, sample_indices
 from posegen.video.info import TOLERANCE
 
 PATIENCE_S = 1.0
@@ -67,7 +67,11 @@ class VideoFrames:
 
 
 def frame_indices(info: VideoInfo, rate: float) -> np.ndarray:
-    """The indices (T,) of the frames that a whole video shows at `rate` frames/s."""
+    """The indices (T,) of the frames that a whole video shows at `rate` frames/s.
+
+    Raises `VideoError` where it has a gap of over 10 s.
+    """
+    require_continuous(info)
     return sample_indices(info, 0, info.duration, rate)
 
 
@@ -77,20 +81,20 @@ def read_driving(
     """The poses of a video's main person at `rate` frames/s; the estimator is reset.
 
     seconds: the longest that the video may be by its frames' own times, whatever its container states. Raises
-    `VideoError` where it is longer, before a picture is decoded, and where it cannot be read or shows nobody.
+    `VideoError` where it is longer or has a gap of over 10 s, before a picture is decoded, and where it cannot be read
+    or shows nobody.
     """
     info = probe(path)
+    shown = frame_indices(info, rate)
     if seconds is not None and info.duration > seconds + TOLERANCE:
         raise VideoError(f"{path}: it is {info.duration:.1f} s long; give at most {seconds:g} s.")
     follow = MainPerson(patience=round(PATIENCE_S * rate))
     estimator.reset()
-    poses = [
-        follow(people)
-        for frames in read_frames(info, frame_indices(info, rate))
-        for people in estimator(frames)
-    ]
+    poses = [follow(people) for frames in read_frames(info, shown) for people in estimator(frames)]
+    keypoints = np.stack(poses)
+    keypoints[np.arange(len(shown)) / rate + TOLERANCE > info.frame_ends[shown]] = np.nan
     try:
-        keypoints, gaps = fill_gaps(np.stack(poses))
+        keypoints, gaps = fill_gaps(keypoints)
     except ValueError as error:
         raise VideoError(f"{path}: {error}") from error
     return Driving(keypoints, (info.width, info.height), gaps)

@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as functional
 from diffusers.utils.torch_utils import get_module_execution_device
 
 from posegen.driving.drawing import draw
@@ -61,7 +62,7 @@ def draw_poses(keypoints: np.ndarray, size: tuple[int, int], oversampling: int =
     return np.stack([cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in pictures])
 
 
-def encode(vae: Any, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
+def encode_frames(vae: Any, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
     """The latents (B, z, f, h, w) of videos (B, F, H, W, 3) uint8, F = 4 (f - 1) + 1; the VAE's mean, not a sample."""
     device = get_module_execution_device(vae)
     video = torch.as_tensor(frames).to(device).permute(0, 4, 1, 2, 3)  # (B, 3, F, H, W)
@@ -70,7 +71,7 @@ def encode(vae: Any, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
     return (vae.encode(video).latent_dist.mode().float() - mean) / std
 
 
-def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+def decode_latents(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     """The videos (B, F, H, W, 3) uint8 of latents (B, z, f, h, w), on the CPU."""
     device = get_module_execution_device(vae)
     mean, std = _statistics(vae, device)
@@ -100,7 +101,7 @@ def frame_mask(given: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 def pose_condition(vae: Any, pictures: np.ndarray | torch.Tensor, given: torch.Tensor) -> torch.Tensor:
     """`Conditions.pose` of pose videos (B, F, H, W, 3) uint8 in which the given frames (B, F) bool stand themselves."""
-    latents = encode(vae, pictures)
+    latents = encode_frames(vae, pictures)
     return torch.cat([frame_mask(given.to(latents.device), *latents.shape[3:]), latents], dim=1)
 
 
@@ -121,9 +122,24 @@ def encode_text(tokenizer: Any, text_encoder: Any, prompts: Sequence[str]) -> to
 
 def encode_image(image_processor: Any, image_encoder: Any, pictures: np.ndarray) -> torch.Tensor:
     """`Conditions.image` of pictures (B, H, W, 3) uint8: CLIP's layer before the last."""
-    pixels = image_processor(images=list(pictures), return_tensors="pt").pixel_values
+    pixels = clip_pixels(image_processor, pictures, image_encoder.config.image_size)
     pixels = pixels.to(get_module_execution_device(image_encoder), image_encoder.dtype)
     return image_encoder(pixels, output_hidden_states=True).hidden_states[-2]
+
+
+def clip_pixels(image_processor: Any, pictures: np.ndarray, side: int) -> torch.Tensor:
+    """What CLIP sees of pictures (B, H, W, 3) uint8: (B, 3, side, side) float32, normalised as its processor says.
+
+    The whole picture squashed into the square, as Wan's models were trained: the processor itself would cut off the
+    head and feet of a portrait. Bicubic without antialiasing, and what that overshoots is kept.
+    """
+    pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pixels = functional.interpolate(pixels, size=(side, side), mode="bicubic", align_corners=False)
+    mean, std = (
+        torch.tensor(values).view(3, 1, 1)
+        for values in (image_processor.image_mean, image_processor.image_std)
+    )
+    return (pixels * 0.5 + 0.5 - mean) / std
 
 
 def subject_tokens(tokenizer: Any, prompt: str) -> list[int]:

@@ -22,8 +22,9 @@ from posegen.driving.drawing import foreground_mask
 from posegen.longvideo.conditions import draw_poses
 from posegen.longvideo.sampling import Guidance
 from posegen.longvideo.segments import Plan
-from posegen.sharing import Form, SharedRange
+from posegen.sharing import SUBJECT_BLOCKS, Form, SharedRange
 
+PROVENANCE = ("name_or_path", "transformers_version")
 ForegroundSource = Literal["pose", "subject", "mask", "none"]
 
 
@@ -44,13 +45,15 @@ class BackgroundSharing:
     """How base segments share the anchor's background.
 
     shared: at which steps and blocks. foreground: where the person is told from. keep_person: whether backgrounds may
-    attend to the anchor's person, as the authors' do. form: what of the anchor is recorded.
+    attend to the anchor's person, as the authors' do. form: what of the anchor is recorded. subject_blocks: how many
+    first blocks vote where the person is, for the foreground "subject".
     """
 
     shared: SharedRange
     foreground: ForegroundSource = "pose"
     keep_person: bool = True
     form: Form = "key_value"
+    subject_blocks: int = SUBJECT_BLOCKS
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +71,7 @@ class VideoJob:
     prompt: str
     negative_prompt: str
     seed: int
-    steps: int
+    num_inference_steps: int
     guidance: Guidance = field(default_factory=Guidance)
     sharing: BackgroundSharing | None = None
     hands: Frames | None = None
@@ -94,20 +97,16 @@ class VideoJob:
                     f"The {name} have {len(frames)} frames, the poses {self.plan.frames}: give as many."
                 )
 
-    def pose_video(
-        self, index: int, neighbours: Mapping[int, np.ndarray], oversampling: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """A segment's pose pictures (F, H, W, 3) uint8, given frames in their places, and which are given, (F,) bool.
+    def pose_video(self, index: int, oversampling: int) -> np.ndarray:
+        """A segment's pose pictures (F, H, W, 3) uint8; oversampling: see `draw_poses`."""
+        return draw_poses(self.keypoints[self.plan.driving_frames(index)], self.size, oversampling)
 
-        neighbours: the frames that a bridge depends on, by segment; oversampling: see `draw_poses`.
-        """
-        segment = self.plan.segments[index]
-        pictures = draw_poses(self.keypoints[self.plan.driving_frames(index)], self.size, oversampling)
-        given = np.zeros(segment.frames, bool)
-        if segment.kind == "bridge":
-            pictures[: segment.head], pictures[-segment.tail :] = self.plan.given_frames(index, neighbours)
-            given[: segment.head] = given[-segment.tail :] = True
-        return pictures, given
+    def hand_video(self, index: int) -> np.ndarray:
+        """A segment's hands on black (F, H, W, 3) uint8."""
+        driving = self.plan.driving_frames(index)
+        if self.hands is None:
+            return np.zeros((len(driving), *self.picture.shape), np.uint8)
+        return self.hands[driving]
 
     def person(self, index: int) -> np.ndarray:
         """Where the person of a segment is, (F, H, W) bool, by the foreground that is shared by; nowhere for "none"."""
@@ -127,7 +126,7 @@ class VideoJob:
         return digest.hexdigest()[:32]
 
     def _parts(self) -> Iterator[bytes | memoryview]:
-        settings = (self.plan, self.seed, self.steps, self.guidance, self.sharing, self.size)
+        settings = (self.plan, self.seed, self.num_inference_steps, self.guidance, self.sharing, self.size)
         yield repr((settings, self.prompt, self.negative_prompt)).encode()
         for array in (self.picture, self.keypoints):
             yield np.ascontiguousarray(array).data
@@ -146,14 +145,29 @@ class EncodedJob:
     hands: torch.Tensor | None
 
 
-def model_id(transformer: Any, settings: dict[str, Any]) -> str:
-    """Tells models apart: settings, and names, shapes and first values of the transformer's tensors."""
-    digest = hashlib.sha256(repr(settings).encode())
-    for name, tensor in transformer.state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        if not tensor.is_meta:  # as under sequential offloading
-            digest.update(tensor.flatten()[:8].float().cpu().numpy().tobytes())
+def model_id(components: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """Tells models apart, by all that a segment's frames depend on beside the job.
+
+    components: a pipeline's, by name: each counts with its configuration, and a network with the names, shapes and
+    first values of its tensors. settings: the pipeline's own.
+    """
+    digest = hashlib.sha256(_named(settings).encode())
+    for name, component in sorted(components.items()):
+        config = getattr(component, "config", None) or getattr(component, "init_kwargs", {})
+        config = config if isinstance(config, Mapping) else config.to_dict()
+        digest.update(f"{name} {type(component).__name__} {_named(config)}".encode())
+        if not isinstance(component, torch.nn.Module):
+            continue
+        for key, tensor in component.state_dict().items():
+            digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            if not tensor.is_meta:  # as under sequential offloading
+                digest.update(tensor.flatten()[:8].float().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _named(settings: Mapping[str, Any]) -> str:
+    """The settings in a fixed order, without those that say where and by which version a folder was written."""
+    return repr([(k, v) for k, v in sorted(settings.items()) if k[0] != "_" and k not in PROVENANCE])
 
 
 class SegmentStore:

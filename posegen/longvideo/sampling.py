@@ -12,14 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from posegen.longvideo.conditions import Conditions
-from posegen.model.transformer import PassSharing
-from posegen.sharing import Branch
+from posegen.sharing import Branch, SegmentSharing
 
 
 class Cancelled(Exception):  # noqa: N818 - a wish, not an error
@@ -36,6 +35,13 @@ class Guidance:
     scale: float = 5.0
     interval: tuple[float, float] = (0.0, 1.0)
 
+    @classmethod
+    def between(
+        cls, prompt: str, negative_prompt: str, scale: float, interval: tuple[float, float] = (0.0, 1.0)
+    ) -> Guidance:
+        """Guidance towards one text and away from another; none where both are the same and it would do nothing."""
+        return cls(1.0 if prompt == negative_prompt else scale, interval)
+
     def applies(self, sigma: float) -> bool:
         """Whether a step at this noise level has an unguided pass."""
         return self.scale != 1 and self.interval[0] <= sigma <= self.interval[1]
@@ -45,32 +51,41 @@ class Guidance:
 class Step:
     """What is told after a step: the index-th of `steps`, from noise level `sigma` on.
 
-    preview: (B, z, f, h, w) float32, the clean latents as the network now guesses them.
+    latents: (B, z, f, h, w) float32, after the step. preview: of the same shape, the clean latents as the network now
+    guesses them.
     """
 
     index: int
     steps: int
     sigma: float
+    latents: torch.Tensor
     preview: torch.Tensor
 
 
-class Sharing(Protocol):
-    """What a segment records or reads while it is denoised; `posegen.sharing` has both."""
+class Schedule(NamedTuple):
+    """Noise levels from 1 down to and with 0, one more than there are steps, and each step's timestep, 0..1000."""
 
-    def start(self, step: int, branch: Branch) -> PassSharing | None:
-        """What to hand to the transformer in this pass, None for nothing."""
-        ...
+    sigmas: Sequence[float]
+    timesteps: Sequence[float]
+
+    def first(self, steps: int) -> Schedule:
+        """The first few steps alone."""
+        return Schedule(self.sigmas[: steps + 1], self.timesteps[:steps])
 
 
-def schedule(steps: int, shift: float) -> list[float]:
-    """Noise levels of `steps` steps, from 1 down to and with 0: steps + 1 values (method of Wan, flow matching).
+def schedule(steps: int, shift: float, timestep_dtype: torch.dtype = torch.float32) -> Schedule:
+    """The schedule of Wan's flow matching.
 
-    shift: how far steps are moved towards noise; s becomes shift s / (1 + (shift - 1) s).
+    shift: how far steps are moved towards noise; s becomes shift s / (1 + (shift - 1) s). timestep_dtype: what the
+    timesteps that the transformer is given are rounded to. The published PoseGen weights know those of bfloat16, which
+    above 512 are multiples of 4; the noise levels themselves are never rounded.
     """
     if steps < 1:
         raise ValueError(f"{steps} denoising steps are too few; ask for 1 or more.")
     sigmas = np.linspace(1, 0, steps + 1)
-    return (shift * sigmas / (1 + (shift - 1) * sigmas)).tolist()
+    sigmas = shift * sigmas / (1 + (shift - 1) * sigmas)
+    timesteps = torch.from_numpy(1000 * sigmas[:-1]).to(torch.float32).to(timestep_dtype)
+    return Schedule(sigmas.tolist(), timesteps.tolist())
 
 
 def flow_shift(scheduler_config: Mapping[str, Any]) -> float:
@@ -88,44 +103,42 @@ def denoise(
     transformer: Any,
     conditions: Conditions,
     noise: torch.Tensor,
-    sigmas: Sequence[float],
+    schedule: Schedule,
     guidance: Guidance,
-    sharing: Sharing | None = None,
+    sharing: SegmentSharing | None = None,
     callback: Callable[[Step], object] | None = None,
 ) -> torch.Tensor:
-    """The latents (B, z, f, h, w) float32 that the noise of that shape becomes, at the last of `sigmas`.
+    """The latents (B, z, f, h, w) float32 that the noise of that shape becomes at the end of the schedule.
 
     callback: called after each step; may raise `Cancelled`, which then leaves this function.
     """
-    if conditions.negative_text is None and any(guidance.applies(sigma) for sigma in sigmas[:-1]):
+    if conditions.negative_text is None and any(guidance.applies(sigma) for sigma in schedule.sigmas[:-1]):
         raise ValueError(
             "Guidance needs conditions.negative_text: encode a negative prompt, or set its scale to 1."
         )
     transformer._reset_stateful_cache()  # of First Block Cache and the like: nothing of another segment
     latents = noise.to(conditions.pose.device, torch.float32)
-    for index, (sigma, following) in enumerate(pairwise(sigmas)):
-        predict = partial(_velocity, transformer, conditions, latents, sigma)
-        velocity = predict("guided", _start(sharing, index, "guided"))
+    for index, (sigma, following) in enumerate(pairwise(schedule.sigmas)):
+        predict = partial(_velocity, transformer, conditions, latents, schedule, sharing, index)
+        velocity = predict("guided")
         if guidance.applies(sigma):
-            unguided = predict("unguided", _start(sharing, index, "unguided"))
+            unguided = predict("unguided")
             velocity = unguided + guidance.scale * (velocity - unguided)
-        if callback is not None:
-            callback(Step(index, len(sigmas) - 1, sigma, latents - sigma * velocity))
+        preview = latents - sigma * velocity
         latents = latents + (following - sigma) * velocity
+        if callback is not None:
+            callback(Step(index, len(schedule.timesteps), sigma, latents, preview))
     return latents
-
-
-def _start(sharing: Sharing | None, step: int, branch: Branch) -> PassSharing | None:
-    return None if sharing is None else sharing.start(step, branch)
 
 
 def _velocity(
     transformer: Any,
     conditions: Conditions,
     latents: torch.Tensor,
-    sigma: float,
+    schedule: Schedule,
+    sharing: SegmentSharing | None,
+    step: int,
     branch: Branch,
-    sharing: PassSharing | None,
 ) -> torch.Tensor:
     """Noise - clean latents (B, z, f, h, w) float32, as one pass of the network sees it."""
 
@@ -135,13 +148,13 @@ def _velocity(
     with transformer.cache_context(branch):
         output = transformer(
             hidden_states=cast(torch.cat([latents, conditions.pose], dim=1)),
-            timestep=torch.full((len(latents),), 1000 * sigma, device=latents.device),
+            timestep=torch.full((len(latents),), schedule.timesteps[step], device=latents.device),
             encoder_hidden_states=cast(conditions.text if branch == "guided" else conditions.negative_text),
             encoder_hidden_states_image=cast(conditions.image),
             reference_latents=cast(conditions.reference),
             hand_latents=cast(conditions.hands),
-            sharing=sharing,
+            sharing=sharing.at(step, branch) if sharing else None,
         ).sample.float()
     if transformer.config.prediction == "sample":
-        return (latents - output) / sigma
+        return (latents - output) / schedule.sigmas[step]
     return output

@@ -121,21 +121,28 @@ class Plan:
                 order.append(base - 1)
         return tuple(order)
 
-    def given_frames(self, index: int, generated: Mapping[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """What a bridge is given: (head, H, W, 3) and (tail, H, W, 3), exactly as its neighbours made them.
+    def given(self, index: int) -> np.ndarray:
+        """Which frames of a segment are given to it, (F,) bool; of a base segment none."""
+        segment = self.segments[index]
+        frames = np.arange(segment.frames)
+        return (frames < segment.head) | (frames >= segment.frames - segment.tail)
 
-        generated: segment index -> (F, H, W, 3) frames of at least the two neighbours. Raises `ValueError` for a base
-        segment and where a neighbour is missing.
+    def with_given_frames(
+        self, index: int, frames: np.ndarray, generated: Mapping[int, np.ndarray]
+    ) -> np.ndarray:
+        """A segment's frames (F, H, W, 3) of a driving video, the given ones exactly as its neighbours made them.
+
+        generated: segment index -> (F, H, W, 3) frames of at least a bridge's two neighbours. Raises `ValueError` where
+        one is missing.
         """
         if self.segments[index].kind == "base":
-            raise ValueError(
-                f"segment {index} is a base segment, which is given no frames; ask for a bridge's"
-            )
+            return frames
         if missing := [neighbour for neighbour in self.dependencies(index) if neighbour not in generated]:
             raise ValueError(
                 f"bridge {index} needs the frames of segment {missing[0]}; generate that one first"
             )
-        return generated[index - 1][-self.head :], generated[index + 1][: self.tail]
+        head, tail = generated[index - 1][-self.head :], generated[index + 1][: self.tail]
+        return np.concatenate([head, frames[self.head : -self.tail], tail])
 
 
 def plan(

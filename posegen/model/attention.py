@@ -50,12 +50,8 @@ class BlockSharing(Protocol):
         ...
 
 
-class PassSharing(Protocol):
-    """Sharing in one pass through the network."""
-
-    def block(self, index: int) -> BlockSharing | None:
-        """What block `index` has to do, if anything."""
-        ...
+Sharing = Callable[[int], BlockSharing | None]
+"""Of one pass: what each block, by its index, has to do, if anything."""
 
 
 class SelfAttentionProcessor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -10,18 +11,17 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 INDEX_FILE = "model_index.json"
 
 
-def model_folder(name: str | Path, weights: bool = True, revision: str | None = None) -> Path:
+def model_folder(name: str | Path, weights: bool = True, **hub: Any) -> Path:
     """The folder called `name`, or that of the hub's repository `name`, fetched into the hub's cache.
 
-    weights: whether the weights are needed, or the JSON files alone. Raises ValueError, a sentence, where there is
+    weights: whether the weights are needed, or the JSON files alone. hub: arguments of `snapshot_download`, such as
+    `revision` and `token`. Raises ValueError, a sentence, where there is
     neither, or the folder is not of a pipeline.
     """
     folder = Path(name)
     if not folder.is_dir():
         try:
-            folder = Path(
-                snapshot_download(str(name), revision=revision, allow_patterns=None if weights else "*.json")
-            )
+            folder = Path(snapshot_download(str(name), allow_patterns=None if weights else "*.json", **hub))
         except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
             raise ValueError(
                 f"{name} is neither a folder nor a repository of the Hugging Face hub that can be reached; give the "

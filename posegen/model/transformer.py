@@ -31,9 +31,9 @@ from torch import nn
 from posegen.model.attention import (
     BlockSharing,
     CrossAttentionProcessor,
-    PassSharing,
     RotaryPositions,
     SelfAttentionProcessor,
+    Sharing,
 )
 from posegen.model.context_parallel import ContextParallelTransformer
 
@@ -204,7 +204,13 @@ class PoseGenTransformer3DModel(ContextParallelTransformer):
             name: kwargs[name] for name in ("subfolder", "revision", "cache_dir", "token") if name in kwargs
         }
         config = cls.load_config(pretrained_model_name_or_path, **where)
-        if config.get("_class_name") == WanTransformer3DModel.__name__:
+        kind = config.get("_class_name", cls.__name__)
+        if kind not in (cls.__name__, WanTransformer3DModel.__name__):
+            raise ValueError(
+                f"{pretrained_model_name_or_path} holds a {kind}; give a PoseGen transformer or one of Wan 2.1 "
+                "image-to-video"
+            )
+        if kind == WanTransformer3DModel.__name__:
             return cls.from_wan(
                 WanTransformer3DModel.from_pretrained(pretrained_model_name_or_path, **kwargs)
             )
@@ -227,7 +233,13 @@ class PoseGenTransformer3DModel(ContextParallelTransformer):
         known = {name: value for name, value in wan.config.items() if not name.startswith("_")}
         with torch.device("meta"):
             model = cls(**known | config)
-        model.load_state_dict(wan.state_dict(), strict=False, assign=True)
+        linears = {name: part for name, part in wan.named_modules() if isinstance(part, nn.Linear)}
+        for name, linear in linears.items():
+            model.set_submodule(name, linear)  # quantised ones are of classes of their own
+        others = {
+            name: part for name, part in wan.state_dict().items() if name.rpartition(".")[0] not in linears
+        }
+        model.load_state_dict(others, strict=False, assign=True)
         patches = wan.patch_embedding
         noisy, mask, given = patches.weight.detach().split([channels, 4, channels], dim=1)
         started = {
@@ -254,7 +266,7 @@ class PoseGenTransformer3DModel(ContextParallelTransformer):
         encoder_hidden_states_image: torch.Tensor | None = None,
         reference_latents: torch.Tensor | None = None,
         hand_latents: torch.Tensor | None = None,
-        sharing: PassSharing | None = None,
+        sharing: Sharing | None = None,
         return_dict: bool = True,
         attention_kwargs: dict[str, Any] | None = None,
     ) -> Transformer2DModelOutput | tuple[torch.Tensor]:
@@ -299,7 +311,7 @@ class PoseGenTransformer3DModel(ContextParallelTransformer):
                     modulation,
                     reference_modulation,
                     rotary_emb,
-                    None if sharing is None else sharing.block(index),
+                    None if sharing is None else sharing(index),
                 )
                 if torch.is_grad_enabled() and self.gradient_checkpointing:
                     video, reference = self._gradient_checkpointing_func(block, *arguments)
@@ -310,7 +322,7 @@ class PoseGenTransformer3DModel(ContextParallelTransformer):
         return Transformer2DModelOutput(sample=output) if return_dict else (output,)
 
     @contextmanager
-    def _in_full(self, sharing: PassSharing | None) -> Iterator[None]:
+    def _in_full(self, sharing: Sharing | None) -> Iterator[None]:
         """A pass that shares skips no block: what a cache leaves out would be missing in the record."""
         if sharing is None:
             yield

@@ -5,7 +5,7 @@ A reading segment's background and reference queries attend to the anchor's keys
 its own. Foreground is the union of this segment's and the anchor's.
 """
 
-from posegen.sharing.anchor import AnchorReader, AnchorRecorder
+from posegen.sharing.anchor import AnchorReader, AnchorRecorder, SegmentSharing
 from posegen.sharing.foreground import (
     SUBJECT_BLOCKS,
     Foreground,
@@ -35,6 +35,7 @@ __all__ = [
     "Form",
     "GivenForeground",
     "Position",
+    "SegmentSharing",
     "SharedEntry",
     "SharedRange",
     "SharedRecord",

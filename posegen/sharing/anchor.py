@@ -1,18 +1,19 @@
-"""What the anchor records in a pass through the network, and how another segment reads it.
+"""What the anchor records while it is denoised, and how another base segment reads it.
 
-Choices made: each query attends once, to the anchor's keys or to its own. Selecting queries costs a copy of them, where
-a second pass and a mask of all pairs would cost the attention again. A segment's object makes one small object for each
-pass and block, so that passes share no state but the record and the foreground.
+Each query attends once, to the anchor's keys or to its own. Selecting queries costs a copy of them, where a second pass
+and a mask of all pairs would cost the attention again.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as functional
 
-from posegen.model.attention import Attend, BlockSharing, Gather, PassSharing, Project
+from posegen.model.attention import Attend, Gather, Project, Sharing
 from posegen.sharing.foreground import Foreground
 from posegen.sharing.record import Branch, Form, Position, SharedEntry, SharedRange, SharedStore, SharingError
 
@@ -20,22 +21,71 @@ COMPILING = "the shared background runs outside of compiled code; compile withou
 
 
 @dataclass
-class AnchorRecorder:
-    """Sharing in the anchor: plain attention, kept in `store` at the places of `shared`."""
+class SegmentSharing(ABC):
+    """What a segment does about the shared background while it is denoised: a recorder's part or a reader's."""
 
     shared: SharedRange
     foreground: Foreground
     store: SharedStore
+
+    def at(self, step: int, branch: Branch) -> Sharing | None:
+        """What to give the transformer as `sharing` in this pass; None in steps that share nothing."""
+        return partial(self._block, step, branch) if step in self.shared.steps else None
+
+    def _block(self, step: int, branch: Branch, index: int) -> BlockSharing | None:
+        position = Position(step, index, branch)
+        acts = position in self.shared or self.foreground.watches(position)
+        return BlockSharing(self, position) if acts else None
+
+    @abstractmethod
+    def self_attention(
+        self,
+        position: Position,
+        query: torch.Tensor,
+        hidden_states: torch.Tensor,
+        project: Project,
+        attend: Attend,
+    ) -> torch.Tensor:
+        """The output of self-attention at a shared position; arguments as in `BlockSharing`."""
+
+    @abstractmethod
+    def finish(self, position: Position) -> None:
+        """The foreground has seen all that it wants to see of the block at a shared position."""
+
+
+@dataclass(frozen=True)
+class BlockSharing:
+    """A segment's sharing in one block of one pass, as `posegen.model.attention` calls it."""
+
+    segment: SegmentSharing
+    position: Position
+
+    @torch.compiler.disable(reason=COMPILING)
+    def self_attention(
+        self, query: torch.Tensor, hidden_states: torch.Tensor, project: Project, attend: Attend
+    ) -> torch.Tensor:
+        if self.position in self.segment.shared:
+            return self.segment.self_attention(self.position, query, hidden_states, project, attend)
+        return attend(query, *project(hidden_states))
+
+    @torch.compiler.disable(reason=COMPILING)
+    def cross_attention(self, query: torch.Tensor, key: torch.Tensor, gather: Gather) -> None:
+        if self.segment.foreground.watches(self.position):
+            self.segment.foreground.look(self.position.block, query, key, gather)
+        if self.position in self.segment.shared:
+            self.segment.finish(self.position)
+
+
+@dataclass
+class AnchorRecorder(SegmentSharing):
+    """Sharing in the anchor: plain attention, kept in `store` at the positions of `shared`."""
+
     form: Form = "key_value"
     _kept: tuple[torch.Tensor, ...] = ()
 
-    def start(self, step: int, branch: Branch) -> PassSharing | None:
-        """What to give the transformer as `sharing` in this pass."""
-        return _Pass.of(self, step, branch)
-
-    def attend(
+    def self_attention(
         self,
-        place: Position,
+        position: Position,
         query: torch.Tensor,
         hidden_states: torch.Tensor,
         project: Project,
@@ -45,43 +95,36 @@ class AnchorRecorder:
         self._kept = (key, value) if self.form == "key_value" else (hidden_states,)
         return attend(query, key, value)
 
-    def finish(self, place: Position) -> None:
-        # Only now, as the anchor's foreground counts this block's cross-attention in.
+    def finish(self, position: Position) -> None:
+        """Stores the entry only now, as the anchor's foreground counts this block's cross-attention in."""
         tensors = tuple(tensor.detach() for tensor in self._kept)
-        self.store.put(place, SharedEntry(tensors, self.foreground.mask(place.block + 1)))
+        self.store.put(position, SharedEntry(tensors, self.foreground.mask(position.block + 1)))
         self._kept = ()
 
 
 @dataclass
-class AnchorReader:
+class AnchorReader(SegmentSharing):
     """Sharing in another base segment: background and reference queries read the anchor's entries in `store`.
 
     `keep_person=False` leaves the keys of the anchor's foreground out, so that the background attends to no person.
     """
 
-    shared: SharedRange
-    foreground: Foreground
-    store: SharedStore
     keep_person: bool = True
 
-    def start(self, step: int, branch: Branch) -> PassSharing | None:
-        """What to give the transformer as `sharing` in this pass."""
-        return _Pass.of(self, step, branch)
-
-    def attend(
+    def self_attention(
         self,
-        place: Position,
+        position: Position,
         query: torch.Tensor,
         hidden_states: torch.Tensor,
         project: Project,
         attend: Attend,
     ) -> torch.Tensor:
-        entry = self.store.get(place).to(query.device)
+        entry = self.store.get(position).to(query.device)
         key, value = entry.key_value(project)
-        _require_fit(place, query, key)
+        _require_fit(position, query, key)
         shared = [tensor.expand_as(query) for tensor in (key, value)]
         person = entry.foreground.expand(len(query), -1)
-        here = self.foreground.mask(place.block).to(query.device)
+        here = self.foreground.mask(position.block).to(query.device)
         foreground = _with_reference(here | person, query.shape[1])
         # Nobody to be seen: nobody needs this segment's own keys.
         own = project(hidden_states) if foreground.any() else shared
@@ -98,53 +141,8 @@ class AnchorReader:
                     output[item].index_copy_(0, index, part[0])
         return output
 
-    def finish(self, place: Position) -> None:
+    def finish(self, position: Position) -> None:
         """Nothing is kept."""
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """Sharing in one pass through the network."""
-
-    sharing: AnchorRecorder | AnchorReader
-    step: int
-    branch: Branch
-
-    @classmethod
-    def of(cls, sharing: AnchorRecorder | AnchorReader, step: int, branch: Branch) -> _Pass | None:
-        if step >= sharing.shared.steps:
-            return None
-        sharing.foreground.begin(branch)
-        return cls(sharing, step, branch)
-
-    def block(self, index: int) -> BlockSharing | None:
-        place = Position(self.step, index, self.branch)
-        if place in self.sharing.shared or self.sharing.foreground.watches(index):
-            return _Block(self.sharing, place)
-        return None
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Sharing in one block: it shares, watches the cross-attention, or both."""
-
-    sharing: AnchorRecorder | AnchorReader
-    place: Position
-
-    @torch.compiler.disable(reason=COMPILING)
-    def self_attention(
-        self, query: torch.Tensor, hidden_states: torch.Tensor, project: Project, attend: Attend
-    ) -> torch.Tensor:
-        if self.place in self.sharing.shared:
-            return self.sharing.attend(self.place, query, hidden_states, project, attend)
-        return attend(query, *project(hidden_states))
-
-    @torch.compiler.disable(reason=COMPILING)
-    def cross_attention(self, query: torch.Tensor, key: torch.Tensor, gather: Gather) -> None:
-        if self.sharing.foreground.watches(self.place.block):
-            self.sharing.foreground.look(query, key, gather)
-        if self.place in self.sharing.shared:
-            self.sharing.finish(self.place)
 
 
 def _with_reference(video: torch.Tensor, tokens: int) -> torch.Tensor:
@@ -152,9 +150,9 @@ def _with_reference(video: torch.Tensor, tokens: int) -> torch.Tensor:
     return functional.pad(video, (0, tokens - video.shape[-1]))
 
 
-def _require_fit(place: Position, query: torch.Tensor, key: torch.Tensor) -> None:
+def _require_fit(position: Position, query: torch.Tensor, key: torch.Tensor) -> None:
     if key.shape[1:] != query.shape[1:] or len(key) not in (1, len(query)):
         raise SharingError(
-            f"the anchor's record at step {place.step}, block {place.block} is of shape {tuple(key.shape)}, this "
+            f"the anchor's record at step {position.step}, block {position.block} is of shape {tuple(key.shape)}, this "
             f"segment needs {tuple(query.shape)}; make both segments of one size and length"
         )

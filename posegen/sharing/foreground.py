@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as functional
 
 from posegen.model.attention import Gather
-from posegen.sharing.record import Branch, SharingError
+from posegen.sharing.record import Position, SharingError
 
 SUBJECT_BLOCKS = 11  # the first blocks' cross-attention votes for the foreground, as in the authors' code
 OTSU_BINS = 256
@@ -24,23 +24,19 @@ EPSILON = 1e-6  # of the authors' scaling to 0..1
 class Foreground(Protocol):
     """Where a segment's person is."""
 
-    def begin(self, branch: Branch) -> None:
-        """A pass through the network begins."""
+    def watches(self, position: Position) -> bool:
+        """Whether `look` wants to see the cross-attention at this position."""
         ...
 
-    def watches(self, block: int) -> bool:
-        """Whether `look` wants to see this block's cross-attention in the current pass."""
-        ...
-
-    def look(self, query: torch.Tensor, key: torch.Tensor, gather: Gather) -> None:
-        """See this process's video queries and the text keys, (B, tokens, heads, head_dim).
+    def look(self, block: int, query: torch.Tensor, key: torch.Tensor, gather: Gather) -> None:
+        """See a block's cross-attention: this process's video queries and the text keys, (B, tokens, heads, head_dim).
 
         `gather` joins all processes' values for their video tokens, (B, own tokens) -> (B, video tokens).
         """
         ...
 
     def mask(self, blocks: int) -> torch.Tensor:
-        """(B, video tokens) bool, from what the first `blocks` blocks show."""
+        """(B, video tokens) bool, from what the first `blocks` blocks of this step show."""
         ...
 
 
@@ -50,13 +46,10 @@ class GivenForeground:
     def __init__(self, mask: torch.Tensor) -> None:
         self._mask = mask
 
-    def begin(self, branch: Branch) -> None:
-        """Nothing changes between passes."""
-
-    def watches(self, block: int) -> bool:
+    def watches(self, position: Position) -> bool:
         return False
 
-    def look(self, query: torch.Tensor, key: torch.Tensor, gather: Gather) -> None:
+    def look(self, block: int, query: torch.Tensor, key: torch.Tensor, gather: Gather) -> None:
         """Never called, as no block is watched."""
 
     def mask(self, blocks: int) -> torch.Tensor:
@@ -84,32 +77,29 @@ class SubjectForeground:
                 "the prompt holds no subject word; name the person in it, or use the pose's foreground"
             )
         self._tokens, self._grid, self._blocks = list(tokens), grid, blocks
-        self._maps: list[torch.Tensor] = []
-        self._branch: Branch = "guided"
+        self._maps: dict[
+            int, torch.Tensor
+        ] = {}  # of each block that votes, from the last step in which it ran
 
-    def begin(self, branch: Branch) -> None:
-        self._branch = branch
-        if branch == "guided":
-            self._maps.clear()
+    def watches(self, position: Position) -> bool:
+        return position.branch == "guided" and position.block < self._blocks
 
-    def watches(self, block: int) -> bool:
-        return self._branch == "guided" and block < self._blocks
-
-    def look(self, query: torch.Tensor, key: torch.Tensor, gather: Gather) -> None:
+    def look(self, block: int, query: torch.Tensor, key: torch.Tensor, gather: Gather) -> None:
         subject = key[:, self._tokens].float().sum(dim=1)  # (B, H, D)
         scores = torch.einsum("bthd,bhd->bt", query.float(), subject) / (
             query.shape[2] * query.shape[3] ** 0.5
         )
         maps = gather(scores).unflatten(1, (self._grid[0], -1))  # (B, f, rows x columns)
         low, high = maps.amin(-1, keepdim=True), maps.amax(-1, keepdim=True)
-        self._maps.append((maps - low) / (high - low + EPSILON))
+        self._maps[block] = (maps - low) / (high - low + EPSILON)
 
     def mask(self, blocks: int) -> torch.Tensor:
-        if not self._maps[:blocks]:
+        maps = [self._maps[block] for block in range(min(blocks, self._blocks)) if block in self._maps]
+        if not maps:
             raise SharingError(
                 "no cross-attention was seen before the first shared block; share later blocks"
             )
-        mean = torch.stack(self._maps[:blocks]).mean(dim=0)
+        mean = torch.stack(maps).mean(dim=0)
         return (mean > otsu_threshold(mean)).flatten(1)
 
 

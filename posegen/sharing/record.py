@@ -1,12 +1,13 @@
-"""What is shared of the anchor's denoising: the places in steps and blocks, and what is kept at each.
+"""What is shared of the anchor's denoising: the positions in steps and blocks, and what is kept at each.
 
-Choices made: what is kept at one place of the network is a `SharedEntry`; where entries live is behind `SharedStore`,
+Choices made: what is kept at one position is a `SharedEntry`; where entries live is behind `SharedStore`,
 so that a server can pass them between machines. An entry has one of two exact forms: keys and values, or the normalised
 input of the attention, half the bytes, which the reader projects again.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
@@ -25,6 +26,7 @@ FRAMINGS: dict[str, tuple[int, int]] = {
     "full-body": (4, 32),
     "distant": (4, 30),
 }
+RANGE = re.compile(r"(\d{1,4}):(\d{1,4}),(\d{1,4}):(\d{1,4})")
 
 
 class SharingError(ValueError):
@@ -32,7 +34,7 @@ class SharingError(ValueError):
 
 
 class Position(NamedTuple):
-    """A place in the denoising of a segment."""
+    """Where in the denoising of a segment: a block of a pass."""
 
     step: int
     block: int
@@ -41,32 +43,53 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True)
 class SharedRange:
-    """The places that are shared: steps [0, steps) and blocks [first_block, blocks)."""
+    """The positions that are shared: these steps of the schedule and these blocks, each counted from 0."""
 
-    steps: int
-    first_block: int
-    blocks: int
+    steps: range
+    blocks: range
+
+    def __post_init__(self) -> None:
+        for name, shared in (("steps", self.steps), ("blocks", self.blocks)):
+            if not shared or shared.step != 1 or shared.start < 0:
+                raise SharingError(
+                    f"no {name} lie in {shared.start}:{shared.stop}; give the first and the one after the last"
+                )
 
     @classmethod
-    def of_framing(cls, framing: str, steps: int, blocks: int) -> SharedRange:
-        """The recommended range for a framing (a key of `FRAMINGS`), scaled to this many steps and blocks."""
+    def of(cls, framing: str | SharedRange, steps: int, blocks: int) -> SharedRange:
+        """The range for a schedule of so many steps and a model of so many blocks.
+
+        framing: a key of `FRAMINGS`, whose recommended range is scaled to them; or a range, which must lie in them, as
+        text of the form "0:2,34:40" for steps 0 and 1 in blocks 34 to 39. Raises SharingError.
+        """
+        if isinstance(framing, str) and (given := RANGE.fullmatch(framing)):
+            numbers = [int(number) for number in given.groups()]
+            framing = cls(range(*numbers[:2]), range(*numbers[2:]))
+        if isinstance(framing, SharedRange):
+            if framing.steps.stop > steps or framing.blocks.stop > blocks:
+                raise SharingError(
+                    f"steps {framing.steps.start}:{framing.steps.stop} and blocks {framing.blocks.start}:"
+                    f"{framing.blocks.stop} cannot be shared: there are {steps} steps and {blocks} blocks"
+                )
+            return framing
         if framing not in FRAMINGS:
-            raise SharingError(f"framing {framing!r} is not known; use one of {', '.join(FRAMINGS)}")
+            raise SharingError(
+                f"framing {framing!r} is not known; use one of {', '.join(FRAMINGS)}, or steps and blocks as 0:2,34:40"
+            )
         shared_steps, first_block = FRAMINGS[framing]
         return cls(
-            max(1, round(shared_steps * steps / 25)),
-            min(round(first_block * blocks / 40), blocks - 1),
-            blocks,
+            range(max(1, round(shared_steps * steps / 25))),
+            range(min(round(first_block * blocks / 40), blocks - 1), blocks),
         )
 
-    def __contains__(self, place: Position) -> bool:
-        return place.step < self.steps and self.first_block <= place.block < self.blocks
+    def __contains__(self, position: Position) -> bool:
+        return position.step in self.steps and position.block in self.blocks
 
     def positions(self, branches: Sequence[Branch] = ("guided", "unguided")) -> Iterator[Position]:
-        """Every shared place in the order in which it is written and read."""
-        for step in range(self.steps):
+        """Every shared position in the order in which it is written and read."""
+        for step in self.steps:
             for branch in branches:
-                for block in range(self.first_block, self.blocks):
+                for block in self.blocks:
                     yield Position(step, block, branch)
 
     def nbytes(
@@ -74,12 +97,12 @@ class SharedRange:
     ) -> int:
         """Bytes of the record of a segment with this many video and reference tokens and `dim` channels."""
         tensors = 2 if form == "key_value" else 1
-        return self.steps * (self.blocks - self.first_block) * branches * tensors * tokens * dim * itemsize
+        return len(self.steps) * len(self.blocks) * branches * tensors * tokens * dim * itemsize
 
 
 @dataclass(frozen=True)
 class SharedEntry:
-    """The anchor's self-attention at one place.
+    """The anchor's self-attention at one position.
 
     Attributes:
         tensors: keys and values after rotation, two of (B, tokens, heads, head_dim), or one normalised attention input
@@ -117,7 +140,7 @@ class SharedStore(Protocol):
         ...
 
     def get(self, position: Position) -> SharedEntry:
-        """The entry of this place; `SharingError` where there is none."""
+        """The entry of this position; `SharingError` where there is none."""
         ...
 
 

@@ -8,8 +8,19 @@ spans at random places; decord2 also gives reordered AVI frames times that run b
 from posegen.video.container import VideoError
 from posegen.video.cut import cut
 from posegen.video.decode import read_frames
-from posegen.video.encode import encode
-from posegen.video.info import VideoInfo, sample_indices
-from posegen.video.probe import probe
+from posegen.video.encode import save_video
+from posegen.video.info import Break, VideoInfo, require_continuous, sample_indices
+from posegen.video.probe import probe, without_damage
 
-__all__ = ["VideoError", "VideoInfo", "cut", "encode", "probe", "read_frames", "sample_indices"]
+__all__ = [
+    "Break",
+    "VideoError",
+    "VideoInfo",
+    "cut",
+    "probe",
+    "read_frames",
+    "require_continuous",
+    "sample_indices",
+    "save_video",
+    "without_damage",
+]

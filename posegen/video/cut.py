@@ -2,8 +2,8 @@
 
 The packets are copied from the key frame before the span to its end, so the pictures stay those of the source and it
 costs next to no time; the span then begins some seconds into the file. Where the copy does not show the very same
-pictures at the same times (codecs that MP4 cannot hold, streams without clean key frames), the span's frames are
-decoded and encoded at the rate they are wanted at.
+pictures at the same times (codecs that MP4 cannot hold, streams without clean key frames), or where the key frame is
+further away than the span is long, the span's frames are decoded and encoded at the rate they are wanted at.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from posegen.common.files import written_whole
 from posegen.video.container import VideoError, open_video, packets
 from posegen.video.decode import read_frames
-from posegen.video.encode import CONTAINER, encode
+from posegen.video.encode import CONTAINER, save_video
 from posegen.video.info import VideoInfo, sample_indices
 from posegen.video.probe import probe
 
@@ -38,7 +38,7 @@ def cut(info: VideoInfo, start: float, stop: float, rate: float, path: str | Pat
     with written_whole(Path(path)) as part:
         begin = _copy(info, shown, start, stop, rate, part)
         if begin is None:
-            encode(read_frames(info, shown, chunk=CHUNK), part, rate)
+            save_video(read_frames(info, shown, chunk=CHUNK), part, rate)
             begin = 0.0
     return begin
 
@@ -46,11 +46,16 @@ def cut(info: VideoInfo, start: float, stop: float, rate: float, path: str | Pat
 def _copy(
     info: VideoInfo, shown: np.ndarray, start: float, stop: float, rate: float, part: Path
 ) -> float | None:
-    """Copies the packets and returns where the span begins, None where the copy would show something else."""
+    """Copies the packets and returns where the span begins.
+
+    None where the copy would show something else, or more of what is before the span than of itself.
+    """
     key = int(info.key_frames[np.searchsorted(info.key_frames, shown[0], side="right") - 1])
     if info.codec not in COPIED or info.numbered:
         return None
     begin = start - float(info.frame_times[key])
+    if begin > stop - start:
+        return None
     # With one frame after the span, as only the next one tells how long a frame is shown.
     last = min(int(np.searchsorted(info.frame_times, stop)), len(info.frame_times) - 1)
     try:
@@ -68,7 +73,7 @@ def _remux(info: VideoInfo, key: int, last: int, part: Path) -> None:
     """Copies the packets of the frames from `key` to `last` into an MP4 file, and those that these may need."""
     begin, end = int(info.stamps[key]), int(info.stamps[last])
     with (
-        open_video(info.path) as (source, stream),
+        open_video(info.path, index=info.stream) as (source, stream),
         av.open(str(part), "w", format="mp4", options=CONTAINER) as sink,
     ):
         copy = sink.add_stream_from_template(stream, opaque=True)
@@ -81,6 +86,7 @@ def _remux(info: VideoInfo, key: int, last: int, part: Path) -> None:
                 break
             if (
                 started
+                and not packet.is_corrupt
                 and packet.pts is not None
                 and begin <= packet.pts <= end + REORDERED * (packet.duration or 0)
             ):

@@ -24,6 +24,7 @@ from posegen.video.info import VideoInfo
 
 SEEK_OVER = 8  # frames; decoding this many costs about what a seek does
 RETRY_KEYS = 2  # key frames; one is not enough where the picture recovers over a whole interval
+SAME_SHAPE = 0.02  # coded sizes are rounded to even pixels
 UNSPECIFIED = 2  # AVColorSpace
 SCALING = Interpolation.AREA | Interpolation.FULL_CHR_H_INT
 TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
@@ -84,12 +85,12 @@ def _frames(info: VideoInfo, wanted: np.ndarray, threads: int) -> Iterator[Video
     index_of = {stamp: index for index, stamp in enumerate(info.stamps.tolist())}
     keys = np.searchsorted(info.key_frames, wanted, side="right") - 1
     runs = np.split(wanted, np.flatnonzero(info.key_frames[keys[1:]] > wanted[:-1] + SEEK_OVER) + 1)
-    with open_video(info.path, threads) as opened:
+    with open_video(info.path, threads, info.stream) as opened:
         for run in runs:
             key = int(np.searchsorted(info.key_frames, run[0], side="right")) - 1
             left = yield from _read_run(info, opened, key, True, run.tolist(), index_of)
             if left:
-                with open_video(info.path, threads) as opened_again:
+                with open_video(info.path, threads, info.stream) as opened_again:
                     key = max(0, key - RETRY_KEYS)
                     left = yield from _read_run(info, opened_again, key, False, left, index_of)
             if left:
@@ -114,10 +115,14 @@ def _read_run(
     """
     container, stream = opened
     landing = int(info.key_frames[key])
-    if key > 0:
-        container.seek(int(info.stamps[landing]), stream=stream)
+    stamp = int(info.stamps[landing])
+    if key > 0 and info.key_bytes is not None:
+        container.seek(int(info.key_bytes[key]), unsupported_byte_offset=True)
+    elif key > 0:
+        container.seek(stamp, stream=stream)
+    first = stamp if key > 0 and info.numbered else 0
     done, landed = 0, not key_must_come
-    for frame in intact_frames(container, stream, info.numbered, set(info.stamps[run].tolist())):
+    for frame in intact_frames(container, stream, info.numbered, set(info.stamps[run].tolist()), first):
         index = -1 if frame.pts is None else index_of.get(frame.pts, -1)
         landed = landed or index == landing
         if index > run[done] or (index > landing and not landed):
@@ -131,15 +136,37 @@ def _read_run(
 
 
 class _Converter:
-    """Turns decoded frames into upright (H, W, 3) uint8 RGB of one displayed size (width, height)."""
+    """Turns decoded frames into upright (H, W, 3) uint8 RGB of one displayed size (width, height).
+
+    Frames of another shape than the video's are fitted into it, with black beside them.
+    """
 
     def __init__(self, info: VideoInfo, size: tuple[int, int]) -> None:
+        self.stored = info.stored
         self.turn, self.mirrored = TURNS.get(info.rotation), info.mirrored
         self.stored_size = size[::-1] if info.rotation in (90, 270) else size
         self.scaler, self.colours = VideoReformatter(), VideoReformatter()
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
+        picture = self._fitted(frame)
+        if self.turn is not None:
+            picture = cv2.rotate(picture, self.turn)
+        return cv2.flip(picture, 1) if self.mirrored else picture
+
+    def _fitted(self, frame: VideoFrame) -> np.ndarray:
         width, height = self.stored_size
+        wider = frame.width * self.stored[1] / (frame.height * self.stored[0])
+        if abs(wider - 1) <= SAME_SHAPE:
+            return self._scaled(frame, width, height)
+        inner = (
+            (width, max(1, round(height / wider))) if wider > 1 else (max(1, round(width * wider)), height)
+        )
+        left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+        picture = np.zeros((height, width, 3), np.uint8)
+        picture[top : top + inner[1], left : left + inner[0]] = self._scaled(frame, *inner)
+        return picture
+
+    def _scaled(self, frame: VideoFrame, width: int, height: int) -> np.ndarray:
         matrix = _matrix(frame)
         if not (frame.format.is_rgb or frame.format.has_palette):
             frame = self.scaler.reformat(frame, width, height, "yuv420p", interpolation=SCALING, threads=1)
@@ -148,10 +175,7 @@ class _Converter:
         )
         plane = rgb.planes[0]
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
-        picture: np.ndarray = rows[:, : width * 3].reshape(height, width, 3)
-        if self.turn is not None:
-            picture = cv2.rotate(picture, self.turn)
-        return cv2.flip(picture, 1) if self.mirrored else picture
+        return rows[:, : width * 3].reshape(height, width, 3)
 
 
 def _matrix(frame: VideoFrame) -> Colorspace | None:

@@ -26,7 +26,7 @@ CONTAINER = {"movflags": "+faststart", "fflags": "+bitexact"}  # bitexact: no na
 MAX_DENOMINATOR = 1001  # of a rate: 30000/1001 and its like
 
 
-def encode(frames: Iterable[np.ndarray], path: str | Path, rate: float | Fraction) -> None:
+def save_video(frames: Iterable[np.ndarray], path: str | Path, rate: float | Fraction) -> None:
     """Writes (N, H, W, 3) uint8 RGB, one array or an iterable of such chunks, as H.264 (yuv420p) in MP4.
 
     `rate` in frames/s is made the nearest fraction with a denominator of at most 1001. Odd sides lose their

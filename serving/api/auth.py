@@ -1,8 +1,9 @@
-"""Who calls: a bearer token's owner; without tokens, whoever is on this machine, or anyone if the server is open.
+"""Who calls: the owner of a bearer token; without tokens, anyone on this machine, or anyone if the server is open.
 
-Choices made: all tokens are compared, each in constant time. A request is let in before its body is read, so strangers
-cannot fill the disk. "This machine" is told by the peer's address, and browsers on it must not be used by other sites:
-a request that names another host or comes from another site's page is refused, and so is one passed on by a proxy.
+Every token is compared, each in constant time. A caller is checked before the body is read, so strangers cannot fill
+the disk. "This machine" is decided by the peer's address. Since a browser on this machine could be used by another
+site, a request that names another host or comes from another site's page is refused, and so is one that a proxy passed
+on.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def _token_owner(authorization: str, settings: ApiSettings) -> Caller:
 
 
 def _is_local(request: Request) -> bool:
-    """Whether the request comes from this machine, by its user's will.
+    """Whether the request comes from this machine and its user wanted it, rather than a web page they visit.
 
     Serve's proxy passes on the scope of its own uvicorn, so the client is the peer of the proxy's socket; or, if that
     is on this machine, who X-Forwarded-For names, which is refused for that header.
@@ -100,7 +101,7 @@ def _is_loopback(name: str) -> bool:
 
 
 def current_caller(request: Request) -> Caller:
-    """The caller, whom the route has let in."""
+    """The caller, whom the route has checked."""
     caller: Caller = request.state.caller
     return caller
 

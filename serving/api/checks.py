@@ -1,4 +1,4 @@
-"""What a form may ask of this server, beyond what its fields may hold."""
+"""What a form may ask of this server, beyond what the types of its fields allow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from serving.api.webhooks import check_address
 
 
 def check_request(form: VideoCreate, settings: ApiSettings, caller: Caller) -> None:
-    """Raises ApiError 400, a sentence, for what cannot be made."""
+    """Raises ApiError 400, a sentence, for a video that this server cannot make."""
     if form.model not in (None, settings.model.name):
         raise ApiError(
             400,
@@ -22,6 +22,8 @@ def check_request(form: VideoCreate, settings: ApiSettings, caller: Caller) -> N
         _check_size(form.size, settings)
     if form.steps is not None and form.steps > settings.steps:
         raise _invalid("steps", f"ask for at most {settings.steps}")
+    if "," in form.framing:
+        _check_range(form.framing, form.steps or settings.model.steps, settings.model.blocks)
     if form.seconds is not None and form.seconds > settings.seconds:
         raise _invalid("seconds", f"ask for at most {settings.seconds:g}")
     if form.webhook_url is not None:
@@ -30,6 +32,15 @@ def check_request(form: VideoCreate, settings: ApiSettings, caller: Caller) -> N
                 "webhook_url", "there is no secret to sign it with; have the server's operator set one"
             )
         check_address(form.webhook_url, settings)
+
+
+def _check_range(framing: str, steps: int, blocks: int) -> None:
+    from posegen.sharing import SharedRange, SharingError  # imports torch, which few requests need
+
+    try:
+        SharedRange.of(framing, steps, blocks)
+    except SharingError as error:
+        raise _invalid("framing", str(error)) from error
 
 
 def _check_size(size: str, settings: ApiSettings) -> None:

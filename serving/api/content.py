@@ -1,8 +1,8 @@
 """A job's video as bytes: whole or as far as it is made, all of it or a range (RFC 9110, section 14).
 
-Choices made: what is sent is a list of files taken for one, so a video that is still being made is served like one that
-is finished. Its bytes only ever grow, so a player may ask for what follows those that it has. Several ranges at once,
-and units other than bytes, are answered with all of it, as the RFC allows.
+A video that is still being made is a list of files that are sent as if they were one, so both kinds are served alike.
+It only ever grows, so a player can ask for the bytes after those it has. A request for several ranges, or in units
+other than bytes, is answered with the whole video, as the RFC allows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NOT_READY = ApiError(404, "The video is not ready; ask for it once its status is
 
 @dataclass(frozen=True)
 class Content:
-    """Files, each a name and a size in bytes, that are one after another what is sent; tag: changes when they do."""
+    """Files, each a name and a size in bytes, that are sent one after another; tag: changes when they do."""
 
     files: Sequence[tuple[str, int]]
     tag: str
@@ -55,7 +55,7 @@ def finished(artifacts: Artifacts, stitch: Task | None) -> Content:
 
 
 def growing(artifacts: Artifacts, stitch: Task | None) -> Content:
-    """What there is of a video as fragmented MP4; ApiError 404 before the first fragment."""
+    """The finished part of a video as fragmented MP4; ApiError 404 before the first fragment."""
     video = GrowingVideo(artifacts, stitch.artifact) if stitch else None
     sizes = video.sizes() if video else []
     if video is None or stitch is None or not sizes:
@@ -101,7 +101,7 @@ def asked_range(header: str, size: int) -> tuple[int, int] | None:
 
 
 def read(artifacts: Artifacts, files: Sequence[tuple[str, int]], start: int, stop: int) -> Iterator[bytes]:
-    """The bytes [start, stop) of files taken for one, a chunk at a time."""
+    """The bytes [start, stop) of files as if they were one, a chunk at a time."""
     for name, size in files:
         if start < min(size, stop):
             with artifacts.open(name) as file:

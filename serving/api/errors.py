@@ -1,7 +1,7 @@
 """Every failure as OpenAI's error envelope: {"error": {"message", "type", "param", "code"}}, one sentence each.
 
-Choices made: a request that does not fit the schema is 400 (as OpenAI's), one whose path names nothing is 404. Nothing
-of the server's inside is told: an unforeseen failure is logged and answered with a fixed sentence.
+A request that does not fit the schema is answered with 400, as by OpenAI, and a path that names nothing with 404. An
+unforeseen failure is logged and answered with a fixed sentence, which tells nothing of the server's inside.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from serving.uploads.uploads import UploadError
 INVALID, BUSY, SERVER = "invalid_request_error", "rate_limit_error", "server_error"
 RETRY_AFTER = 30  # seconds, when the queue is full: about a short video's time
 
-# What Starlette itself refuses, said so that one can act on it.
+# Sentences that say what to do, for what Starlette itself refuses.
 SENTENCES = {
     HTTPStatus.NOT_FOUND: "There is nothing at this address; see /docs for those that there are.",
     HTTPStatus.METHOD_NOT_ALLOWED: "This address does not take that method; see /docs for those that it takes.",
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class ApiError(HTTPException):
-    """A request is refused: an HTTP status, one sentence, and a code that programs can tell it by."""
+    """A refused request: an HTTP status, one sentence, and a code for programs."""
 
     def __init__(
         self,
@@ -53,14 +53,14 @@ class AllSent(Exception):  # noqa: N818 - nothing is wrong
 
 
 def state_error(error: StateError) -> ApiError:
-    """What the database refuses."""
+    """The answer to what the database refuses."""
     if isinstance(error, NotFoundError):
         return ApiError(404, str(error), "not_found", "video_id")
     if isinstance(error, QueueFullError):
         wait = {"Retry-After": str(RETRY_AFTER)}
         return ApiError(429, str(error), "rate_limit_exceeded", kind=BUSY, headers=wait)
     if isinstance(error, ConflictError):
-        # OpenAI's clients would try again, which changes nothing.
+        # Or OpenAI's clients would try again, in vain.
         return ApiError(409, str(error), "conflict", headers={"X-Should-Retry": "false"})
     raise error
 

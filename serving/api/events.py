@@ -1,8 +1,8 @@
 """A job's progress as server-sent events, read from the database, so any copy of the endpoint can go on with a stream.
 
-Choices made: every event is the whole state, never a difference, so one that was missed is made up for by the next. Its
-id is a digest of the state: a client that reconnects with it is sent nothing it has. The stream ends with the job; who
-asks again with the last event's id is answered 204, upon which browsers stop reconnecting.
+Every event is the whole state, never a difference, so a missed event is made up for by the next. Its id is a digest of
+the state: a client that reconnects with it is not sent that state again. The stream ends with the job; a client that
+then reconnects with the last id is answered 204, which stops a browser from trying again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class VideoProgress(BaseModel):
 
     @property
     def id(self) -> str:
-        """Tells states apart."""
+        """A digest of the state."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
 
@@ -69,7 +69,7 @@ def progress(server: Server, job: Job, tasks: list[Task]) -> VideoProgress:
     }
     return VideoProgress(
         video=server.video(job),
-        queue_place=server.database.queue_place(job.id) if job.status is JobStatus.QUEUED else 0,
+        queue_place=server.database.jobs.queue_place(job.id) if job.status is JobStatus.QUEUED else 0,
         prepare=stages[Kind.PREPARE][0],
         segments=stages[Kind.SEGMENT],
         stitch=next(iter(stages[Kind.STITCH]), None),
@@ -78,12 +78,12 @@ def progress(server: Server, job: Job, tasks: list[Task]) -> VideoProgress:
 
 def event(server: Server, job_id: str, last_id: str | None) -> tuple[ServerSentEvent | None, bool]:
     """The next event, unless it is the one with the id `last_id`, and whether it is the job's last."""
-    job, tasks = server.database.job(job_id), server.database.tasks(job_id)
+    job, tasks = server.database.jobs.get(job_id), server.database.jobs.tasks(job_id)
     state, final = progress(server, job, tasks), job.status in FINAL
     if state.id == last_id:
         return None, final
-    replicas = server.database.load(Role.GENERATE).workers
-    left = 0.0 if final else seconds_left(job, tasks, replicas, server.database.clock())
+    replicas = server.database.queue.load(Role.GENERATE).workers
+    left = 0.0 if final else seconds_left(job, tasks, replicas, server.database.storage.clock())
     data = ProgressEvent(**dict(state), eta_seconds=left)
     return ServerSentEvent(event="progress", id=state.id, data=data, retry=RECONNECT), final
 

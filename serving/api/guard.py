@@ -1,7 +1,7 @@
-"""The route class of all that is not for everyone: lets the caller in, then bounds what is read of the body.
+"""The route class of everything that is not public: it checks the caller, then limits how much of the body is read.
 
-Choices made: a request's bytes are counted as they are read, whatever its Content-Length says. A form's files go to
-disk as they come, so it may be as large as uploads may be; any other body is held in memory, and small.
+Bytes are counted as they are read, whatever Content-Length says. The files of a form go to disk as they come, so a form
+may be as large as uploads may be; any other body is held in memory and must be small.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def multipart_only(request: Request) -> None:
 
 
 class GuardedRoute(APIRoute):
-    """A route that strangers cannot send a body to."""
+    """A route that reads a body only from callers it knows, up to a limit."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """What answers a request."""
+        """FastAPI's handler behind the checks."""
         answer = super().get_route_handler()
         takes_form = self.body_field is not None and isinstance(self.body_field.field_info, Form)
 

@@ -12,10 +12,10 @@ from serving.state.rows import Role
 
 
 def health(server: Server) -> Health:
-    """What keeps work from being done, a sentence each."""
+    """The problems that keep work from being done, a sentence each."""
     problems = _disk_problems(server)
     try:
-        idle = [role for role in Role if not server.database.load(role).workers]
+        idle = [role for role in Role if not server.database.queue.load(role).workers]
     except SQLAlchemyError:
         problems.append("The database does not answer.")
     else:

@@ -1,8 +1,8 @@
 """Prometheus metrics: the queue as the database has it, and the requests that this copy of the endpoint answered.
 
-Choices made: what the database tells is the same from any copy. Requests are counted by copy, with its name as a label,
-because a scrape reaches one of several; routes are labelled by their pattern, never by what a client sent. The time of
-an answer is that to its first byte, so streams of events do not drown the rest.
+The queue looks the same from any copy. A scrape reaches one copy of several, so requests carry the copy's name as a
+label; their routes are labelled by pattern, never by what a client sent. An answer is timed to its first byte, so that
+streams of events, which stay open for minutes, do not drown the rest.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ class QueueCollector(Collector):
         self._database = database
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        """None: they are known only from a scrape."""
+        """Nothing: the metrics are known only when they are scraped."""
         return []
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """Jobs by status; by role the tasks that may be claimed, those that run, and live workers."""
         jobs = GaugeMetricFamily("posegen_jobs", "Jobs by status.", labels=["status"])
-        for status, count in self._database.job_counts().items():
+        for status, count in self._database.jobs.counts().items():
             jobs.add_metric([status], count)
         tasks = GaugeMetricFamily(
             "posegen_tasks", "Tasks that are ready or running.", labels=["role", "state"]
         )
         workers = GaugeMetricFamily("posegen_workers", "Live workers.", labels=["role"])
         for role in Role:
-            load = self._database.load(role)
+            load = self._database.queue.load(role)
             tasks.add_metric([role, "ready"], load.ready)
             tasks.add_metric([role, "running"], load.running)
             workers.add_metric([role], load.workers)

@@ -1,7 +1,7 @@
 """The web page: plain files beside the endpoint, which they call as any client does.
 
-Choices made: a browser is told to load nothing but these files and to run no script but theirs. The page is public, as
-a token is typed into it; what it shows is not.
+Browsers are told to load nothing but these files and to run no other script. The page is public, because a token is
+typed into it; the videos that it shows are not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",  # asks each time, so a new server's page is not mixed with an old one's
+    "Cache-Control": "no-cache",  # or files of a new version would be mixed with old ones
 }
 
 
@@ -39,7 +39,7 @@ class PageFiles(StaticFiles):
 
 
 def add_page(app: FastAPI) -> None:
-    """Shows the page at /page/, and sends there whoever opens the server's address."""
+    """Shows the page at /page/ and redirects the server's root to it."""
 
     @app.get("/", include_in_schema=False)
     def front() -> RedirectResponse:

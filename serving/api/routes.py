@@ -1,8 +1,8 @@
 """The endpoint: OpenAI's Videos, and beyond them cancelling, events, segments, the video as it grows, webhooks.
 
-Choices made: OpenAI's client works unchanged. A job that is another's is not found. Uploads are kept before their job
-is made and dropped if it is not, so a worker never meets a job without its files. Routes that wait for the database are
-plain functions, which FastAPI runs in threads; taking uploads has threads of its own, so it cannot hold up the rest.
+OpenAI's client works unchanged. A job of another owner is not found. Uploads are stored before their job is made, and
+deleted if it is not, so a worker never meets a job without its files. Routes that wait for the database are plain
+functions, which FastAPI runs in threads; uploads are taken in threads of their own, so they cannot hold up the rest.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from serving.api.server import CurrentJob, CurrentServer, Server
 from serving.api.settings import ApiSettings
 from serving.api.upkeep import delete, upkeep
 from serving.state.artifacts import Artifacts
-from serving.state.database import Database, new_job_id
-from serving.state.rows import ConflictError, Job, NewJob
+from serving.state.database import Database
+from serving.state.rows import ConflictError, Job, NewJob, new_job_id
 from serving.state.transitions import TaskState
 
 Responses = dict[int | str, dict[str, Any]]
 
 
 def refused(description: str) -> dict[str, Any]:
-    """Documents an answer by the envelope, which is JSON whatever a route answers else."""
+    """Documents refusals: JSON in the envelope, whatever the route answers otherwise."""
     schema = {"$ref": f"#/components/schemas/{ErrorEnvelope.__name__}"}
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
@@ -101,13 +101,13 @@ async def create_video(
 ) -> Video:
     """Queues a video."""
     check_request(form, server.settings, caller)
-    # All in one thread, which goes on to its end though the client may leave and this coroutine be cancelled.
+    # In one thread, which finishes even if the client leaves and this coroutine is cancelled.
     job = await anyio.to_thread.run_sync(_queue, form, server, caller, idempotency_key, limiter=server.turns)
     return _polled(server, job, response)
 
 
 def _queue(form: VideoCreate, server: Server, caller: Caller, idempotency_key: str | None) -> Job:
-    """Keeps the uploads, then makes the job; without one, nothing of them is left."""
+    """Stores the uploads, then makes the job; deletes them again if that fails."""
     job_id, job = new_job_id(), None
     try:
         new = NewJob(
@@ -116,7 +116,7 @@ def _queue(form: VideoCreate, server: Server, caller: Caller, idempotency_key: s
             request=form.request(server.settings, server.uploads.keep(job_id, form.uploads())),
             webhook=form.webhook_url,
         )
-        job, _ = server.database.create_job(new, idempotency_key, caller.jobs)
+        job, _ = server.database.jobs.create(new, idempotency_key, caller.jobs)
     finally:
         if job is None or job.id != job_id:
             server.artifacts.delete_job(job_id)
@@ -134,7 +134,7 @@ def list_videos(
     order: Literal["asc", "desc"] = "desc",
 ) -> VideoList:
     """The caller's videos by the time of their creation."""
-    jobs = server.database.jobs(caller.name, limit + 1, after, order)
+    jobs = server.database.jobs.page(caller.name, limit + 1, after, order)
     page = [server.video(job) for job in jobs[:limit]]
     first, last = (page[0].id, page[-1].id) if page else (None, None)
     return VideoList(data=page, first_id=first, last_id=last, has_more=len(jobs) > limit)
@@ -158,8 +158,8 @@ def delete_video(job: CurrentJob, server: CurrentServer) -> VideoDeleted:
 @videos.post("/{video_id}/cancel", responses=NOT_FOUND | CONFLICT)
 def cancel_video(job: CurrentJob, server: CurrentServer) -> Video:
     """Ends a video as failed with the code `cancelled`; its workers stop within a denoising step."""
-    cancelled = server.database.request_cancel(job.id)
-    job = server.database.job(job.id)
+    cancelled = server.database.jobs.cancel(job.id)
+    job = server.database.jobs.get(job.id)
     if not cancelled and job.error_code != "cancelled":
         raise ConflictError(f"Video {job.id} has ended as {job.status}; there is nothing to cancel.")
     return server.video(job)
@@ -213,7 +213,7 @@ async def follow_video(
 @videos.get("/{video_id}/segments", responses=NOT_FOUND)
 def list_segments(job: CurrentJob, server: CurrentServer) -> SegmentList:
     """The segments that the video is made of."""
-    return SegmentList(data=segments(job, server.database.tasks(job.id)))
+    return SegmentList(data=segments(job, server.database.jobs.tasks(job.id)))
 
 
 @videos.post("/{video_id}/segments/{index}/regenerate", responses=NOT_FOUND | CONFLICT | QUEUE_FULL)
@@ -226,8 +226,8 @@ def regenerate_segment(
 ) -> Regenerated:
     """Makes a segment anew with another seed, and all that depends on it; the rest of the video is kept."""
     seed = body.seed if body else None
-    changed = server.database.regenerate(job.id, index, seed, caller.jobs)
-    return Regenerated(segments=changed, video=server.video(server.database.job(job.id)))
+    changed = server.database.jobs.regenerate(job.id, index, seed, caller.jobs)
+    return Regenerated(segments=changed, video=server.video(server.database.jobs.get(job.id)))
 
 
 UNABLE: Responses = {503: {"model": Health, "description": "Work cannot be done."}}
@@ -248,7 +248,7 @@ def metrics(request: Request) -> Response:
 
 
 def _polled(server: Server, job: Job, response: Response) -> Video:
-    """The video, with the advice when to ask again, which OpenAI's client follows."""
+    """The video, with a header that tells OpenAI's client when to poll again."""
     if job.status not in events.FINAL:
         response.headers["openai-poll-after-ms"] = str(round(1000 * server.settings.poll))
     return server.video(job)

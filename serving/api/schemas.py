@@ -1,8 +1,8 @@
-"""What the endpoint takes and gives, as OpenAI's Videos have it, and what is ours beyond them.
+"""What the endpoint takes and answers: OpenAI's Videos, and what this server has beyond them.
 
-Choices made: the form names what it does not know, so a misspelt option is no silent default. A file may also come as
-text in its field: poses as JSON, pictures and videos as data URLs, so that clients which send no second file can use
-the endpoint too. What a job was asked for is stored as plain JSON values, with uploads by their hash and size.
+A field that the form does not know is refused by name, so a misspelt option is never silently ignored. A file may also
+come as text in its field (poses as JSON, pictures and videos as data URLs), for clients that can send one file only.
+What was asked for is stored as plain JSON values, with uploads by their hash and size.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from serving.api.settings import ApiSettings, Model
 from serving.state.rows import JOB_ID, Job, Kind, Task
 from serving.state.transitions import JobStatus, TaskState
 
+FRAMING = r"^(auto|close-up|half-body|full-body|distant|off|[0-9]{1,4}:[0-9]{1,4},[0-9]{1,4}:[0-9]{1,4})$"
 SIZE = r"^[1-9][0-9]{1,4}x[1-9][0-9]{1,4}$"
 VIDEO_ID = f"^{JOB_ID}$"
 
@@ -61,7 +62,7 @@ class VideoCreate(BaseModel):
     seconds: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="At most so much of the movement; by default all."
     )
-    seed: Seed = Field(0, description="The same seed gives the same video.")
+    seed: Seed = Field(42, description="The same seed gives the same video.")
     steps: int | None = Field(None, ge=1, description="Denoising steps; by default the model's.")
     guidance_scale: float | None = Field(
         None, ge=0, le=100, description="How strongly the prompt is followed; by default the model's."
@@ -71,8 +72,11 @@ class VideoCreate(BaseModel):
     align: Literal["reference", "none"] = Field(
         "reference", description="Lay the driving person onto the picture's, or leave them where they are."
     )
-    framing: Literal["auto", "close-up", "half-body", "full-body", "distant", "off"] = Field(
-        "auto", description="How much of the background the segments share; auto looks at the poses."
+    framing: str = Field(
+        "auto",
+        pattern=FRAMING,
+        description="How much of the background the segments share; auto looks at the poses. Or at which denoising "
+        "steps and in which blocks: 0:2,34:40 are steps 0 and 1 in blocks 34 to 39.",
     )
     foreground: Literal["pose", "subject", "none"] = Field(
         "pose", description="Where the person is told from: the pose, the prompt's word for them, or nowhere."
@@ -159,7 +163,7 @@ class Video(BaseModel):
 
 
 def _seconds(job: Job, model: Model) -> float:
-    """The length of a job's video: its plan's, before that what the uploads allow and the client asked for."""
+    """The length of a job's video in seconds: as planned, or before that as the uploads and the request say."""
     if job.plan is not None:
         return job.plan.frames / model.rate
     uploads = job.request["uploads"]

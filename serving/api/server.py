@@ -1,6 +1,6 @@
 """What every route works with: the settings, the database, the artifacts; and the job that a path names.
 
-Choices made: nothing here remembers a request, so any copy of the endpoint answers for any job.
+Nothing here remembers a request, so any copy of the endpoint answers for any job.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Server:
 
     def stitch(self, job: Job) -> Task | None:
         """The task that makes the job's video, once the job is planned."""
-        return next(iter(self.database.tasks(job.id, Kind.STITCH)), None)
+        return next(iter(self.database.jobs.tasks(job.id, Kind.STITCH)), None)
 
 
 def current_server(request: Request) -> Server:
@@ -58,7 +58,7 @@ VideoId = Annotated[str, Path(pattern=VIDEO_ID, description="Id of the video.")]
 
 def current_job(video_id: VideoId, server: CurrentServer, caller: CurrentCaller) -> Job:
     """The job that the path names, if it is the caller's; another's is not found."""
-    return server.database.job(video_id, caller.name)
+    return server.database.jobs.get(video_id, caller.name)
 
 
 CurrentJob = Annotated[Job, Depends(current_job)]

@@ -1,7 +1,7 @@
-"""What the endpoint is told: who may call, how much each may send and ask for, which model answers.
+"""The endpoint's settings: who may call, how much each caller may send and ask for, which model answers.
 
-Choices made: tokens are kept as hashes only, so that whoever reads the settings cannot call. Without tokens only this
-machine is answered, unless the server is declared open.
+Tokens are kept as hashes, so whoever reads the settings cannot call. Without tokens only this machine is answered,
+unless the server is declared open.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ class Token:
 @dataclass(frozen=True)
 class Model:
     """The model as its clients see it: its name; its videos' size (width, height) in pixels unless another is asked
-    for, multiples of `unit`; its rate in frames/s; its steps unless others are asked for; how many GPUs share a video's
-    frames, which have a multiple of so many squares of `unit`."""
+    for, multiples of `unit`; its rate in frames/s; its steps unless others are asked for; its blocks; how many GPUs
+    share a video's frames, which have a multiple of so many squares of `unit`."""
 
     name: str = "posegen"
     size: tuple[int, int] = (720, 1280)
     unit: int = 16
     rate: float = 30.0
     steps: int = 25
+    blocks: int = 40
     shared_by: int = 1
 
 

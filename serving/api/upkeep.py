@@ -1,9 +1,9 @@
-"""What a copy of the endpoint does beside answering: makes webhook calls, deletes what has expired.
+"""What a copy of the endpoint does beside answering: it makes webhook calls and deletes what has expired.
 
-Choices made: it lives and dies with the app, and any number of copies may do it at once. In this database's part of the
-artifacts, files without a job are what a copy left that died while it took an upload, or while it deleted; they go once
-they have been seen twice, an hour apart, because an upload's files are there before its job. All else in the folder or
-bucket is somebody else's and is left alone, see `serving.state.artifacts`.
+It runs as long as the app does, and any number of copies may do it at once. A copy that dies while it takes or deletes
+an upload leaves files without a job in this database's folder. Those are deleted once they have been seen twice, an
+hour apart, because the files of an upload are there before its job. All else in the folder or bucket belongs to
+somebody else and is left alone, see `serving.state.artifacts`.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ log = logging.getLogger(__name__)
 
 def delete(database: Database, artifacts: Artifacts, job_id: str) -> None:
     """Deletes a job, then its files."""
-    database.delete_job(job_id)
+    database.jobs.delete(job_id)
     artifacts.delete_job(job_id)
 
 
 def expire(database: Database, artifacts: Artifacts) -> None:
-    """Deletes the jobs whose time is over."""
-    for job_id in database.expired_jobs():
+    """Deletes the jobs that have expired."""
+    for job_id in database.jobs.expired():
         delete(database, artifacts, job_id)
 
 
 class Sweep:
-    """Deletes files without a job that were there at the last call already."""
+    """Deletes files without a job that were already there at the call before."""
 
     def __init__(self, database: Database, artifacts: Artifacts) -> None:
         self._database, self._artifacts = database, artifacts
@@ -55,20 +55,20 @@ class Sweep:
 
     def _has_job(self, job_id: str) -> bool:
         try:
-            self._database.job(job_id)
+            self._database.jobs.get(job_id)
         except NotFoundError:
             return False
         return True
 
 
 async def repeat(action: Callable[[], Awaitable[object]], every: float) -> None:
-    """Does it again and again, `every` seconds after its end, until cancelled; a failure is logged."""
+    """Runs a task again and again, with `every` seconds between, until cancelled; failures are logged."""
     while True:
         try:
             await action()
         except (SQLAlchemyError, OSError) as error:
             log.warning("upkeep will be tried again in %g s: %s", every, error)
-        except Exception:  # one job's oddity must not end the upkeep of all
+        except Exception:  # a failure at one job must not end the upkeep of all
             log.exception("upkeep failed, and will be tried again in %g s", every)
         await asyncio.sleep(every)
 

@@ -1,9 +1,9 @@
-"""Webhooks: a job's end is told to its address, signed as by Standard Webhooks, at least once.
+"""Webhooks: a job's end is told to its address at least once, signed as Standard Webhooks asks.
 
-Choices made: calls to be made are rows of the database, claimed with a lease, so any copy of the endpoint makes them
-and none is lost with one; a failed one is made again later. An address must be https and public, or its host declared
-allowed. What counts is the address that is connected to, checked as the socket is made: a name may answer one thing
-today and another tomorrow. Redirects are not followed, answers are not read.
+Calls are rows of the database that are claimed under a lease, so any copy of the endpoint makes them and none is lost
+with a copy; a failed call is made again later. The address must be https and public, unless its host is declared
+allowed. Whether it is public is checked on the address that is connected to, when the socket is made, because a name
+may resolve to another address each time. Redirects are not followed and answers are not read.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def check_address(url: str, settings: ApiSettings) -> None:
     try:
         literal = ipaddress.ip_address(host)
     except ValueError:
-        return  # a name; what it stands for is checked when it is called
+        return  # a name; its address is checked when it is called
     if not is_public(str(literal)):
         raise _refused("it is not a public address; send that of a server on the internet")
 
@@ -68,7 +68,7 @@ def is_allowed(parts: SplitResult, settings: ApiSettings) -> bool:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one on the internet that no other address is hidden in."""
+    """Whether an IP address is one of the internet and embeds no other address, as some IPv6 ones do."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         hides = ip.ipv4_mapped or ip.sixtofour or ip.teredo or ip in ipaddress.ip_network("64:ff9b::/96")
@@ -136,10 +136,10 @@ async def deliver(database: Database, settings: ApiSettings) -> None:
     """Makes all calls that are due, several at once, so that a slow receiver does not hold up all others."""
 
     def due() -> list[Delivery]:
-        return list(islice(iter(partial(database.claim_delivery, LEASE), None), AT_ONCE))
+        return list(islice(iter(partial(database.deliveries.claim, LEASE), None), AT_ONCE))
 
     async def make(delivery: Delivery) -> None:
-        await run_in_threadpool(database.end_delivery, delivery, await call(delivery, settings))
+        await run_in_threadpool(database.deliveries.end, delivery, await call(delivery, settings))
 
     while deliveries := await run_in_threadpool(due):
         await asyncio.gather(*map(make, deliveries))

@@ -1,10 +1,10 @@
 """Files of jobs, uploads and results, in a folder or a bucket that all machines see.
 
-Choices made: the folder may hold other people's files, or those of another database. So a database keeps its files in a
-folder named by the database's id, where a marker repeats the id; nothing else is ever deleted. A job's files lie there
-in a folder of its id, so they are deleted with it and no client's are mixed with another's. Results are immutable and
-named by a digest of everything that they depend on, through all segments before; so a name is known before its file is
-there, and a segment that is made anew never meets its old file. Frames are stored as they are, without loss.
+Choices made: the folder may also hold files of other people or of another database, so a database keeps its own in a
+folder that is named by its id and holds a marker with that id; nothing else is ever deleted. In there every job has a
+folder of its own, which is deleted with it. Results never change: their names are digests of everything they depend on,
+down to all segments before. So a name is known before its file is there, and a segment that is made anew never meets
+its old file. Frames are stored without loss.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Artifacts(Folder):
         self._database_id = database_id
 
     def mark(self) -> None:
-        """Notes in the folder whose it is; to be done before the first file of a job is written."""
+        """Writes the marker; to be called before the first file of a job is written."""
         if not self.exists(MARKER):
             self.write(MARKER, self._database_id.encode())
 
@@ -73,6 +73,11 @@ class Artifacts(Folder):
     def load_frames(self, name: str) -> np.ndarray:
         """Frames (F, H, W, 3) uint8; raises FileNotFoundError."""
         return load(self.read(name))["frames"]
+
+
+def sound_artifact(job_id: str) -> str:
+    """The name of the sound that goes with a job's video, if there is any."""
+    return f"{job_id}/sound.mp4"
 
 
 def prepared_artifact(job_id: str) -> str:

@@ -1,13 +1,14 @@
-"""What the database hands out and takes: plain frozen values, the same for SQLite and PostgreSQL.
+"""What the database gives and takes: plain frozen values, the same for SQLite and PostgreSQL.
 
-Times are seconds since 1970. A job's `request` is what its client asked for, kept as it came; a job's `plan` is there
-once its uploads were prepared. A task's `artifact` names its result from the day it is planned; only of a done task is
-the artifact there.
+Times are seconds since 1970. A job's `request` is what its client asked for, unchanged; its `plan` is there once its
+uploads are prepared. A task's `artifact` names its result from the day it is planned; the file is there once the task
+is done.
 """
 
 from __future__ import annotations
 
 import functools
+import secrets
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -17,6 +18,11 @@ from serving.state.transitions import JobStatus, TaskState
 
 JOB_ID = r"video_[0-9a-f]{24}"
 """What ids of jobs look like."""
+
+
+def new_job_id() -> str:
+    """A job id that cannot be guessed."""
+    return f"video_{secrets.token_hex(12)}"
 
 
 class Role(StrEnum):
@@ -52,8 +58,8 @@ class JobPlan:
     """How a job's video is made.
 
     The first five are a `segments.Plan`'s. steps: denoising steps of a segment. seed: of the initial noise.
-    shared_steps: how many of the anchor's steps the other base segments read, 0 without sharing. record_bytes: size of
-    what they read. content_id: names all that the frames depend on beside the seeds, see
+    shared_steps: after how many of the anchor's steps all is there that other base segments read, 0 without sharing.
+    record_bytes: size of what they read. content_id: names all that the frames depend on beside the seeds, see
     `posegen.longvideo.job.VideoJob.content_id`.
     """
 
@@ -176,7 +182,7 @@ class Claim:
 
 
 class Heartbeat(StrEnum):
-    """What a worker does next: go on; or drop the task, because the job has ended, or because the claim has."""
+    """What a worker does next: go on, or drop the task because the job has ended or the claim was lost."""
 
     CONTINUE = "continue"
     CANCELLED = "cancelled"

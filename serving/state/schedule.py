@@ -1,9 +1,10 @@
-"""Which task comes next: pure functions on posegen's segment graph, without a clock, a database or Ray.
+"""Which task comes next: pure functions of posegen's segment graph, without a clock, a database or Ray.
 
-Choices made: the anchor first. While there is more than three rounds of work for all replicas, segments come in the
-order in which they finish the video's frames (`Plan.order`), so that its beginning can be watched; after that base
-segments come before bridges, because a bridge started late delays nothing else. Replicas are shared out between owners
-first, then between an owner's jobs: who has fewest running is served, and among equals who was served longest ago.
+Choices made: the anchor first. As long as there is more work than three rounds of all replicas, segments come in the
+order in which they finish the video's frames (`Plan.order`), so that its beginning can be watched. After that base
+segments come before bridges, because a bridge that is started late delays nothing else. Replicas are shared among
+owners first, then among an owner's jobs: the one with fewest running tasks is next, and of equals the one that waited
+longest.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def depends_on(plan: JobPlan, index: int) -> tuple[int, ...]:
 
 
 def affected(plan: JobPlan, index: int) -> set[int]:
-    """A segment and all whose frames change with it: a bridge alone, a base with its bridges, of the anchor all.
+    """A segment and all that change with it: a bridge alone, a base with its bridges, the anchor with all.
 
     All, because the other bases take their background from the anchor, if the job shares it.
     """
@@ -73,7 +74,7 @@ def next_task(plan: JobPlan | None, ready: Sequence[Task], unstarted: int, repli
 
 @dataclass(frozen=True)
 class Share:
-    """A job as fairness sees it: ready and running tasks of one role, and when one was last claimed."""
+    """What fairness looks at: a job's ready and running tasks of one role, and when one was last claimed."""
 
     job_id: str
     owner: str

@@ -48,7 +48,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 
 class IllegalTransition(RuntimeError):  # noqa: N818 - a fault of the program, not of its input
-    """A state was to become one that it never may."""
+    """A state change that is not allowed."""
 
 
 def check_transition(old: State, new: State) -> None:

@@ -1,8 +1,9 @@
 """What uploaded files hold, found out in a process that may die: `python -m serving.uploads.inspection`.
 
-Choices made: the program is started once and forks for every request, so that one costs milliseconds; the fork limits
-its own memory, time and files for good. Sizes are checked by the header before a picture is decoded. Poses leave it in
-one form, safetensors, so that nothing else reads what was sent. Whatever kills it is the file's fault.
+Choices made: the program is started once and forks for every request, so a request costs milliseconds; the fork limits
+its own memory, time and files and cannot lift the limits again. A picture's size is checked in its header before it is
+decoded. Poses come out in one form, safetensors, so nothing else parses what a client sent. If the fork dies, the file
+is to blame.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from PIL import Image, ImageOps
 from safetensors.numpy import save_file
 
 from posegen.dataset import unpack_keypoints
-from posegen.video import VideoError, probe
+from posegen.video import VideoError, probe, require_continuous
 from posegen.video.container import open_video
 
 PICTURES = ("JPEG", "PNG", "WEBP")
@@ -69,6 +70,7 @@ def inspect_video(path: Path, limits: UploadLimits) -> dict[str, Any]:
         raise ValueError("it is no MP4, MOV, WebM, Matroska or AVI file; export it as MP4.")
     try:
         info = probe(path)
+        require_continuous(info)
     except VideoError as error:
         raise ValueError(str(error).removeprefix(f"{path}: ")) from error
     _check_size((info.width, info.height), limits.pixels)
@@ -84,7 +86,7 @@ def inspect_video(path: Path, limits: UploadLimits) -> dict[str, Any]:
 
 
 def inspect_poses(path: Path, limits: UploadLimits) -> dict[str, Any]:
-    """The number of poses in a JSON or Parquet file, which are then in `poses.safetensors` beside it.
+    """The number of poses in a JSON or Parquet file; writes them to `poses.safetensors` beside it.
 
     There: "keypoints", (T, 133, 3) float32, x and y in pixels and confidence 0..1; NaN in frames without a person.
     """

@@ -1,7 +1,7 @@
-"""Folders on the machine's own disk for what is needed only while it is worked on.
+"""Folders on the local disk for files that are needed only while they are worked on.
 
-Choices made: whoever works in one holds a lock on it, which ends with the process, however that ends. So the next one
-can tell what killed processes have left, and deletes it: else each of them would cost some of the disk.
+A process holds a lock on the folder it works in, which ends with the process, however it ends. So the next process can
+tell what killed ones have left behind, and deletes it; otherwise every kill would cost some of the disk.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def _sweep() -> None:
-    """Deletes what has been left."""
+    """Deletes the folders that killed processes have left."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError):  # in use, or deleted meanwhile
             if time.time() - folder.stat().st_mtime > YOUNG_S:

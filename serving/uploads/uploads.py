@@ -1,8 +1,8 @@
-"""What clients send: bounded while it comes in, inspected apart, then kept under the job's id.
+"""What clients send: limited while it comes in, inspected in another process, then kept under the job's id.
 
-Choices made: files lie in a folder of their own until they are known to be sound; names that clients give are never
-used. Whatever is decoded is decoded in processes of `serving.uploads.inspection`, as many as were needed at once,
-without the server's secrets.
+Files lie in a folder of their own until they are known to be sound; names that clients give are never used. All
+decoding happens in processes of `serving.uploads.inspection`, as many as there are uploads at once, without the
+server's secrets.
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ from serving.state.artifacts import Artifacts
 from serving.uploads.inspection import UploadLimits
 from serving.uploads.scratch import scratch_folder
 
-ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG")  # all of it that inspecting processes get to know
+ENVIRONMENT = (
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "LANG",
+)  # of the environment, inspecting processes are given only these
 DIED = "it takes too much time or memory to read, or is damaged; export it again."
 STORED = {
     "input_reference": "input_reference",
@@ -48,7 +52,7 @@ def upload_artifact(job_id: str, parameter: str) -> str:
 
 
 class UploadError(ValueError):
-    """A file cannot be taken: why, in a sentence that names its parameter."""
+    """A file is refused; the message is a sentence that names its parameter."""
 
     def __init__(self, parameter: str, why: str) -> None:
         super().__init__(f"{parameter}: {why}")
@@ -102,7 +106,7 @@ def _from_text(text: str, name: str) -> bytes:
 
 
 def inspect(paths: Mapping[str, Path], limits: UploadLimits) -> dict[str, dict[str, Any]]:
-    """What each file holds, by parameter; UploadError for the first that is not what it should be."""
+    """What each file holds, by parameter; UploadError for the first that is unsound."""
     found = dict(zip(paths, _ask(paths, limits), strict=False))
     for name in paths:
         if error := found.get(name, {"error": DIED}).get("error"):
@@ -111,7 +115,7 @@ def inspect(paths: Mapping[str, Path], limits: UploadLimits) -> dict[str, dict[s
 
 
 def _ask(paths: Mapping[str, Path], limits: UploadLimits) -> list[dict[str, Any]]:
-    """What was found of the files in turn, up to one that was too much."""
+    """What was found in the files, one after another, up to the first that killed the inspector."""
     process = _inspector()
     assert process.stdin and process.stdout  # pipes
     request = {"limits": asdict(limits), "files": {name: str(path) for name, path in paths.items()}}

@@ -1,9 +1,9 @@
-"""Records of anchors in Ray's object store: one store a node, an actor that owns what is in it.
+"""Records of anchors in Ray's object store: one store for each node, an actor that owns what is in it.
 
-Choices made: objects die with the process that made them, so a replica hands its entries to the store of its node,
-which puts them again under its own name: they outlive the replica. Readers get references and fetch what they name, so
-each node that reads holds one copy, however many replicas read it. Tensors travel as arrays of bytes, which Ray maps
-into the reader without a copy. The store is nobody's child; it ends when nobody has called it for a while.
+Choices made: an object dies with the process that made it, so a replica hands its entries to the store of its node,
+which puts them again under its own name: they outlive the replica. Readers get references and fetch what those name, so
+a node holds one copy for all its readers. Tensors travel as arrays of bytes, which Ray maps into the reader without a
+copy. The store is a detached actor; it ends when nobody has called it for a while.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class PackedEntry:
 
 
 def pack(entry: SharedEntry) -> PackedEntry:
-    """An entry to travel."""
+    """An entry as arrays of bytes."""
     tensors = [tensor.cpu().contiguous() for tensor in (*entry.tensors, entry.foreground)]
     return PackedEntry(
         arrays=tuple(tensor.view(torch.uint8).numpy() for tensor in tensors),
@@ -79,20 +79,20 @@ class AnchorStore:
         return list(self._records.get(record, {}))
 
     def entry(self, record: RecordId, place: Position) -> list[ray.ObjectRef[PackedEntry]]:
-        """The reference of an entry; none if it is not here."""
+        """The reference of an entry; None if it is not here."""
         self._called = time.monotonic()
         found = self._records.get(record, {}).get(place)
         return [] if found is None else [found]
 
     def sweep(self, live: set[tuple[str, int]]) -> None:
-        """Lets all records but these go."""
+        """Drops all records but these."""
         self._called = time.monotonic()
         self._records = {record: entries for record, entries in self._records.items() if record in live}
 
     def _end_when_idle(self) -> None:
         while time.monotonic() - self._called < IDLE_S:
             time.sleep(IDLE_S / 10)
-        os._exit(0)  # nobody has a handle of it
+        os._exit(0)  # a detached actor has no handle that could end it
 
 
 _STORE: Any = ray.remote(num_cpus=0)(AnchorStore)
@@ -136,7 +136,7 @@ class RayRecords:
             return unpack(self._get(found[0]))
 
     def sweep(self, live: set[tuple[str, int]]) -> None:
-        with suppress(RecordLost), _or_lost():  # then there is no store, hence nothing in it
+        with suppress(RecordLost), _or_lost():  # without a store there is nothing to drop
             self._get(_actor(self.here()).sweep.remote(live))
 
     def _get(self, reference: Any) -> Any:

@@ -1,25 +1,22 @@
-"""Frames -> H.264 in fragmented MP4, given out fragment by fragment, then the final MP4 with sound.
+"""Frames -> H.264 in fragmented MP4, given out fragment by fragment.
 
-Choices made: one encoder runs from the first frame to the last, so there is no seam; the stream is that of
-`posegen.video.encode`, the same bytes for the same frames. What is kept is a file on disk and less than a fragment in
-memory, however long the video. The final file holds the very same packets, its index in front, and the sound's.
+One encoder runs from the first frame to the last, so there is no seam; it makes the same bytes as
+`posegen.video.encode` for the same frames. However long the video, memory holds less than a fragment and the rest is a
+file on disk.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
-from av.container import InputContainer
-from av.packet import Packet
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from posegen.video.encode import CONTAINER, add_video, video_frame
+from posegen.video.encode import add_video, video_frame
 
 FRAGMENT_US = 1_000_000  # microseconds of video in a fragment, about
 OPTIONS = {
@@ -30,7 +27,7 @@ OPTIONS = {
 
 
 class FragmentWriter:
-    """Encodes pictures of one size into a file; to be finished."""
+    """Encodes pictures of one size into a file; `finish` ends it."""
 
     def __init__(self, file: Path, rate: float | Fraction) -> None:
         self._rate, self._scaler = rate, VideoReformatter()
@@ -85,24 +82,3 @@ class _Sink:
 
     def close(self) -> None:
         self._file.close()
-
-
-def finish(video: Path, sound: Path | None, target: Path) -> None:
-    """Writes the packets of two files into one MP4 that can be played from its first bytes on."""
-    sources = [av.open(str(path)) for path in (video, sound) if path is not None]
-    try:
-        with av.open(str(target), "w", format="mp4", options=CONTAINER) as container:
-            outputs = [container.add_stream_from_template(source.streams[0]) for source in sources]
-            packets = [_numbered(number, source) for number, source in enumerate(sources)]
-            for _, number, packet in heapq.merge(*packets, key=lambda item: item[:2]):
-                packet.stream = outputs[number]
-                container.mux(packet)
-    finally:
-        for source in sources:
-            source.close()
-
-
-def _numbered(number: int, source: InputContainer) -> Iterator[tuple[Fraction, int, Packet]]:
-    for packet in source.demux(source.streams[0]):
-        if packet.dts is not None:  # the last one is empty
-            yield packet.dts * packet.time_base, number, packet

@@ -1,8 +1,8 @@
 """Segments and records of jobs, made by one loaded pipeline.
 
-Choices made: a job's video and what its segments see alike are kept for the jobs worked on last. The anchor's record is
-published step by step while its segment goes on. A segment whose artifact is there already, left by a worker that died
-before it could commit, is not computed again. Each denoising step asks whether the segment is still wanted.
+What all segments of a job share is kept for the jobs worked on last. The anchor's record is published step by step
+while its segment goes on. A segment whose artifact is there already, left by a worker that died before it could commit,
+is not computed again. Each denoising step asks whether the segment is still wanted.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Generate:
             self._perform(claim, beat)
         except RecordLost as error:
             log.warning("the record of %s is lost: %s", claim.job.id, error)
-            self._database.report_record_lost(claim.job.id, claim.job.record_generation)
+            self._database.queue.report_record_lost(claim.job.id, claim.job.record_generation)
             raise HandedBack from error
         except SharingError as error:
             raise Refused(f"The background cannot be shared: {error}.") from error
@@ -85,7 +85,9 @@ class Generate:
                 frames = self._segment(video, opened.encoded, claim, {}, reader, beat)
             finally:
                 reader.close()
-        beat(task.steps, task.steps)  # who was replaced while decoding must not write over the result
+        beat(
+            task.steps, task.steps
+        )  # a worker that was replaced while decoding must not write over the result
         self._artifacts.save_frames(task.artifact, frames)
 
     def _segment(
@@ -101,9 +103,9 @@ class Generate:
         return self._pipeline.generate_segment(video, encoded, claim.task.index, neighbours, record, tell)
 
     def _record(self, claim: Claim, opened: _Opened, beat: Beat) -> None:
-        """Only what the anchor records; its frames are there, or another worker makes them."""
+        """Makes the anchor's record alone; its frames are there already, or another worker makes them."""
         beat(0, claim.task.steps)
-        anchor = self._database.tasks(claim.job.id, Kind.SEGMENT)[opened.video.plan.anchor]
+        anchor = self._database.jobs.tasks(claim.job.id, Kind.SEGMENT)[opened.video.plan.anchor]
         video = replace(opened.video, seed=anchor.seed)
         writer = RecordWriter(self._database, self._records, claim)
         self._pipeline.record_anchor(video, opened.encoded, writer, _told(video, writer, beat))
@@ -126,7 +128,7 @@ class Generate:
             prepared["keypoints"],
             request["prompt"],
             request["negative_prompt"],
-            steps=request["steps"],
+            num_inference_steps=request["steps"],
             guidance_scale=request["guidance_scale"],
             size=(width, height),
             planner=request["planner"],
@@ -140,8 +142,8 @@ class Generate:
 
 
 def _told(video: VideoJob, record: RecordWriter | RecordReader | None, beat: Beat) -> Callback:
-    """What follows a denoising step: it is announced if it is recorded, and the worker asks whether to go on."""
-    shared = video.sharing.shared.steps if video.sharing else 0
+    """The callback after a denoising step: it announces a recorded step and asks whether to go on."""
+    shared = video.sharing.shared.steps.stop if video.sharing else 0
 
     def tell(_index: int, step: Step) -> None:
         done = step.index + 1

@@ -1,8 +1,8 @@
 """A video that can be watched while it is made: fragmented MP4 in numbered parts, and a list of their sizes.
 
-Choices made: the parts after one another are one playable file, which only grows; the first begins with the header
-(ffmpeg's `empty_moov`), every part ends with a whole fragment. Encoding is reproducible, so a writer who takes over
-from a lost one writes the same parts again, and the list, the one file here that changes, never gets shorter.
+The parts one after another are one playable file, which only grows: the first begins with the header (ffmpeg's
+`empty_moov`), and every part ends with a whole fragment. Encoding is reproducible, so a writer that takes over from a
+lost one writes the same parts again, and the list, the only file here that changes, never gets shorter.
 """
 
 from __future__ import annotations

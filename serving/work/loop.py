@@ -1,9 +1,9 @@
 """The loop of every worker: claim a task, do it, publish its result.
 
-Choices made: it knows neither models nor Ray, so any process can work. Each step of the work asks the database whether
-it is still wanted; no answer is waited for as long as the lease holds. Whatever goes wrong in a task becomes part of
-its row. A worker that stops hands its task back at the next step. One that hangs says so to whoever asks, and one that
-fails at task after task ends: something may be wrong with its process, such as its GPU.
+It knows neither models nor Ray, so any process can work. After each step it asks the database whether the work is still
+wanted, and goes on without an answer as long as its lease holds. An error in a task is written into the task's row. A
+worker that is stopped hands its task back at the next step. One that hangs is reported by `trouble`, and one that fails
+at several tasks in a row ends, since something may be wrong with its process, such as its GPU.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ Work = Callable[[Claim, Beat], JobPlan | None]
 
 
 class Dropped(Exception):  # noqa: N818 - nothing is wrong
-    """The task is no longer this worker's, or nobody's."""
+    """The task now belongs to another worker, or its job has ended."""
 
 
 class HandedBack(Exception):  # noqa: N818 - nothing is wrong
-    """The task is to be done later, or by another worker."""
+    """The task is handed back, to be done later or by another worker."""
 
 
 class Refused(Exception):  # noqa: N818 - the client's fault
-    """The task can never be done: why, in a sentence for the client."""
+    """The task can never be done; the message is a sentence for the client."""
 
     def __init__(self, sentence: str, code: str = "invalid_input") -> None:
         super().__init__(sentence)
@@ -72,13 +72,14 @@ class Worker:
         look for work.
         """
         self.name = worker_name(role)
-        self._role, self._database, self._work = role, database, work
+        self._role, self._queue, self._work = role, database.queue, work
+        self._failures_allowed = database.storage.limits.failures
         self._lease, self._poll, self._between = lease, poll, between
         self._looking = looking or threading.Lock()
         self._stopping = threading.Event()
         self._held_until = 0.0
-        self._signed = math.inf  # when it gave the last sign of life; infinite while it owes none
-        self._failed = 0  # tasks since the last that it did
+        self._signed = math.inf  # when it last gave a sign of life; infinite between tasks
+        self._failed = 0  # tasks in a row
         self._thread = threading.Thread(target=self.run, name=self.name, daemon=True)
 
     def start(self) -> None:
@@ -90,12 +91,12 @@ class Worker:
         self._stopping.set()
 
     def join(self, patience: float) -> bool:
-        """Waits for its end; whether it came in so many seconds."""
+        """Waits at most `patience` seconds for its end; returns whether it has ended."""
         self._thread.join(max(0.0, patience))
         return not self._thread.is_alive()
 
     def trouble(self) -> str | None:
-        """What is wrong with it, if anything: its thread has ended, or hangs, so that its lease has ended by now."""
+        """What is wrong with it, if anything: its thread has ended, or was silent for longer than its lease."""
         if not self._thread.is_alive():
             return f"{self.name} has ended"
         if (silent := time.monotonic() - self._signed) > self._lease:
@@ -104,7 +105,7 @@ class Worker:
 
     def run(self) -> None:
         """Works until stopped, or until more tasks have failed in a row than one alone may."""
-        while not self._stopping.is_set() and self._failed <= self._database.limits.failures:
+        while not self._stopping.is_set() and self._failed <= self._failures_allowed:
             self._signed = math.inf
             try:
                 with self._looking:
@@ -128,7 +129,7 @@ class Worker:
     def _look(self) -> Claim | None:
         self._signed = time.monotonic()
         self._between()
-        claim = self._database.claim(self._role, self.name, self._lease)
+        claim = self._queue.claim(self._role, self.name, self._lease)
         self._signed = math.inf
         return claim
 
@@ -144,24 +145,24 @@ class Worker:
             log.info("%s drops %s", self.name, task)
         except HandedBack:
             log.info("%s hands back %s", self.name, task)
-            self._database.release(claim)
+            self._queue.release(claim)
         except Refused as error:
-            self._database.fail(claim, str(error), retry=False, code=error.code)
+            self._queue.fail(claim, str(error), retry=False, code=error.code)
         except SQLAlchemyError:
-            raise  # the database is away: the lease will end
+            raise  # the database does not answer; the lease will run out
         except Exception as error:
             log.exception("%s failed at %s", self.name, task)
             sentence = f"{claim.task.kind} {claim.task.index} failed with {type(error).__name__}; see the server's log."
-            self._database.fail(claim, sentence[0].upper() + sentence[1:], retry=True)
+            self._queue.fail(claim, sentence[0].upper() + sentence[1:], retry=True)
             self._failed += 1
-            self._stopping.wait(2 * self._poll)  # another worker may do better
+            self._stopping.wait(2 * self._poll)  # lets another worker take it first
 
     def _publish(self, claim: Claim, plan: JobPlan | None) -> None:
         try:
             committed = (
-                self._database.plan_job(claim, plan) if plan is not None else self._database.commit(claim)
+                self._queue.commit_plan(claim, plan) if plan is not None else self._queue.commit(claim)
             )
-        except ValueError as error:  # a plan that this server has no room for
+        except ValueError as error:  # the plan needs more memory than this server has
             raise Refused(str(error)) from error
         log.info("%s %s %s", self.name, "published" if committed else "was too late for", claim.task.artifact)
 
@@ -170,7 +171,7 @@ class Worker:
         if self._stopping.is_set():
             raise HandedBack
         try:
-            answer = self._database.heartbeat(claim, step, steps, self._lease)
+            answer = self._queue.heartbeat(claim, step, steps, self._lease)
             self._between()
         except SQLAlchemyError:
             if time.monotonic() > self._held_until:

@@ -1,8 +1,8 @@
 """A job's uploads -> its picture and poses, in a process of its own that may die: `python -m serving.work.preparation`.
 
-Choices made: everything that a client sent is decoded here, under limits of memory, time and disk that the process
-cannot lift again. It reads what is to be prepared as a line of JSON on stdin, writes files into a folder and prints one
-line of JSON. The end of stdin is that of its parent, which it does not outlive.
+Everything that a client sent is decoded here, under limits of memory, time and disk that the process cannot lift again.
+It reads what it is to prepare as a line of JSON on stdin, writes files into a folder and prints a line of JSON. It ends
+when stdin closes, so it does not outlive its parent.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from posegen.common.weights import WeightsError
 from posegen.driving.alignment import Fit, fit_picture
 from posegen.driving.driving_video import Align, Driving, fill_gaps, place, read_driving
 from posegen.driving.poses import PoseEstimator, load_estimator
+from posegen.video.sound import extract_sound
 from serving.uploads.inspection import PICTURES, UploadLimits, confine
-from serving.work.sound import extract_sound
 
 PREPARED, SOUND = "prepared.safetensors", "sound.mp4"
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is to be prepared, and how.
+    """The uploads to prepare, and how.
 
     picture, and driving video or poses: paths. poses_size, size: (width, height) in pixels of the pictures that the
     poses were seen in, and of the video. rate: of the video, frames/s. seconds: at most so much of the movement.

@@ -1,8 +1,8 @@
 """Uploads -> poses and a plan: the work of the role `prepare`.
 
-Choices made: uploads are decoded in a child process (`serving.work.preparation`), which is killed when the job is
-cancelled or takes too long, ends with its worker, and whose death is the upload's fault. What cannot be prepared is
-never tried again: the client is told why, in a sentence. The plan is made without loading the model.
+Uploads are decoded in a child process (`serving.work.preparation`). It is killed when the job is cancelled or takes too
+long, and ends with its worker; if it dies by itself, the upload is to blame. What cannot be prepared is not tried
+again: the client is told why, in a sentence. The plan is made without loading the model.
 """
 
 from __future__ import annotations
@@ -25,15 +25,14 @@ from safetensors.numpy import load
 from posegen.driving.framing import framing_of
 from posegen.longvideo.segments import plan
 from posegen.sharing import SharedRange
-from serving.model import ServedModel
-from serving.state.artifacts import Artifacts
+from serving.model_info import ModelInfo
+from serving.state.artifacts import Artifacts, sound_artifact
 from serving.state.rows import Claim, JobPlan
 from serving.uploads.inspection import UploadLimits
 from serving.uploads.scratch import scratch_folder
 from serving.uploads.uploads import ENVIRONMENT, upload_artifact
 from serving.work.loop import Beat, Refused
 from serving.work.preparation import PREPARED, SOUND, Preparation
-from serving.work.sound import sound_artifact
 
 CACHES = ("HOME", "POSEGEN_CACHE")  # where the pose estimator's weights lie
 DIED = "The uploads take too much time or memory to read, or are damaged; send a shorter video, or export it again."
@@ -45,7 +44,7 @@ class Prepare:
     """The work of the role `prepare`. limits: of the child process."""
 
     def __init__(
-        self, artifacts: Artifacts, model: ServedModel, limits: UploadLimits, poll: float = 0.5
+        self, artifacts: Artifacts, model: ModelInfo, limits: UploadLimits, poll: float = 0.5
     ) -> None:
         self._artifacts, self._model = artifacts, model
         self._limits, self._poll = limits, poll
@@ -72,7 +71,7 @@ class Prepare:
                 raise Refused(error)
             if fault := found.get("fault"):
                 raise OSError(fault)
-            beat(0, 0)  # who was replaced must not write over the result
+            beat(0, 0)  # a worker that was replaced must not write over the result
             if (folder / SOUND).exists():
                 self._artifacts.save(sound_artifact(claim.job.id), folder / SOUND)
             self._artifacts.save(claim.task.artifact, folder / PREPARED)
@@ -140,16 +139,16 @@ def _size(text: str) -> tuple[int, int]:
     return width, height
 
 
-def job_plan(request: dict[str, Any], prepared: bytes, model: ServedModel) -> JobPlan:
-    """How a job's video is made, of what was asked for and what its uploads were made into."""
+def job_plan(request: dict[str, Any], prepared: bytes, model: ModelInfo) -> JobPlan:
+    """The plan of a job, from what was asked for and its prepared uploads."""
     keypoints, size = load(prepared)["keypoints"], _size(request["size"])
     timeline = plan(len(keypoints), model.segment_frames, model.head, model.tail, planner=request["planner"])
     steps, scale = request["steps"], request["guidance_scale"]
     shared_steps = record_bytes = 0
     if request["framing"] != "off":
         framing = framing_of(keypoints, size) if request["framing"] == "auto" else request["framing"]
-        shared = SharedRange.of_framing(framing, steps, model.transformer["num_layers"])
-        shared_steps = shared.steps
+        shared = SharedRange.of(framing, steps, model.transformer["num_layers"])
+        shared_steps = shared.steps.stop
         dim = model.transformer["num_attention_heads"] * model.transformer["attention_head_dim"]
         branches = 1 if (model.guidance_scale if scale is None else scale) == 1 else 2
         tokens = model.tokens(timeline.segment_frames, size)

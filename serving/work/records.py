@@ -1,8 +1,8 @@
 """The anchor's record on its way from the replica that makes it to those that read it.
 
-Choices made: where entries lie is behind `Records`. What has been written is announced in the database step by step,
-so readers start as soon as the last shared step is there. A reader fetches the next entry while it computes with this
-one. A record that cannot be read is given up, whatever the reason, and made once more; the database counts how often.
+Where its entries lie is hidden behind `Records`. Each step is announced in the database when it is written, so readers
+start as soon as the last shared step is there. A reader fetches the next entry while it computes with the present one.
+A record that cannot be read is given up, whatever the reason, and made again; the database counts how often.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ class RecordLost(Exception):  # noqa: N818 - it is made once more
 
 @contextmanager
 def _readable(record: RecordId) -> Iterator[None]:
-    """Whatever keeps a store from giving what it has means that the record is lost."""
+    """Turns any failure to read a store into RecordLost."""
     try:
         yield
     except RecordLost:
         raise
-    except Exception as error:  # becomes one of the job's losses, which are counted
+    except Exception as error:  # the database counts the losses of a job
         raise RecordLost(f"{record} cannot be read: {error!r}") from error
 
 
 class Records(Protocol):
-    """Stores of records, one of them near."""
+    """The stores of records; entries are written to the one on this machine."""
 
     def here(self) -> str:
-        """The name of the store that is written to."""
+        """The name of the store on this machine."""
         ...
 
     def put(self, record: RecordId, place: Position, entry: SharedEntry) -> None:
@@ -60,7 +60,7 @@ class Records(Protocol):
         ...
 
     def sweep(self, live: set[tuple[str, int]]) -> None:
-        """Lets all records but these go from the store here."""
+        """Drops all records but these from the store here."""
         ...
 
 
@@ -75,7 +75,7 @@ class RecordWriter:
         if self._wanted:
             self._store = records.here()
             # The name comes first: a store lets go of records that the database knows nothing of.
-            self._wanted = database.publish_record_step(claim, self._store, 0)
+            self._wanted = database.queue.publish_record_step(claim, self._store, 0)
 
     def put(self, position: Position, entry: SharedEntry) -> None:
         """Keeps an entry; that of a new step tells that the steps before are whole."""
@@ -86,19 +86,19 @@ class RecordWriter:
             self._records.put(self._record, position, entry)
         except RecordLost:
             self._wanted = False
-            self._database.report_record_lost(*self._record)
+            self._database.queue.report_record_lost(*self._record)
 
     def get(self, position: Position) -> SharedEntry:
         """Never called: an anchor reads no record."""
         raise RecordLost(f"{self._record} is being written")
 
     def publish(self, steps: int) -> None:
-        """Announces that so many shared steps are whole."""
+        """Announces that this many shared steps are complete."""
         if steps <= self._published:
             return
         self._published = steps
         if self._wanted:
-            self._wanted = self._database.publish_record_step(self._claim, self._store, steps)
+            self._wanted = self._database.queue.publish_record_step(self._claim, self._store, steps)
 
 
 class RecordReader:
@@ -126,7 +126,7 @@ class RecordReader:
         return entry
 
     def close(self) -> None:
-        """Lets go of what was fetched ahead."""
+        """Drops what was fetched ahead."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _fetch(self, place: Position) -> Future[SharedEntry]:

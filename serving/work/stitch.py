@@ -1,9 +1,9 @@
 """A job's segments -> its video, written while they are made.
 
-Choices made: segments are taken in the order of the timeline as soon as they are committed, so one segment and one
-overlap are in memory, however long the video. What is finished can be watched at once (`growing.py`); the final
-file holds the same pictures and the driving video's sound. Nothing is kept on the way: a stitcher that takes over
-begins with the first stored segment and writes the same bytes.
+Segments are taken in the order of the timeline as soon as they are committed, so memory holds one segment and one
+overlap, however long the video. What is finished can be watched at once (`growing.py`); the final file holds the same
+pictures and the driving video's sound. A stitcher keeps no state: one that takes over begins with the first stored
+segment and writes the same bytes.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from pathlib import Path
 import numpy as np
 
 from posegen.longvideo.segments import Stitcher
-from serving.state.artifacts import Artifacts
+from posegen.video.sound import join
+from serving.state.artifacts import Artifacts, sound_artifact
 from serving.state.database import Database
 from serving.state.rows import Claim, JobPlan, Kind
 from serving.state.transitions import TaskState
 from serving.uploads.scratch import scratch_folder
-from serving.work.fragments import FragmentWriter, finish
+from serving.work.fragments import FragmentWriter
 from serving.work.growing import GrowingVideo
 from serving.work.loop import Beat
-from serving.work.sound import sound_artifact
 
 
 class Stitch:
@@ -46,14 +46,14 @@ class Stitch:
             with ExitStack() as stack:
                 there = self._artifacts.exists(sound)
                 path = stack.enter_context(self._artifacts.local_copy(sound)) if there else None
-                finish(pictures, path, target)
+                join(pictures, path, target)
             beat(
                 claim.job.plan.frames, claim.job.plan.frames
-            )  # who was replaced must not write over the result
+            )  # a worker that was replaced must not write over the result
             self._artifacts.save(claim.task.artifact, target)
 
     def _write(self, claim: Claim, plan: JobPlan, file: Path, beat: Beat) -> None:
-        """Encodes all of the video into a file, and its fragments for those who watch already."""
+        """Encodes the video into a file, and stores its fragments for clients that watch already."""
         stitcher, growing = Stitcher(plan.timeline), GrowingVideo(self._artifacts, claim.task.artifact)
         done = 0
         with closing(FragmentWriter(file, self._rate)) as writer:
@@ -69,7 +69,7 @@ class Stitch:
         """A segment's frames (F, H, W, 3) uint8, once it is committed."""
         while True:
             beat()
-            task = self._database.tasks(claim.job.id, Kind.SEGMENT)[index]
+            task = self._database.jobs.tasks(claim.job.id, Kind.SEGMENT)[index]
             if task.state is TaskState.DONE:
                 return self._artifacts.load_frames(task.artifact)
             time.sleep(self._poll)

@@ -43,7 +43,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> BundleConfig:
         output=folder / "model",
         commands=folder / "mini.sh",
         size=SIZE,
-        steps=STEPS,
+        num_inference_steps=STEPS,
         device="a toaster",
     )
 

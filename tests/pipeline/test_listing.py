@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,10 @@ import pytest
 from pipeline.config import CurateConfig
 from pipeline.plan import listing
 from pipeline.plan.listing import LISTED, list_videos, listed_parts, may_be_video, read_part
+from pipeline.plan.planner import make_planner
 from posegen.common.storage import Folder, StorageError
+
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -80,6 +85,83 @@ def test_a_shorter_listing_leaves_nothing_of_a_longer_one(
     list_videos(config)
     assert listed(config) == ["3.mp4", "4.mp4"]
     assert len(listed_parts(config)) == 1
+
+
+def test_linked_files_and_folders_are_listed_once(config: CurateConfig, capsys: pytest.CaptureFixture[str]):
+    fill(config, "own/a.mp4", "new\nline <b>&'.mp4", "x.mp4/q? #1 50%.mp4")
+    elsewhere = Path(config.input).parent / "elsewhere"
+    Folder(str(elsewhere)).write("week/b.mp4", b"12345")
+    for name, target in {
+        "week": elsewhere / "week",
+        "week again": elsewhere / "week",
+        "file.mp4": elsewhere / "week" / "b.mp4",
+        "own/circle": Path(config.input),
+        "gone.mp4": elsewhere / "gone.mp4",
+        "itself.mp4": Path(config.input) / "itself.mp4",
+    }.items():
+        (Path(config.input) / name).symlink_to(target)
+    list_videos(config)
+    assert listed(config) == [
+        *("file.mp4", "new\nline <b>&'.mp4", "own/a.mp4", "week/b.mp4", "x.mp4/q? #1 50%.mp4"),
+    ]
+    said = capsys.readouterr().err
+    assert "left out links that lead nowhere: 2 ('gone.mp4', 'itself.mp4')" in said
+    assert "left out links to folders that are listed already: 2 ('own/circle', 'week again')" in said
+
+
+def test_folders_that_link_to_one_another_are_listed_once(config: CurateConfig):
+    fill(config, *(f"{number}/a.mp4" for number in range(12)))
+    for one in range(12):
+        for other in range(12):
+            (Path(config.input) / str(one) / f"to {other}").symlink_to(Path(config.input) / str(other))
+    assert list_videos(config).things == 12
+
+
+def test_what_may_not_be_read_does_not_end_the_listing(
+    unprivileged: Path, capsys: pytest.CaptureFixture[str]
+):
+    config = CurateConfig(str(unprivileged / "videos"), str(unprivileged / "dataset"))
+    fill(config, "a.mp4", "locked.mp4", "lost+found/b.mp4")
+    (unprivileged / "videos" / "locked.mp4").chmod(0)
+    (unprivileged / "videos" / "lost+found").chmod(0)
+    list_videos(config)
+    assert listed(config) == ["a.mp4", "locked.mp4"]
+    assert "left out folders that may not be read: 1 ('lost+found')" in capsys.readouterr().err
+    (row,) = make_planner(config)("locked.mp4").to_pylist()
+    assert (row["error_stage"], row["error_type"]) == ("read", "PermissionError")
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder of a user who may not read everything, which is this process's user while the test runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = os.geteuid() == 0
+        if root:
+            os.chown(folder, NOBODY, NOBODY)
+            os.seteuid(NOBODY)
+        try:
+            yield Path(folder)
+        finally:
+            if root:
+                os.seteuid(0)
+            for path in Path(folder).rglob("*"):
+                path.chmod(0o700)
+
+
+@pytest.mark.parametrize("place", ["disk", "bucket"])
+def test_an_output_within_the_input_is_no_input(place: str, tmp_path: Path, request: pytest.FixtureRequest):
+    root = request.getfixturevalue("bucket") if place == "bucket" else str(tmp_path)
+    config = CurateConfig(f"{root}/videos", f"{root}/videos/below/dataset")
+    fill(config, "a.mp4", "below/b.mp4", "below/dataset/clips/0.parquet", "below/dataset more/c.mp4")
+    for _ in range(2):
+        list_videos(config)
+        assert listed(config) == ["a.mp4", "below/b.mp4", "below/dataset more/c.mp4"]
+
+
+def test_an_output_that_is_the_input_is_refused(config: CurateConfig):
+    fill(config, "a.mp4")
+    with pytest.raises(StorageError, match="videos is both input and output"):
+        list_videos(CurateConfig(config.input, config.input + "/"))
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path):

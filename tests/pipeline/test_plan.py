@@ -10,7 +10,7 @@ import pytest
 from pipeline.config import CurateConfig
 from pipeline.plan.planner import PLAN, failure, file_id, make_planner
 from posegen.common.storage import Folder
-from testkit.videos import cut_short, write_sound, write_video
+from testkit.videos import cut_short, damage, without_ts_packet, write_sound, write_video
 
 
 def planned(folder: Path | str, name: str, **how) -> list[dict]:
@@ -65,6 +65,29 @@ def test_a_file_that_cannot_be_read_is_one_row_that_says_why(tmp_path: Path):
         assert (row["error_stage"], row["error_type"], row["path"]) == ("probe", "VideoError", name)
         assert name in row["error_message"]
         assert row["video_id"] is not None and row["start"] is None
+
+
+def test_no_clip_crosses_what_is_damaged_and_every_row_says_so(tmp_path: Path):
+    keyed = {"x264-params": "keyint=30:scenecut=0:bframes=0"}
+    source = write_video(tmp_path / "a.mp4", range(180), picture=grey, options=keyed)
+    damage(source, tmp_path / "damaged.mp4", 75)
+    stream = write_video(tmp_path / "a.ts", range(180), picture=grey, options=keyed)
+    without_ts_packet(stream, tmp_path / "lost.ts", 75, 0)
+    for name, begin in (("damaged.mp4", 75), ("lost.ts", 73)):
+        before, after = planned(tmp_path, name)
+        assert before["start"] == 0 and (begin - 3) / 30 < before["stop"] <= begin / 30
+        assert 3 <= after["start"] < 3.1 and after["stop"] == pytest.approx(6)
+        notes = [f"pictures are damaged from {begin / 30:.2f} s to 3.00 s"]
+        assert before["source_notes"] == after["source_notes"] == notes
+
+
+def test_a_jump_of_the_clock_makes_no_clips(tmp_path: Path):
+    write_video(tmp_path / "a.mkv", [*range(90), *range(2_800_000, 2_800_090)], picture=grey)
+    before, after = planned(tmp_path, "a.mkv")
+    assert (before["start"], after["stop"]) == (0, pytest.approx(93336.33, abs=0.01))
+    assert before["stop"] == pytest.approx(88 / 30, abs=0.01)
+    assert after["start"] == pytest.approx(93333.33 + 2 / 30, abs=0.01)
+    assert after["source_notes"] == ["no pictures are there from 3.00 s to 93333.33 s"]
 
 
 def test_a_file_that_is_gone_is_one_row(tmp_path: Path):

@@ -19,7 +19,7 @@ from pipeline.sample_videos import SAMPLES
 from pipeline.score.scorer import ANALYSIS_SIDE, SCORED, analysis_size, make_scorer
 from posegen.common.weights import wheel_file
 from posegen.dataset import unpack_keypoints
-from posegen.video import encode, probe, read_frames
+from posegen.video import probe, read_frames, save_video
 from testkit.onnx_models import explicit
 from testkit.videos import cut_short, numbered_picture, write_video
 
@@ -69,7 +69,7 @@ def test_keypoints_are_in_pixels_of_the_video(talk: dict[str, Any]):
 
 def test_keypoints_of_a_large_video_are_in_its_own_pixels(score: Scorer, folder: Path, talk: dict[str, Any]):
     (frames,) = read_frames(probe(folder / "talk.mp4"), range(3), (1440, 1080))
-    encode(frames, folder / "large.mp4", 30)
+    save_video(frames, folder / "large.mp4", 30)
     (row,) = score(clip("large.mp4", 0, 0.1)).to_pylist()
     scale = 1080 / probe(folder / "talk.mp4").height
     nose, smaller = unpack_keypoints(row)[:, 0, :2], unpack_keypoints(talk)[:3, 0, :2]

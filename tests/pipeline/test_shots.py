@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.plan.shots import AdaptiveCuts, Cut, TransNetCuts, _transnet, find_cuts, join_cuts, plan_spans
-from posegen.video import encode, probe
+from posegen.video import Break, VideoInfo, probe, save_video
 
 RATE = 25
 
@@ -29,7 +28,7 @@ def scene(seed: int, frames: int, speed: float = 0.5, light: float = 1.0) -> np.
 
 def cuts_of(folder: Path, *shots: np.ndarray, detector: str = "adaptive", rate: int = RATE) -> list[Cut]:
     path = folder / "video.mp4"
-    encode(np.concatenate(shots), path, rate)
+    save_video(np.concatenate(shots), path, rate)
     return find_cuts(probe(path), detector)
 
 
@@ -147,35 +146,36 @@ def test_loading_transnet_changes_no_global_setting() -> None:
 
 
 def test_an_unknown_detector_is_named(tmp_path: Path) -> None:
-    encode(scene(1, 5), tmp_path / "video.mp4", RATE)
+    save_video(scene(1, 5), tmp_path / "video.mp4", RATE)
     with pytest.raises(ValueError, match=r"'best'.*adaptive or transnetv2"):
         find_cuts(probe(tmp_path / "video.mp4"), "best")
 
 
-@dataclass
-class Frames:
-    """As much of a VideoInfo as the plan reads."""
-
-    frame_times: np.ndarray
-    duration: float
+def info_of(times: np.ndarray, duration: float, breaks: tuple[Break, ...] = ()) -> VideoInfo:
+    none = np.zeros(1, np.int64)
+    return VideoInfo(
+        "a.mp4", 2, 2, times, duration, 0, False, "h264", none, False, none, (2, 2), breaks=breaks
+    )
 
 
 @st.composite
-def videos_with_cuts(draw: st.DrawFn) -> tuple[Frames, list[Cut]]:
+def videos_with_cuts(draw: st.DrawFn) -> tuple[VideoInfo, list[Cut]]:
     gaps = draw(st.lists(st.sampled_from([1 / 60, 1 / 30, 0.04, 0.1, 1.0]), min_size=1, max_size=400))
     ends = np.cumsum(gaps)
     edges = sorted(draw(st.lists(st.integers(0, len(gaps)), max_size=12)))
     pairs = zip(edges[::2], edges[1::2], strict=False)
-    return Frames(np.append(0, ends[:-1]), float(ends[-1])), [Cut(begin, begin, end) for begin, end in pairs]
+    breaks = tuple(Break(frame, "") for frame in sorted(draw(st.sets(st.integers(1, len(gaps)), max_size=3))))
+    info = info_of(np.append(0, ends[:-1]), float(ends[-1]), breaks)
+    return info, [Cut(begin, begin, end) for begin, end in pairs]
 
 
 @given(videos_with_cuts(), st.sampled_from([10.0, 24.0, 30.0]), st.sampled_from([17.0, 20.0]))
 def test_spans_are_ordered_disjoint_inside_their_shots_and_within_the_limits(
-    video: tuple[Frames, list[Cut]], rate: float, longest: float
+    video: tuple[VideoInfo, list[Cut]], rate: float, longest: float
 ) -> None:
     info, cuts = video
     least = max(2, 81 / rate)
-    spans = plan_spans(info, cuts, rate, max_seconds=longest)  # type: ignore[arg-type]
+    spans = plan_spans(info, cuts, rate, max_seconds=longest)
     times = np.append(info.frame_times, info.duration)
     assert spans
     for start, stop in spans:
@@ -185,6 +185,7 @@ def test_spans_are_ordered_disjoint_inside_their_shots_and_within_the_limits(
         assert stop <= start
     splits = [(a, b) for a, b in pairwise(spans) if a[1] == b[0]]
     cut_times = {float(times[edge]) for cut in cuts for edge in (cut.begin, cut.end)}
+    cut_times |= {float(times[found.frame]) for found in info.breaks}
     for one, other in splits:
         if one[1] not in cut_times:
             assert min(one[1] - one[0], other[1] - other[0]) >= least - 1e-6
@@ -192,6 +193,11 @@ def test_spans_are_ordered_disjoint_inside_their_shots_and_within_the_limits(
         for cut in cuts:
             for start, stop in spans:
                 assert stop <= times[cut.begin] or start >= times[cut.end]
+    for frame in (found.frame for found in info.breaks):
+        held = [cut for cut in cuts if cut.begin <= frame <= cut.end]
+        assert held or all(
+            stop <= info.frame_ends[frame - 1] or start >= times[frame] for start, stop in spans
+        )
 
 
 def _between(cuts: list[Cut], frames: int) -> list[tuple[int, int]]:
@@ -214,4 +220,4 @@ def test_joined_cuts_are_ordered_and_do_not_overlap(frames: list[int], levels: l
 
 def test_limits_that_no_split_can_keep_are_refused() -> None:
     with pytest.raises(ValueError, match="at least twice"):
-        plan_spans(Frames(np.arange(3.0), 3.0), [], max_seconds=5)  # type: ignore[arg-type]
+        plan_spans(info_of(np.arange(3.0), 3.0), [], max_seconds=5)

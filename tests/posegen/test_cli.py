@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,10 @@ from posegen import cli
 from posegen.estimate import Estimate, segment_table
 from posegen.longvideo.sampling import Guidance, Step
 from posegen.longvideo.segments import plan
-from posegen.video import encode, probe, read_frames
+from posegen.video import probe, read_frames, save_video
+from posegen.video.sound import RATE as SAMPLES
+from posegen.video.sound import add_sound
+from testkit.sounds import heard, sounding
 from testkit.tiny_model import SIZE, save_tiny_model, walking, whole
 
 FRAMES, RATE = 14, 20  # 0.7 s, so 21 frames at the tiny model's rate
@@ -31,7 +36,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("inputs")
     puppet, scene = Puppet.sample(3), Scene.sample(3)
     poses = whole(walking(FRAMES, (256, 320)) * np.array([1, 0.9, 1], np.float32))
-    encode(render(puppet, scene, poses, (256, 320)).frames, folder / "video.mp4", RATE)
+    save_video(render(puppet, scene, poses, (256, 320)).frames, folder / "video.mp4", RATE)
     Image.fromarray(reference(puppet, scene, 0, (192, 256))).save(folder / "picture.png")
     return {"image": folder / "picture.png", "video": folder / "video.mp4"}
 
@@ -150,15 +155,79 @@ def test_progress_tells_rate_and_time_left(
 ) -> None:
     now = 0.0
     monkeypatch.setattr(cli.time, "monotonic", lambda: now)
-    progress = cli.Progress(plan(30, 13, 5, 4))
+    progress = cli.SegmentProgress(plan(30, 13, 5, 4))
     for index in (0, 2, 1):
         for number in range(10):
-            progress(index, Step(number, 10, 0.5, None))  # type: ignore[arg-type]
+            progress(index, Step(number, 10, 0.5, None, None))  # type: ignore[arg-type]
             now += 6.0
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 29
     assert lines[0] == "segment 1/3, step 2/10, 6 s a step, 0:02:48 to go"
     assert lines[-1] == "segment 3/3, step 10/10, 6 s a step, 0:00:00 to go"
+
+
+def test_the_output_is_looked_at_before_any_work(
+    model: Path, inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.mp4").mkdir()
+    for name, sentence in (
+        ("out.gif", "give a name that ends in .mp4"),
+        ("folder.mp4", "give a name that ends in .mp4"),
+        ("file/out.mp4", "cannot be written"),
+    ):
+        assert sentence in fails(capsys, model=tmp_path / "none", **inputs, output=tmp_path / name)
+
+
+@pytest.mark.parametrize("device", ["cuda:7", "nonsense", "meta"])
+def test_a_device_that_is_not_there_is_refused(
+    device: str, model: Path, inputs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"There is no device '{device}' here: choose one of cpu" in fails(
+        capsys, model=model, **inputs, device=device
+    )
+
+
+def test_an_interrupt_leaves_what_is_finished(
+    model: Path,
+    inputs: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C while the second segment is made; the driving video has sound, and the part has as much of it."""
+    driving, output = tmp_path / "driving.mp4", tmp_path / "new" / "out.mp4"
+    shutil.copy(inputs["video"], driving)
+    assert add_sound(driving, sounding(tmp_path / "tone.mp4", 1.0), FRAMES / RATE)
+
+    class Interrupting(cli.SegmentProgress):
+        def __call__(self, index: int, step: Step) -> None:
+            if index == 2:
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(cli, "SegmentProgress", Interrupting)
+    with pytest.raises(SystemExit) as ended:
+        run(model=model, image=inputs["image"], video=driving, output=output, steps=1)
+    assert ended.value.code == 130
+    told = capsys.readouterr()
+    assert "interrupted; with --store the same command goes on" in told.err and "8 frames" in told.out
+    assert len(probe(output).frame_times) == 8
+    assert abs(len(heard(output)) - SAMPLES * 8 / 30) <= 1024
+    assert [path.name for path in output.parent.iterdir()] == ["out.mp4"]
+
+
+def test_an_interrupt_before_anything_is_finished_leaves_nothing(
+    model: Path, inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupting(cli.SegmentProgress):
+        def __call__(self, index: int, step: Step) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(cli, "SegmentProgress", Interrupting)
+    with pytest.raises(SystemExit) as ended:
+        run(model=model, **inputs, output=tmp_path / "out.mp4", steps=1)
+    assert ended.value.code == 130
+    assert not list(tmp_path.iterdir())
 
 
 def test_segments_from_the_store_tell_no_rate(
@@ -167,9 +236,9 @@ def test_segments_from_the_store_tell_no_rate(
     """The anchor is only recorded, the second base is there: what is left is not thought to come as fast."""
     now = 0.0
     monkeypatch.setattr(cli.time, "monotonic", lambda: now)
-    progress = cli.Progress(plan(30, 13, 5, 4))
+    progress = cli.SegmentProgress(plan(30, 13, 5, 4))
     for index, steps in ((0, 2), (1, 10)):
         for number in range(steps):
-            progress(index, Step(number, steps, 0.5, None))  # type: ignore[arg-type]
+            progress(index, Step(number, steps, 0.5, None, None))  # type: ignore[arg-type]
             now += 6.0
     assert capsys.readouterr().err.splitlines()[1] == "segment 3/3, step 2/10, 6 s a step, 0:00:48 to go"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,8 +16,8 @@ import torch
 from diffusers import WanTransformer3DModel
 from PIL import Image
 
-from posegen.longvideo.conditions import encode
-from posegen.longvideo.job import SegmentStore, VideoJob, model_id
+from posegen.longvideo.conditions import encode_frames
+from posegen.longvideo.job import SegmentStore, VideoJob
 from posegen.longvideo.sampling import Cancelled, Step
 from posegen.longvideo.segments import Stitcher
 from posegen.mini.codec import PrincipalVideoCodec
@@ -76,7 +78,7 @@ def test_a_folder_gives_the_pipeline_that_wrote_it(folder: Path, video: np.ndarr
         HEAD,
         TAIL,
     )
-    assert tuple(loaded.config.size) == SIZE and loaded.config.steps == STEPS
+    assert tuple(loaded.config.size) == SIZE and loaded.config.num_inference_steps == STEPS
 
 
 def test_segments_made_apart_and_joined_are_the_same_video(
@@ -113,7 +115,7 @@ def test_a_resumed_video_is_the_same(
     pipeline = PoseGenPipeline.from_pretrained(folder)
     made: list[int] = []
     list(pipeline.generate(job, tmp_path))
-    store = SegmentStore(tmp_path, job.content_id(model_id(pipeline.transformer, dict(pipeline.config))))
+    store = SegmentStore(tmp_path, job.content_id(pipeline.model_id()))
     for index in {0, 1, 2} - set(left):
         store.path(index).unlink()
     again = np.concatenate(list(pipeline.generate(job, tmp_path, lambda index, step: made.append(index))))
@@ -127,7 +129,7 @@ def test_a_resumed_video_is_the_same(
     [(1, "fitted"), (2, "fitted"), (12, "fitted"), (14, "fitted"), (14, "published"), (47, "fitted")],
 )
 def test_any_length_comes_out_exact(pipeline: PoseGenPipeline, frames: int, planner: Any) -> None:
-    job = pipeline.job(picture(), walking(frames), steps=1, guidance_scale=1.0, planner=planner)
+    job = pipeline.job(picture(), walking(frames), num_inference_steps=1, guidance_scale=1.0, planner=planner)
     chunks = list(pipeline.generate(job))
     assert sum(map(len, chunks)) == frames
     assert all(chunk.shape[1:] == picture().shape and chunk.dtype == np.uint8 for chunk in chunks)
@@ -218,7 +220,7 @@ def test_recording_alone_is_told_step_by_step_and_may_be_cancelled(
     pipeline: PoseGenPipeline, job: VideoJob
 ) -> None:
     assert job.sharing is not None
-    encoded, shared = pipeline.encode(job), job.sharing.shared.steps
+    encoded, shared = pipeline.encode(job), job.sharing.shared.steps.stop
     told: list[tuple[int, int, int]] = []
     pipeline.record_anchor(
         job, encoded, SharedRecord(), lambda index, step: told.append((index, step.index, step.steps))
@@ -234,7 +236,7 @@ def test_recording_alone_is_told_step_by_step_and_may_be_cancelled(
 
 def test_frames_are_handed_over_as_soon_as_they_are_final(pipeline: PoseGenPipeline) -> None:
     """After each base segment, with the bridge before it, all but what the next bridge will change."""
-    job = pipeline.job(picture(), walking(80), steps=1, guidance_scale=1.0)
+    job = pipeline.job(picture(), walking(80), num_inference_steps=1, guidance_scale=1.0)
     handed = np.cumsum([len(chunk) for chunk in pipeline.generate(job)])
     bases = [segment for segment in job.plan.segments if segment.kind == "base"]
     ends = [base.start + base.frames - job.plan.overlap(base.index) for base in bases]
@@ -285,6 +287,45 @@ def test_clip_is_optional(tmp_path: Path) -> None:
     assert len(again(picture(), walking(5)).frames) == 5
 
 
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+def test_a_folder_is_read_in_the_precision_that_is_asked_for(folder: Path, name: str) -> None:
+    pipeline = PoseGenPipeline.from_pretrained(folder, **{name: torch.bfloat16})
+    assert {pipeline.transformer.dtype, pipeline.vae.dtype, pipeline.text_encoder.dtype} == {torch.bfloat16}
+
+
+def test_a_variant_is_read_back(pipeline: PoseGenPipeline, tmp_path: Path) -> None:
+    pipeline.save_pretrained(tmp_path, variant="fp16")
+    assert list((tmp_path / "transformer").glob("*.fp16.safetensors"))
+    again = PoseGenPipeline.from_pretrained(tmp_path, variant="fp16")
+    assert np.array_equal(
+        again(picture(), walking(5), PROMPT).frames, pipeline(picture(), walking(5), PROMPT).frames
+    )
+
+
+@pytest.mark.parametrize("name", ["quantization_config", "device_map", "custom_pipeline", "misspelt"])
+def test_what_a_folder_cannot_be_read_with_is_refused(folder: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=f"from_pretrained does not take {name}"):
+        PoseGenPipeline.from_pretrained(folder, **{name: "balanced"})
+
+
+def test_arguments_of_the_hub_reach_it(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    asked: dict[str, Any] = {}
+
+    def download(name: str, **arguments: Any) -> str:
+        asked.update(arguments, name=name)
+        return str(folder)
+
+    monkeypatch.setattr("posegen.model.folder.snapshot_download", download)
+    PoseGenPipeline.from_pretrained("someone/model", token="secret", cache_dir="here", revision="v2")
+    assert asked == {
+        "name": "someone/model",
+        "token": "secret",
+        "cache_dir": "here",
+        "revision": "v2",
+        "allow_patterns": None,
+    }
+
+
 def test_a_plain_wan_folder_becomes_a_pipeline(folder: Path, tmp_path: Path) -> None:
     pipeline = PoseGenPipeline.from_pretrained(folder)
     config = tiny_transformer().config
@@ -295,6 +336,61 @@ def test_a_plain_wan_folder_becomes_a_pipeline(folder: Path, tmp_path: Path) -> 
     again = PoseGenPipeline.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert isinstance(again.transformer, PoseGenTransformer3DModel)
     assert again.transformer.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"transformer_2": ["diffusers", "WanTransformer3DModel"]}, "two transformers, like Wan 2.2"),
+        ({"transformer": None, "unet": ["diffusers", "UNet2DModel"]}, "without a transformer"),
+    ],
+)
+def test_a_folder_of_another_kind_is_refused(
+    folder: Path, tmp_path: Path, change: dict[str, Any], sentence: str
+) -> None:
+    index = json.loads((folder / "model_index.json").read_text()) | change
+    index = {name: value for name, value in index.items() if value is not None}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=sentence):
+        PoseGenPipeline.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["text to video", "no Wan at all"])
+def test_a_transformer_of_another_kind_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "transformer" / "config.json"
+    config = json.loads(file.read_text())
+    if name == "no Wan at all":
+        file.write_text(json.dumps(config | {"_class_name": "FluxTransformer2DModel"}))
+        sentence = "holds a FluxTransformer2DModel"
+    else:
+        known = WanTransformer3DModel._get_init_keys(WanTransformer3DModel)
+        kept = {key: value for key, value in config.items() if key in known} | {"in_channels": 16}
+        shutil.rmtree(tmp_path / "transformer")
+        WanTransformer3DModel.from_config(kept).save_pretrained(tmp_path / "transformer")
+        sentence = "16 input channels is not an image-to-video one"
+    with pytest.raises(ValueError, match=sentence):
+        PoseGenPipeline.from_pretrained(tmp_path)
+
+
+def test_arguments_of_other_pipelines_are_taken(pipeline: PoseGenPipeline) -> None:
+    told: list[tuple[int, float, list[str]]] = []
+
+    def callback(made: PoseGenPipeline, index: int, timestep: float, tensors: dict[str, Any]) -> None:
+        assert made is pipeline and tensors["latents"].shape == tensors["preview"].shape
+        told.append((index, timestep, sorted(tensors)))
+
+    arguments: dict[str, Any] = {"num_inference_steps": 2, "guidance_scale": 1.0}
+    frames = pipeline(
+        picture(),
+        walking(5),
+        **arguments,
+        generator=torch.Generator().manual_seed(7),
+        callback_on_step_end=callback,
+    ).frames
+    assert [entry[0] for entry in told] == [0, 1] and told[0][1:] == (1000, ["latents", "preview", "segment"])
+    assert np.array_equal(frames, pipeline(picture(), walking(5), **arguments, seed=7).frames)
+    assert not np.array_equal(frames, pipeline(picture(), walking(5), **arguments).frames)
 
 
 def test_bfloat16_makes_a_video_much_like_float32(folder: Path, video: np.ndarray) -> None:
@@ -318,7 +414,7 @@ def test_what_all_segments_see_is_encoded_once(
     list(pipeline.generate(job))
     assert calls == [1]
     encoded = encode_once(pipeline, job)
-    assert torch.equal(encoded.reference, encode(pipeline.vae, job.picture[None, None]))
+    assert torch.equal(encoded.reference, encode_frames(pipeline.vae, job.picture[None, None]))
 
 
 def test_pictures_of_any_kind_are_taken(pipeline: PoseGenPipeline) -> None:

@@ -19,7 +19,7 @@ import torch
 
 from posegen.common.storage import Folder
 from posegen.dataset import REJECTED, pack_keypoints, unpack_keypoints
-from posegen.longvideo.conditions import draw_poses, encode, encode_text, pose_condition
+from posegen.longvideo.conditions import draw_poses, encode_frames, encode_text, pose_condition
 from posegen.video import probe, read_frames
 from testkit.puppet_tables import RATE, SIZE, Rows, puppet_rows, write_tables
 from testkit.tiny_model import tiny_pipeline
@@ -174,7 +174,7 @@ def test_validation_clips_are_as_generation_would_condition_them(
         clip, _ = pair = clips[clip_id]
         frames, keypoints = 4 * (tensors["latents"].shape[1] - 1) + 1, unpack_keypoints(clip)
         starts = {
-            start: encode(vae, frames_of(pair, slice(start, start + frames))[None])[0]
+            start: encode_frames(vae, frames_of(pair, slice(start, start + frames))[None])[0]
             for start in range(9)
             if start + frames <= len(keypoints)
         }
@@ -186,18 +186,18 @@ def test_validation_clips_are_as_generation_would_condition_them(
         torch.testing.assert_close(tensors["pose_latents"], expected)
         text = encode_text(tokenizer, encoder, [clip["caption"]])[0]
         torch.testing.assert_close(tensors["text"], text, atol=2e-3, rtol=1e-3)
-        references = encode(vae, frames_of(pair, slice(None))[:, None])
+        references = encode_frames(vae, frames_of(pair, slice(None))[:, None])
         apart = (references - tensors["reference_latents"]).abs().amax(dim=(1, 2, 3, 4))
         shown = range(start, start + frames)
         assert apart.min() < 2e-3
         assert int(apart.argmin()) not in shown or len(shown) == len(keypoints)
 
 
-def test_given_frames_stand_in_the_pose_video(
+def test_given_frames_stand_in_the_pose_and_hand_videos(
     config: DataConfig, rows: list[Rows], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    cond = replace(config, adapter="cond", given_head=(1, 5), given_tail=(0, 4), drop_pose=1.0)
+    cond = replace(config, adapter="cond", given_head=(1, 5), given_tail=(0, 4), drop_pose=1.0, hands=True)
     vae, clips = frozen.load(config.model, "vae"), {pair[0]["clip_id"]: pair for pair in rows}
     lengths: dict[int, set[tuple[int, int]]] = {9: set(), 17: set()}
     for (clip_id, _), tensors in by_key(*take(cond, 12)).items():
@@ -209,12 +209,13 @@ def test_given_frames_stand_in_the_pose_video(
         frames = []
         for start in range(len(unpack_keypoints(clips[clip_id][0])) - len(given) + 1):
             video = frames_of(clips[clip_id], slice(start, start + len(given)))
-            if torch.allclose(encode(vae, video[None])[0], tensors["latents"], atol=2e-3, rtol=1e-3):
+            if torch.allclose(encode_frames(vae, video[None])[0], tensors["latents"], atol=2e-3, rtol=1e-3):
                 frames.append(np.where(given.numpy()[:, None, None, None], video, 0).astype(np.uint8))
         assert len(frames) == 1
         torch.testing.assert_close(
             tensors["pose_latents"], pose_condition(vae, frames[0][None], given[None])[0]
         )
+        torch.testing.assert_close(tensors["hand_latents"], encode_frames(vae, frames[0][None])[0])
     assert lengths == {9: {(1, 0), (1, 4), (5, 0)}, 17: {(1, 0), (1, 4), (5, 0), (5, 4)}}
 
 
@@ -225,7 +226,7 @@ def test_what_is_dropped(config: DataConfig) -> None:
         frozen.load(config.model, part) for part in ("vae", "tokenizer", "text_encoder")
     )
     (_, _, f, h, w) = batch.latents.shape
-    black = encode(vae, np.zeros((1, 4 * f - 3, 8 * h, 8 * w, 3), np.uint8))[0]
+    black = encode_frames(vae, np.zeros((1, 4 * f - 3, 8 * h, 8 * w, 3), np.uint8))[0]
     empty = encode_text(tokenizer, encoder, [""])[0]
     for tensors in by_key(batch).values():
         assert not tensors["reference_latents"].any() and not tensors["pose_latents"][:4].any()
@@ -271,7 +272,7 @@ def test_a_clip_of_twice_the_rate_gives_every_second_frame(
     fast = puppet_rows(1, 17, rate=2 * RATE)
     config = prepared(tmp_path / "dataset", [fast], model, validation_clips=0, batch_size=1, drop_pose=0)
     batch, vae = take(config, 1)[0], frozen.load(model, "vae")
-    expected = encode(vae, frames_of(fast, slice(None, None, 2))[None])
+    expected = encode_frames(vae, frames_of(fast, slice(None, None, 2))[None])
     torch.testing.assert_close(batch.latents, expected, atol=2e-3, rtol=1e-3)
     span = next(row for _, row in Tables(config.dataset).scan(latents_folder(config), ["keypoints"]))
     keypoints = np.frombuffer(span["keypoints"], "<f4").reshape(9, 133, 3)

@@ -3,8 +3,8 @@
 - `latents/<hash>/`  a row for every span of a clip that may be trained on, or one for a clip that cannot, with why;
 - `text/<hash>/`     a row for every caption, and one for the empty prompt.
 
-Choices made: the hash names the model and the settings that the rows depend on. Latents are kept as float16, which is
-exact to 3 digits and half as large; whoever trains always reads them from here, so they are the same in every run.
+The hash names the model and the settings that the rows depend on. Latents are kept as float16, which is exact to 3
+digits and half as large; every training reads them from here, so they are the same in every run.
 """
 
 from __future__ import annotations

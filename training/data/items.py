@@ -1,7 +1,7 @@
 """What training data is made of: the settings of the stream, and one batch of it.
 
-Choices made: a size and a length in frames form a bucket, and a step sees one bucket only. Everything random about an
-item comes from (seed, clip_id, epoch). Settings are checked when they are made, so nothing is found out hours later.
+A size and a length in frames form a bucket, and a step sees one bucket only. Everything random about an item follows
+from (seed, clip_id, epoch). Settings are checked when they are made, so that no mistake is found hours later.
 """
 
 from __future__ import annotations
@@ -32,10 +32,7 @@ class Bucket(NamedTuple):
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The stream's settings.
-
-    Raises ValueError, a sentence, for settings that cannot work together.
-    """
+    """The clips, and what is made of them."""
 
     dataset: str
     """Folder of curated tables (clips/, media/): local, s3:// or gs://."""
@@ -77,15 +74,18 @@ class DataConfig:
     encode_workers: int = 0
     """Ray actors that encode, over all training workers, at least one for each; 0 encodes in the caller's process."""
     encode_cpus: float = 1.0
+    """CPU cores of each of them."""
     encode_gpus: float = 0.0
-    """What each of them takes while there is a training; before it, encoders on GPUs take whole ones."""
+    """GPUs that each of them takes while there is a training; before it, encoders on GPUs take whole ones."""
     prefetch: int = 4
     """Steps that are encoded ahead."""
     validation_clips: int = 0
     """Clips kept for validation; no other clip of their videos is trained on either."""
     seed: int = 0
+    """Of the order of the clips, and of everything random about an item."""
 
     def __post_init__(self) -> None:
+        """Raise ValueError, a sentence, for settings that cannot work together."""
         if not self.sizes or any(side % PIXELS_A_TOKEN or side <= 0 for size in self.sizes for side in size):
             raise ValueError(f"sizes {self.sizes}: give sides in multiples of {PIXELS_A_TOKEN} pixels.")
         if not self.frames or any(frames % 4 != 1 for frames in self.frames):

@@ -1,7 +1,7 @@
 """Which curated clips are trained on, and in which bucket each belongs.
 
-Choices made: only light columns are read, keypoints stay in their files. A kept clip that is left out is named with
-the reason; a score that is not known does not let a clip through.
+Only small columns are read; keypoints stay in their files. A kept clip that is left out is named with the reason, and a
+clip whose score is missing does not pass a limit on that score.
 """
 
 from __future__ import annotations

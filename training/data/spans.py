@@ -1,7 +1,7 @@
 """What is encoded before a training and kept: spans of clips by the VAE and CLIP, captions by the text encoder.
 
-Choices made: each class does one file's worth of work, reads what it needs by place and writes what it made, so that it
-can run anywhere. A clip that cannot be used is recorded as such; whatever else goes wrong is raised.
+Each class does one file's worth of work, reads what it needs by place and writes what it made, so it can run anywhere.
+A clip that cannot be used is recorded as such; any other failure is raised.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from posegen.dataset import content_id, unpack_keypoints
 from posegen.driving.alignment import fit
 from posegen.driving.skeleton import BODY, VISIBLE
-from posegen.longvideo.conditions import encode, encode_image, encode_text
+from posegen.longvideo.conditions import encode_frames, encode_image, encode_text
 from posegen.video import VideoError
 from training.data.cache import SPANS, TEXTS, Place, Tables, pack
 from training.data.frames import MEDIA_COLUMNS, ClipError, opened, read_clip
@@ -114,8 +114,8 @@ class SpanEncoder:
         return rows
 
     def _pictures(self, video: np.ndarray, references: np.ndarray) -> dict[str, Any]:
-        columns = pack("latents", encode(self.vae, video[None])[0].cpu().numpy())
-        columns |= pack("reference_latents", encode(self.vae, references[:, None]).cpu().numpy())
+        columns = pack("latents", encode_frames(self.vae, video[None])[0].cpu().numpy())
+        columns |= pack("reference_latents", encode_frames(self.vae, references[:, None]).cpu().numpy())
         if self.clip_encoder is not None:
             image = encode_image(self.image_processor, self.clip_encoder, references)
             columns |= pack("image", image.float().cpu().numpy())

@@ -1,8 +1,8 @@
 """Training data as an endless stream of batches that a step's number alone determines.
 
-Choices made: `prepare` fills the caches once, in the driver, before any worker asks for a `TrainingStream`. Batches are
-encoded ahead of their step by a few Ray actors, fed and read in order; an actor that dies is started again by Ray and
-does its batch once more. Without actors the caller's process does the same work, for tests and small machines.
+`prepare` fills the caches once, in the driver, before any worker asks for a `TrainingStream`. A few Ray actors encode
+batches ahead of their step and are fed and read in order; Ray starts an actor that dies again, and it does its batch
+once more. Without actors the caller's process does the same work, for tests and small machines.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ class TrainingStream:
 
     def batches(self, start_step: int, rank: int, world_size: int) -> Iterator[Batch]:
         """This worker's share of every step's batch from `start_step` on, without end."""
-        share(range(self.config.batch_size), rank, world_size)  # says at once that there are too many workers
+        share(
+            range(self.config.batch_size), rank, world_size
+        )  # raises at once where there are too many workers
         requests = (self._requests(step, rank, world_size) for step in count(start_step))
         return _encoded(self.config, requests, -(-self.config.encode_workers // world_size))
 
@@ -170,20 +172,19 @@ def _apart(span: Span, bucket: Bucket) -> np.ndarray:
 
 
 def _content(config: DataConfig) -> tuple[object, ...]:
-    """What batches depend on beside the order: not how they are encoded, nor where the folders lie."""
+    """The settings that batches depend on beside the order: not where folders lie or how items are encoded."""
     given = (config.adapter, config.given_head, config.given_tail, config.pose_oversampling, config.hands)
     drops = (config.drop_text, config.drop_pose, config.drop_reference)
     return latents_folder(config), text_folder(config), given, drops, config.augmentation
 
 
 def _encoded(config: DataConfig, requests: Iterable[list[Request]], encoders: int) -> Iterator[Batch]:
-    """The batches of the requests in their order, made by so many actors, or here where it is none."""
+    """The batches of the requests in their order, made by so many actors, or in this process if it is 0."""
     return _encoded_ahead(config, requests, encoders) if encoders else map(BatchEncoder(config), requests)
 
 
 def _encoded_ahead(config: DataConfig, requests: Iterable[list[Request]], encoders: int) -> Iterator[Batch]:
-    """As `_encoded`, with `config.prefetch` batches under way; Ray ends the actors when nobody holds
-    the iterator any more."""
+    """As `_encoded`, `config.prefetch` batches ahead; Ray ends the actors with the last reference to the iterator."""
     import ray
 
     # Whatever kills an actor, Ray starts it again; a batch that kills it again and again is an error.

@@ -1,1 +1,1 @@
-"""What is trained and what stays frozen."""
+"""The model of a training: `adapter.py` is what is trained, `frozen.py` what stays frozen."""

@@ -1,8 +1,8 @@
-"""The transformer with a new adapter to train, and what of it is trained.
+"""The transformer with a new adapter, and which of its weights are trained.
 
-Choices made: trained are LoRA on attention and feed-forward and, as a whole, the patch embeddings of video and pose,
-reference and hands. Where the data has no hands their patches stay as they are: a module that takes part in some steps
-only would leave ZeRO without its gradient. Names are those of an adapter's file, the same for every stage of ZeRO.
+Choices made: LoRA on attention and feed-forward, and the patch embeddings of video and pose, reference and hands as a
+whole. Where the data has no hands their patches are frozen: a module that takes part in some steps only would leave
+ZeRO without its gradient. Names are those of an adapter's file, the same for every stage of ZeRO.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from peft import LoraConfig
 
-from posegen.longvideo.conditions import encode
+from posegen.longvideo.conditions import encode_frames
 from posegen.model.checkpoints import EMBEDDINGS, load_adapter, set_adapter
 from posegen.model.folder import model_folder
 from posegen.model.transformer import PoseGenTransformer3DModel
@@ -33,6 +33,7 @@ class AdapterConfig:
     """LoRA on attention and feed-forward; the patch embeddings are trained whole beside it."""
 
     rank: int = 64
+    """Of LoRA's matrices."""
     alpha: float = 64.0
     """What the matrices add is multiplied by alpha / rank."""
     empty_pose: bool = False
@@ -79,7 +80,7 @@ def _empty_pose(transformer: PoseGenTransformer3DModel, name: str, model: str) -
     weight, bias = patches["patch_embedding.weight"], patches["patch_embedding.bias"]
     pose = weight[:, -transformer.config.out_channels :]
     grey = np.full((1, GREY_FRAMES, *2 * [GREY_SIDE], 3), 128, np.uint8)
-    latents = encode(frozen.load(model, "vae"), grey)[0].mean((1, 2, 3)).to(weight)
+    latents = encode_frames(frozen.load(model, "vae"), grey)[0].mean((1, 2, 3)).to(weight)
     bias.add_(pose.sum((2, 3, 4)) @ latents)
     pose.zero_()
 

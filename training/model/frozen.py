@@ -1,7 +1,7 @@
-"""The frozen parts of a model folder that training needs beside the transformer, and what tells them from others.
+"""The frozen parts of a model folder that training needs beside the transformer, and a hash that identifies them.
 
-Choices made: only what is asked for is loaded, as it was saved. A folder in diffusers' layout says in its index which
-class each part is; classes of other libraries than those three are not imported on its word.
+Only the parts that are asked for are loaded, as they were saved. The index of a folder in diffusers' layout names the
+class of each part; classes are imported from three known libraries only, whatever the index says.
 """
 
 from __future__ import annotations

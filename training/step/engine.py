@@ -1,9 +1,9 @@
-"""DeepSpeed's ZeRO around the transformer, and the state of what is trained, free of the number of workers.
+"""DeepSpeed's ZeRO around the transformer, and the state of what is trained, independent of the number of workers.
 
-Choices made: what is saved of each trained tensor is its float32 weight, two moments and EMA, gathered one
-tensor at a time with DeepSpeed's own accessors, which work alike for stages 2 and 3; frozen weights are never gathered.
-DeepSpeed's bf16 mode stays off, as it would cast modules that must be float32: ZeRO keeps float32 masters of bf16
-weights without it. It is imported by workers alone, as that takes seconds.
+Choices made: the float32 weight, two moments and the EMA of each trained tensor are saved, gathered one tensor at a
+time with DeepSpeed's own accessors, which work alike for stages 2 and 3; frozen weights are never gathered. DeepSpeed's
+bf16 mode stays off, as it would cast modules that must be float32: ZeRO keeps float32 masters of bf16 weights without
+it. Only workers import DeepSpeed, as that takes seconds.
 """
 
 from __future__ import annotations
@@ -121,9 +121,11 @@ def restore_state(engine: Any, trained: Mapping[str, torch.nn.Parameter], state:
         optimizer.prepare(zero.fp32_partitioned_groups_flat)
     else:
         optimizer.prepare(zero.single_partition_of_fp32_groups)
-        zero._lazy_init_hp_params_optimizer_state()  # ties the accessors below to the states just made
-    for partition in optimizer.state.values():
-        partition["step"] = torch.tensor(float(step))
+        # ZeRO-2 would tie its accessors to the states at its first step, which is too late to restore them.
+        for weights, partition in zip(zero.bit16_groups, zero.single_partition_of_fp32_groups, strict=True):
+            utils.lazy_init_hp_params_optimizer_state(weights, partition, optimizer.state)
+    for states in optimizer.state.values():
+        states["step"] = torch.tensor(float(step))
     for name, parameter in trained.items():
         device = parameter.device
         utils.safe_set_full_fp32_param(parameter, state[WEIGHT][name].to(device))

@@ -20,7 +20,9 @@ class NoiseConfig:
     """Noise levels: logit-normal (Esser et al., arXiv 2403.03206), then shifted to noise as in sampling."""
 
     mean: float = 0.0
+    """Of the normal distribution before its sigmoid; above zero draws more noise."""
     deviation: float = 1.0
+    """Of the same; larger draws more levels near 0 and 1."""
     shift: float = 5.0
     """s becomes shift s / (1 + (shift - 1) s)."""
     validation_levels: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 0.95)

@@ -1,8 +1,8 @@
 """What is minimised: the squared error of the velocity, noise - clean latents, whatever the network predicts.
 
-Choices made: a loss for each item, so that items can be weighed by the batch of all workers; noisy latents and errors
-are float32, only the network computes in its own precision. Where the person is, errors can be made to weigh more: the
-place behind is soon copied from the reference, and what is left to learn of the pose is a small part of the picture.
+Each item has a loss of its own, so that items can be weighed by the batch of all workers. Noisy latents and errors are
+float32; only the network computes in its own precision. Errors where the person is can be given more weight: the
+background is soon copied from the reference, and what is left to learn of the pose is a small part of the picture.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """AdamW that also keeps an EMA of the weights, and the learning rate over the steps.
 
-Choices made: the EMA is one more state of the optimiser, beside its two moments. So DeepSpeed splits it among the
-workers, and saving and restoring treat it, like them. The learning rate is a function of the step, without a state.
+The EMA is one more state of the optimiser, beside its two moments, so DeepSpeed splits, saves and restores it like
+them. The learning rate is a function of the step, without a state.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ class OptimizerConfig:
     learning_rate: float = 1e-4
     """The highest, after the warm-up."""
     warmup_steps: int = 100
+    """Steps in which the learning rate rises from zero."""
     min_lr_factor: float = 1.0
     """The learning rate falls along a cosine to this share of the highest at the last step; 1 keeps it."""
     betas: tuple[float, float] = (0.9, 0.99)
-    """AdamW's."""
+    """Of the two moments."""
     weight_decay: float = 0.01
+    """AdamW's, decoupled from the gradient."""
     max_grad_norm: float = 1.0
     """The norm of all gradients together is clipped to this."""
     ema_decay: float = 0.999
@@ -67,7 +69,7 @@ class EMAAdamW(AdamW):
 
 
 def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
-    """Of a step, counted from 0, of `steps`: a linear warm-up, times a cosine down to the final share."""
+    """The learning rate of a step, counted from 0: a linear warm-up times a cosine down to the final share."""
     warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
     fall = 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / steps))
     return config.learning_rate * warm * (config.min_lr_factor + (1 - config.min_lr_factor) * fall)

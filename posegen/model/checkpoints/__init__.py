@@ -1,4 +1,4 @@
-"""Checkpoints in and out: published PoseGen folders, adapters in PEFT's layout, LoRA files for other programs.
+"""Checkpoints in and out: published PoseGen folders, single files of plain Wan, adapters, LoRA files.
 
 Choices made: inside, names are diffusers'. Files are safetensors, or pickles read with `weights_only`; what is missing,
 unknown or of a wrong shape is a CheckpointError that names file and tensor.
@@ -17,6 +17,7 @@ from posegen.model.checkpoints.lora import (
     set_adapter,
     write_adapter,
 )
+from posegen.model.checkpoints.lora_file import load_lora
 from posegen.model.checkpoints.names import (
     CheckpointError,
     diffusers_name,
@@ -31,17 +32,21 @@ from posegen.model.checkpoints.published import (
     read_published,
     save_published,
 )
+from posegen.model.checkpoints.single_file import arguments_beyond_wan, load_single_file
 
 __all__ = [
     "EMBEDDINGS",
     "Adapter",
     "CheckpointError",
+    "arguments_beyond_wan",
     "attach_adapter",
     "convert_published",
     "diffusers_name",
     "export_lora",
     "load_adapter",
+    "load_lora",
     "load_published",
+    "load_single_file",
     "model_config",
     "model_weights",
     "published_adapter",

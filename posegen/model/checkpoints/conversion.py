@@ -15,7 +15,7 @@ import torch
 
 from posegen.model.checkpoints.export import read_embeddings
 from posegen.model.checkpoints.lora import is_embedding, write_adapter
-from posegen.model.checkpoints.names import CheckpointError, Tensors, check_tensor
+from posegen.model.checkpoints.names import CheckpointError, Tensors, check_shape
 from posegen.model.checkpoints.published import (
     SHARD_BYTES,
     fill,
@@ -27,6 +27,11 @@ from posegen.model.checkpoints.published import (
     shards_of,
 )
 from posegen.model.transformer import PoseGenTransformer3DModel
+
+PUBLISHED_SETTINGS = Path(__file__).with_name("published.json")
+"""How the authors' released inference uses the published weights; the negative prompt is Wan's own."""
+PUBLISHED_SHIFT = 5.0
+"""Of its schedule, whatever the Wan folder's scheduler is set to."""
 
 
 def convert_published(
@@ -54,7 +59,7 @@ def convert_published(
 def _take_patch_embedding(wan: Path, weights: Tensors) -> None:
     embeddings = read_embeddings(wan)
     for name in ("patch_embedding.weight", "patch_embedding.bias"):
-        check_tensor(name, embeddings[name], weights[name].shape, wan)
+        check_shape(name, embeddings[name].shape, weights[name].shape, wan)
         weights[name] = embeddings[name].to(weights[name].dtype)
 
 
@@ -65,8 +70,15 @@ def _copy_other_parts(wan: Path, output: Path) -> None:
             shutil.copytree(part, output / part.name, dirs_exist_ok=True)
     index = read_json(wan / "model_index.json")
     index["_class_name"] = "PoseGenPipeline"
+    index |= read_json(PUBLISHED_SETTINGS)
     index["transformer"] = [PoseGenTransformer3DModel.__module__, PoseGenTransformer3DModel.__name__]
-    (output / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    (output / "model_index.json").write_text(
+        json.dumps(index, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    scheduler = output / "scheduler" / "scheduler_config.json"
+    config = read_json(scheduler)
+    name = "flow_shift" if "flow_shift" in config else "shift"
+    scheduler.write_text(json.dumps(config | {name: PUBLISHED_SHIFT}, indent=2) + "\n")
 
 
 def _check_same_model(base: Path, cond: Path) -> None:

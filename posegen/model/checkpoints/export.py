@@ -1,8 +1,9 @@
 """Adapters for other programs: LoRA files that diffusers and ComfyUI load.
 
-Choices made: PEFT needs no export, as an adapter's folder is its own format. diffusers' LoRA loaders take nothing but
-LoRA matrices, so the embeddings travel in a second file. ComfyUI takes differences to the model's own weights; the
-scale (alpha / rank) is multiplied into the up matrix, so that a file means the same whether alpha is read or not.
+Choices made: PEFT needs no export, as an adapter's folder is its own format. The scale (alpha / rank) is multiplied
+into the up matrix, so that a file means the same to every reader, whether it reads alpha or not. diffusers' LoRA
+loaders take nothing but LoRA matrices, so the embeddings travel in a second file. ComfyUI takes differences to the
+model's own weights.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Literal
 from diffusers.loaders import WanLoraLoaderMixin
 from safetensors.torch import save_file
 
-from posegen.model.checkpoints.lora import Adapter, config_dict, is_embedding, read_adapter, read_tensors
+from posegen.model.checkpoints.lora import Adapter, is_embedding, read_adapter
 from posegen.model.checkpoints.names import CheckpointError, Tensors, check_complete, published_name
+from posegen.model.checkpoints.reading import read_tensors
 
 
 def export_lora(
@@ -47,12 +49,12 @@ def export_lora(
 
 
 def _write_diffusers(adapter: Adapter, path: Path) -> None:
-    WanLoraLoaderMixin.save_lora_weights(
-        path.parent,
-        transformer_lora_layers=adapter.lora,
-        weight_name=path.name,
-        transformer_lora_adapter_metadata=config_dict(adapter.config) | {"modules_to_save": None},
-    )
+    tensors: Tensors = {}
+    for module in adapter.modules:
+        down, up = adapter.matrices(module)
+        tensors |= {f"{module}.lora_A.weight": down, f"{module}.lora_B.weight": up}
+    # Without a configuration in the header, every version of diffusers takes the scale to be 1, as it is here.
+    WanLoraLoaderMixin.save_lora_weights(path.parent, transformer_lora_layers=tensors, weight_name=path.name)
     if adapter.embeddings:
         save_file(adapter.embeddings, path.with_name(f"{path.stem}_embeddings.safetensors"))
 

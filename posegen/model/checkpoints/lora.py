@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +22,11 @@ from peft.functional import get_peft_model_state_dict
 from peft.functional import set_adapter as set_peft_adapter
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
-from posegen.model.checkpoints.names import CheckpointError, Tensors, check_complete, check_tensor
+from posegen.model.checkpoints.names import CheckpointError, Tensors, check_complete, check_shape
+from posegen.model.checkpoints.reading import read_tensors
 
 EMBEDDINGS = ("patch_embedding", "reference_patch_embedding", "hand_patch_embedding")
 PEFT_PREFIX = "base_model.model."  # how a PeftModel calls the model that it wraps
@@ -60,33 +61,42 @@ class Adapter:
         """The embeddings alone."""
         return {name: tensor for name, tensor in self.tensors.items() if ".lora_" not in name}
 
-    def rank(self, module: str) -> int:
-        """Rank of one linear's matrices, as the configuration says."""
-        pattern = self.config.rank_pattern or {}
-        return pattern.get(get_pattern_key(pattern, module), self.config.r)
-
     def matrices(self, module: str) -> tuple[torch.Tensor, torch.Tensor]:
         """A (rank, in) and B (out, rank) of one linear with its scale in B, so that `B @ A` is what is added."""
-        pattern = self.config.alpha_pattern or {}
-        alpha = pattern.get(get_pattern_key(pattern, module), self.config.lora_alpha)
-        rank = self.rank(module)
-        scale = alpha / (rank**0.5 if self.config.use_rslora else rank)
+        scale = lora_scale(self.config, module)
         up = self.tensors[f"{module}.lora_B.weight"]
         return self.tensors[f"{module}.lora_A.weight"], up if scale == 1 else up * scale
 
-    def check(self, weights: Tensors, where: object, spelled: Callable[[str], str] = str) -> None:
-        """Raise CheckpointError unless the adapter fits a model of these `weights`, with no tensor left over."""
+    def check(
+        self, shapes: Mapping[str, Sequence[int]], where: object, spelled: Callable[[str], str] = str
+    ) -> None:
+        """Raise CheckpointError unless the adapter fits a model of these shapes, with no tensor left over."""
         expected: dict[str, Sequence[int]] = {}
-        for name, weight in weights.items():
+        for name, shape in shapes.items():
             module = name.removesuffix(".weight")
-            if module != name and weight.ndim == 2 and check_target_module_exists(self.config, module):
-                expected[f"{module}.lora_A.weight"] = (self.rank(module), weight.shape[1])
-                expected[f"{module}.lora_B.weight"] = (weight.shape[0], self.rank(module))
+            if module != name and len(shape) == 2 and check_target_module_exists(self.config, module):
+                rank = lora_rank(self.config, module)
+                expected[f"{module}.lora_A.weight"] = (rank, shape[1])
+                expected[f"{module}.lora_B.weight"] = (shape[0], rank)
             elif is_embedding(name) and self.config.modules_to_save:
-                expected[name] = weight.shape
+                expected[name] = shape
         for name, tensor in self.tensors.items():
-            check_tensor(spelled(name), tensor, expected.get(name), where)
+            check_shape(spelled(name), tensor.shape, expected.get(name), where)
         check_complete(self.tensors, expected, where, spelled)
+
+
+def lora_rank(config: LoraConfig, module: str) -> int:
+    """Rank of one linear's matrices, as the configuration says."""
+    pattern = config.rank_pattern or {}
+    return pattern.get(get_pattern_key(pattern, module), config.r)
+
+
+def lora_scale(config: LoraConfig, module: str) -> float:
+    """Factor on `B @ A` of one linear, alpha / rank."""
+    pattern = config.alpha_pattern or {}
+    alpha = pattern.get(get_pattern_key(pattern, module), config.lora_alpha)
+    rank = lora_rank(config, module)
+    return alpha / (rank**0.5 if config.use_rslora else rank)
 
 
 def is_embedding(name: str) -> bool:
@@ -116,7 +126,7 @@ def attach_adapter(
     """
     if adapter_name in getattr(transformer, "peft_config", {}):
         raise CheckpointError(f"This transformer has an adapter {adapter_name!r} already: give another name.")
-    adapter.check(model_weights(transformer), where)
+    adapter.check(model_shapes(transformer), where)
     patches = transformer.patch_embedding.weight
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config`")  # two adapters are what is wanted
@@ -130,10 +140,17 @@ def attach_adapter(
     set_adapter(transformer, adapter_name)
 
 
-def set_adapter(transformer: WanTransformer3DModel, adapter_name: str, trainable: bool = False) -> None:
-    """Make one adapter the active one, its embeddings too; it alone takes gradients, and only where `trainable`."""
-    _check_name(transformer, adapter_name)
-    set_peft_adapter(transformer, adapter_name, inference_mode=not trainable)
+def set_adapter(
+    transformer: WanTransformer3DModel, adapter_names: str | Sequence[str], trainable: bool = False
+) -> None:
+    """Make these adapters the active ones, their embeddings too; they alone take gradients, where `trainable`.
+
+    At most one of them may bring embeddings.
+    """
+    names = [adapter_names] if isinstance(adapter_names, str) else [*adapter_names]
+    for name in names:
+        _check_name(transformer, name)
+    set_peft_adapter(transformer, names, inference_mode=not trainable)
 
 
 def adapter_of(transformer: WanTransformer3DModel, adapter_name: str) -> Adapter:
@@ -152,12 +169,40 @@ def _check_name(transformer: WanTransformer3DModel, adapter_name: str) -> None:
 
 
 def model_weights(transformer: WanTransformer3DModel) -> Tensors:
-    """A transformer's own tensors under their plain names, whatever adapters it carries; shared, not copied."""
-    return {
-        name.replace(".base_layer.", ".").replace(".original_module.", "."): tensor
-        for name, tensor in transformer.state_dict().items()
-        if ".lora_" not in name and ".modules_to_save." not in name
+    """A transformer's own tensors under their plain names, whatever adapters it carries; shared, not copied.
+
+    Raises CheckpointError for a transformer of quantised weights, which no format here can hold.
+    """
+    tensors = {plain_name(name): tensor for name, tensor in transformer.state_dict().items() if is_own(name)}
+    if quantised := [name for name, tensor in tensors.items() if not tensor.is_floating_point()]:
+        raise CheckpointError(
+            f"{quantised[0]} is quantised, so this transformer cannot be saved: save its adapters alone, or load it "
+            "from a file that is not quantised."
+        )
+    return tensors
+
+
+def model_shapes(transformer: WanTransformer3DModel) -> dict[str, Sequence[int]]:
+    """Shapes of a transformer's own parameters by plain names; of a quantised weight, that which it expands to."""
+    shapes: dict[str, Sequence[int]] = {
+        plain_name(name): parameter.shape
+        for name, parameter in transformer.named_parameters()
+        if is_own(name)
     }
+    for name, module in transformer.named_modules():
+        if isinstance(module, nn.Linear) and is_own(name):
+            shapes[f"{plain_name(f'{name}.')}weight"] = (module.out_features, module.in_features)
+    return shapes
+
+
+def is_own(name: str) -> bool:
+    """Whether a tensor or module is the model's own, not an adapter's."""
+    return ".lora_" not in name and ".modules_to_save." not in name
+
+
+def plain_name(name: str) -> str:
+    """A tensor's name in the model without adapters."""
+    return name.replace(".base_layer.", ".").replace(".original_module.", ".")
 
 
 def write_adapter(adapter: Adapter, folder: str | Path) -> None:
@@ -205,12 +250,3 @@ def read_adapter(folder: str | Path) -> Adapter:
         )
     check_complete(tensors, matrices, path)
     return adapter
-
-
-def read_tensors(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> Tensors:
-    """The wanted tensors of a safetensors file, memory-mapped; CheckpointError where it is missing or damaged."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys() if wanted(name)}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): fetch it again.") from error

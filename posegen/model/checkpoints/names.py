@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from diffusers import ModelMixin
 
 Tensors = dict[str, torch.Tensor]
 
@@ -83,19 +84,19 @@ def _translate(name: str, in_blocks: Mapping[str, str], outside: Mapping[str, st
     )
 
 
-def check_tensor(name: str, tensor: torch.Tensor, shape: Sequence[int] | None, where: object) -> None:
+def check_shape(name: str, found: Sequence[int], shape: Sequence[int] | None, where: object) -> None:
     """Raise CheckpointError unless a tensor has the shape that the model wants; None means it wants no such tensor.
 
     `name` is what the tensor is called in the file `where`.
     """
     if shape is None:
         raise CheckpointError(
-            f"{where} has {name}, which this model does not have: check that it belongs to the configuration beside it."
+            f"{where} has {name}, which this model does not have: check that it is a file of this model."
         )
-    if list(tensor.shape) != list(shape):
+    if list(found) != list(shape):
         raise CheckpointError(
-            f"{name} in {where} has shape {list(tensor.shape)}, but this model needs {list(shape)}: check that it "
-            "belongs to the configuration beside it."
+            f"{name} in {where} has shape {list(found)}, but this model needs {list(shape)}: check that it is a file "
+            "of this model."
         )
 
 
@@ -107,6 +108,11 @@ def check_complete(
         raise CheckpointError(
             f"{where} lacks {spelled(missing[0])} (tensors missing: {len(missing)}): fetch it again, in full."
         )
+
+
+def stays_float32(model: ModelMixin, name: str) -> bool:
+    """Whether diffusers keeps a tensor of this model in float32, whatever the dtype of the others."""
+    return not set(model._keep_in_fp32_modules).isdisjoint(name.split("."))
 
 
 PUBLISHED_SETTINGS: dict[str, type | tuple[type, ...]] = {  # of model_config.json, in its order

@@ -33,10 +33,11 @@ from posegen.model.checkpoints.names import (
     CheckpointError,
     Tensors,
     check_complete,
-    check_tensor,
+    check_shape,
     diffusers_name,
     model_config,
     published_name,
+    stays_float32,
     transformer_config,
 )
 from posegen.model.transformer import PoseGenTransformer3DModel
@@ -107,7 +108,7 @@ def read_published(folder: str | Path) -> Published:
             if name in part:
                 raise CheckpointError(f"{path} repeats {key} of another file: keep one of the two.")
             if part is weights:
-                check_tensor(key, tensor, shapes.get(name), path)
+                check_shape(key, tensor.shape, shapes.get(name), path)
             part[name] = tensor
     check_complete(weights, shapes, folder, _key)
     return Published(
@@ -124,7 +125,7 @@ def _empty_model(path: Path) -> PoseGenTransformer3DModel:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file's object; CheckpointError where there is none."""
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): fetch its folder again, in full.") from error
 
@@ -182,15 +183,15 @@ def _adapter(weights: Tensors, lora: Tensors, adapted: set[str], folder: Path) -
         modules_to_save=[name for name in EMBEDDINGS if any(key.startswith(name) for key in embeddings)],
     )
     adapter = Adapter(config, lora | embeddings)
-    adapter.check(weights, folder, _key)
+    adapter.check({name: tensor.shape for name, tensor in weights.items()}, folder, _key)
     return adapter
 
 
 def fill(transformer: PoseGenTransformer3DModel, weights: Tensors) -> PoseGenTransformer3DModel:
     """Give a model on the meta device its tensors, which it takes without a copy."""
-    exact = set(transformer._keep_in_fp32_modules)
     kept = {
-        name: tensor.float() if exact & set(name.split(".")) else tensor for name, tensor in weights.items()
+        name: tensor.float() if stays_float32(transformer, name) else tensor
+        for name, tensor in weights.items()
     }
     transformer.load_state_dict(kept, assign=True)
     return transformer.eval()

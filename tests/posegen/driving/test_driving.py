@@ -23,7 +23,7 @@ from posegen.driving.driving_video import (
 from posegen.driving.framing import framing_of
 from posegen.driving.poses import Person, load_estimator
 from posegen.driving.skeleton import BODY, KEYPOINT_INDEX
-from posegen.video import VideoError, encode, probe, read_frames
+from posegen.video import VideoError, probe, read_frames, save_video
 from testkit.tiny_model import walking, whole
 from testkit.videos import numbered_picture, write_video
 
@@ -90,6 +90,21 @@ def test_a_video_without_people_is_refused(tmp_path: Path) -> None:
     path = write_video(tmp_path / "video.mp4", picture=lambda _: np.zeros((96, 160, 3), np.uint8))
     with pytest.raises(VideoError, match=r"video\.mp4: there is nobody"):
         read_driving(path, 30, RedDot())
+
+
+def test_a_short_gap_of_the_video_is_filled_and_a_long_one_refused(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "video.mp4", [*range(30), *range(90, 120)])
+    driving = read_driving(path, 30, RedDot())
+    assert driving.gaps == ((30, 90),) and len(driving.keypoints) == 120
+    path = write_video(tmp_path / "jumps.mp4", [*range(30), *range(3_000_000, 3_000_030)])
+    for read in (
+        lambda: read_driving(path, 30, RedDot(), seconds=5),
+        lambda: VideoFrames(path, 30, (96, 64)),
+    ):
+        with pytest.raises(
+            VideoError, match=r"jumps\.mp4: it holds no pictures from 1\.0 s to 100000\.0 s; give"
+        ):
+            read()
 
 
 def shortened(source: Path, target: Path) -> Path:
@@ -225,7 +240,7 @@ def test_a_puppets_video_lands_on_its_picture(tmp_path: Path) -> None:
     puppet, scene = Puppet.sample(3), Scene.sample(3)
     poses = walking(6, (400, 400))
     poses[..., :2] = poses[..., :2] * 0.75 + [180, 60]
-    encode(render(puppet, scene, whole(poses), (640, 400)).frames, tmp_path / "video.mp4", 15)
+    save_video(render(puppet, scene, whole(poses), (640, 400)).frames, tmp_path / "video.mp4", 15)
     image = reference(puppet, scene, 0, (256, 384))
     estimator = load_estimator("blazepose")
     placed = place(tmp_path / "video.mp4", image, SIZE, 15, estimator)

@@ -13,9 +13,10 @@ from transformers import CLIPImageProcessorPil
 
 from posegen.driving.drawing import draw
 from posegen.longvideo.conditions import (
-    decode,
+    clip_pixels,
+    decode_latents,
     draw_poses,
-    encode,
+    encode_frames,
     encode_image,
     encode_text,
     frame_mask,
@@ -68,7 +69,7 @@ def test_the_mask_of_a_first_frame_is_that_of_wan() -> None:
 def test_latents_are_normalised_with_the_config(vae: AutoencoderKLWan) -> None:
     video = torch.from_numpy(videos()).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
     raw = vae.encode(video).latent_dist.mode()
-    latents = encode(vae, videos())
+    latents = encode_frames(vae, videos())
     assert latents.shape == (1, 16, 3, SIZE[1] // 8, SIZE[0] // 8)
     config = vae.config
     for channel in range(16):
@@ -78,10 +79,10 @@ def test_latents_are_normalised_with_the_config(vae: AutoencoderKLWan) -> None:
 
 @torch.no_grad()
 def test_a_batch_is_its_videos(vae: AutoencoderKLWan) -> None:
-    both = encode(vae, videos(2))
-    one = torch.cat([encode(vae, videos(2)[i : i + 1]) for i in range(2)])
+    both = encode_frames(vae, videos(2))
+    one = torch.cat([encode_frames(vae, videos(2)[i : i + 1]) for i in range(2)])
     torch.testing.assert_close(both, one, rtol=1e-4, atol=1e-5)
-    assert decode(vae, both).shape == (2, FRAMES, SIZE[1], SIZE[0], 3)
+    assert decode_latents(vae, both).shape == (2, FRAMES, SIZE[1], SIZE[0], 3)
 
 
 @torch.no_grad()
@@ -91,8 +92,11 @@ def test_pixels_come_back_through_another_autoencoder() -> None:
     noise = torch.rand(64, 3, 5, 16, 16) * 2 - 1
     codec = PrincipalVideoCodec.fit([noise], z_dim=192)
     still = np.broadcast_to(picture((16, 16)), (1, 1, 16, 16, 3))
-    assert encode(codec, still.copy()).shape == (1, 192, 1, 2, 2)
-    assert np.abs(decode(codec, encode(codec, still.copy())).numpy().astype(int) - still).max() <= 1
+    assert encode_frames(codec, still.copy()).shape == (1, 192, 1, 2, 2)
+    assert (
+        np.abs(decode_latents(codec, encode_frames(codec, still.copy())).numpy().astype(int) - still).max()
+        <= 1
+    )
 
 
 def test_poses_are_drawn_as_the_network_knows_them() -> None:
@@ -117,7 +121,7 @@ def test_pose_condition_is_mask_then_latents(vae: AutoencoderKLWan) -> None:
     given[:, :5] = True
     condition = pose_condition(vae, videos(), given)
     assert torch.equal(condition[:, :4], frame_mask(given, SIZE[1] // 8, SIZE[0] // 8))
-    assert torch.equal(condition[:, 4:], encode(vae, videos()))
+    assert torch.equal(condition[:, 4:], encode_frames(vae, videos()))
 
 
 @torch.no_grad()
@@ -136,15 +140,28 @@ def test_text_is_that_of_diffusers() -> None:
 
 
 @torch.no_grad()
-def test_image_tokens_are_those_of_diffusers() -> None:
+def test_clip_sees_the_whole_picture_squashed() -> None:
+    processor = CLIPImageProcessorPil()
+    tall = np.zeros((128, 72, 3), np.uint8)
+    tall[:16], tall[-16:] = (255, 0, 0), (0, 0, 255)
+    pixels = clip_pixels(processor, tall[None], 224)[0].permute(1, 2, 0) * torch.tensor(processor.image_std)
+    seen = pixels + torch.tensor(processor.image_mean)
+    assert seen.shape == (224, 224, 3)
+    torch.testing.assert_close(seen[:20], torch.tensor([1.0, 0, 0]).expand(20, 224, 3))
+    torch.testing.assert_close(seen[-20:], torch.tensor([0, 0, 1.0]).expand(20, 224, 3))
+    assert seen.max() > 1.01  # bicubic overshoots at an edge; nothing is clipped
+
+
+@torch.no_grad()
+def test_image_tokens_of_a_picture_of_clips_size_are_those_of_diffusers() -> None:
     encoder = tiny_image_encoder()
     processor = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
-    ours = encode_image(processor, encoder, picture()[None])
+    ours = encode_image(processor, encoder, picture((16, 16))[None])
     pipeline = SimpleNamespace(
         image_processor=processor, image_encoder=encoder, _execution_device=torch.device("cpu")
     )
-    theirs = WanImageToVideoPipeline.encode_image(pipeline, Image.fromarray(picture()))
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    theirs = WanImageToVideoPipeline.encode_image(pipeline, Image.fromarray(picture((16, 16))))
+    torch.testing.assert_close(ours, theirs)
     assert ours.shape == (1, 5, 16)
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from posegen.longvideo.job import VideoJob, model_id
+from posegen.longvideo.conditions import encode_frames
+from posegen.longvideo.job import VideoJob
 from posegen.pipeline import PoseGenPipeline
-from posegen.sharing import SharedRecord
-from testkit.tiny_model import HEAD, SEGMENT_FRAMES, TAIL, picture, tiny_pipeline, tiny_transformer, walking
+from posegen.sharing import SharedRange, SharedRecord
+from testkit.tiny_model import HEAD, SEGMENT_FRAMES, TAIL, picture, tiny_pipeline, walking
 
 FRAMES = 29  # three segments: base, bridge, base
 PROMPT = "the woman dances"
@@ -28,11 +31,12 @@ def job(pipeline: PoseGenPipeline) -> VideoJob:
 
 
 def test_a_store_tells_jobs_and_models_apart(pipeline: PoseGenPipeline, job: VideoJob) -> None:
-    model = model_id(pipeline.transformer, dict(pipeline.config))
+    model = pipeline.model_id()
     ids = {job.content_id(model), job.content_id("another")}
     for change in (
         {"seed": 1},
-        {"steps": 3},
+        {"num_inference_steps": 3},
+        {"framing": SharedRange(range(1, 2), range(1, 2))},
         {"guidance_interval": (0.0, 0.5)},
         {"framing": "off"},
         {"keep_person": False},
@@ -43,10 +47,33 @@ def test_a_store_tells_jobs_and_models_apart(pipeline: PoseGenPipeline, job: Vid
         ids.add(pipeline.job(picture(), walking(FRAMES), PROMPT, **change).content_id(model))  # type: ignore[arg-type]
     ids.add(pipeline.job(picture()[::-1], walking(FRAMES), PROMPT).content_id(model))
     ids.add(pipeline.job(picture(), walking(FRAMES) + np.float32(1), PROMPT).content_id(model))
-    assert len(ids) == 12
+    assert len(ids) == 13
     assert job.content_id(model) == pipeline.job(picture(), walking(FRAMES), PROMPT).content_id(model)
-    other = tiny_transformer()
-    assert model_id(other, {}) != model_id(tiny_transformer(), {})
+
+
+@pytest.mark.parametrize(
+    "part", ["transformer", "vae", "text_encoder", "image_encoder", "scheduler", "dtype"]
+)
+def test_every_part_that_changes_frames_names_the_model(part: str) -> None:
+    pipeline = tiny_pipeline()
+    assert pipeline.model_id() == tiny_pipeline().model_id()
+    before = pipeline.model_id()
+    if part == "scheduler":
+        pipeline.scheduler.register_to_config(flow_shift=3.0, shift=3.0)
+    elif part == "dtype":
+        pipeline.transformer.to(torch.bfloat16)
+    else:
+        with torch.no_grad():
+            next(getattr(pipeline, part).parameters()).add_(1)
+    assert pipeline.model_id() != before
+
+
+def test_where_a_folder_lies_does_not_name_the_model(pipeline: PoseGenPipeline, tmp_path: Path) -> None:
+    ids = set()
+    for name in ("here", "there"):
+        pipeline.save_pretrained(tmp_path / name)
+        ids.add(PoseGenPipeline.from_pretrained(tmp_path / name).model_id())
+    assert len(ids) == 1
 
 
 @pytest.mark.parametrize(
@@ -72,12 +99,29 @@ def test_what_cannot_be_made_is_said_at_once(
 def test_a_bridge_sees_its_neighbours_very_frames(job: VideoJob) -> None:
     rng = np.random.default_rng(0)
     segments = {i: rng.integers(0, 256, (SEGMENT_FRAMES, *picture().shape), np.uint8) for i in (0, 2)}
-    pictures, given = job.pose_video(1, segments, 1)
+    pictures = job.plan.with_given_frames(1, job.pose_video(1, 1), segments)
+    given = job.plan.given(1)
     assert np.array_equal(pictures[:HEAD], segments[0][-HEAD:])
     assert np.array_equal(pictures[-TAIL:], segments[2][:TAIL])
     assert given.tolist() == [True] * HEAD + [False] * (len(given) - HEAD - TAIL) + [True] * TAIL
-    plain, none = job.pose_video(0, {}, 1)
-    assert not none.any() and plain.any()
+    plain = job.pose_video(0, 1)
+    assert not job.plan.given(0).any() and plain.any()
+    assert job.plan.with_given_frames(0, plain, {}) is plain
+
+
+@pytest.mark.parametrize("hands", [False, True])
+def test_a_bridge_sees_given_frames_among_its_hands_too(pipeline: PoseGenPipeline, hands: bool) -> None:
+    """The published weights know bridges whose hand video holds the given frames as the pose video does."""
+    rng = np.random.default_rng(0)
+    video = rng.integers(0, 256, (FRAMES, *picture().shape), np.uint8) if hands else None
+    job = pipeline.job(picture(), walking(FRAMES), PROMPT, hands=video)
+    segments = {i: rng.integers(0, 256, (SEGMENT_FRAMES, *picture().shape), np.uint8) for i in (0, 2)}
+    encoded = pipeline.encode(job)
+    made = pipeline._conditions(job, encoded, job.plan.segments[1], segments).hands
+    expected = job.hand_video(1)
+    expected[:HEAD], expected[-TAIL:] = segments[0][-HEAD:], segments[2][:TAIL]
+    assert made is not None
+    torch.testing.assert_close(made, encode_frames(pipeline.vae, expected[None]))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +130,7 @@ def wide(pipeline: PoseGenPipeline) -> Callable[..., VideoJob]:
     size = (80, 48)
 
     def job(**options: Any) -> VideoJob:
-        quick = {"steps": 1, "guidance_scale": 1.0}
+        quick = {"num_inference_steps": 1, "guidance_scale": 1.0}
         return pipeline.job(picture(size), walking(FRAMES), PROMPT, size=size, **quick | options)
 
     return job

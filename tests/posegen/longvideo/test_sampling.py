@@ -68,12 +68,22 @@ def conditions(batch: int = 1, negative: bool = True) -> Conditions:
 
 
 def test_steps_are_those_of_the_method() -> None:
-    sigmas = schedule(25, 5.0)
+    sigmas, timesteps = schedule(25, 5.0)
     expected = [5 * s / (1 + 4 * s) for s in torch.linspace(1, 0, 26)[:-1].tolist()]
     assert sigmas == pytest.approx([*expected, 0])
     assert sigmas[0] == 1 and sigmas[-1] == 0 and len(sigmas) == 26
+    assert timesteps == pytest.approx([1000 * sigma for sigma in expected])
+    assert schedule(25, 5.0).first(2) == (sigmas[:3], timesteps[:2])
     with pytest.raises(ValueError, match="0 denoising steps are too few"):
         schedule(0, 5.0)
+
+
+def test_timesteps_are_rounded_and_noise_levels_are_not() -> None:
+    """Of 25 steps the published weights were given 992, 984, 976, ... for 991.735, 983.051, 973.913, ..."""
+    exact, rounded = schedule(25, 5.0), schedule(25, 5.0, torch.bfloat16)
+    assert rounded.sigmas == exact.sigmas
+    assert rounded.timesteps[:4] == [1000, 992, 984, 972]
+    assert all(timestep % 4 == 0 for timestep in rounded.timesteps if timestep > 512)
 
 
 @pytest.mark.parametrize("prediction", ["velocity", "sample"])
@@ -94,30 +104,38 @@ def test_guidance_leads_away_from_the_negative_text() -> None:
     assert [branch for branch, _, _ in network.passes] == ["guided", "unguided"] * 4
 
 
+def test_between_equal_texts_there_is_no_guidance() -> None:
+    assert Guidance.between("a man", "a man", 5.0, (0.5, 0.9)) == Guidance(1.0, (0.5, 0.9))
+    assert Guidance.between("a man", "", 5.0) == Guidance(5.0)
+
+
 def test_outside_its_interval_guidance_costs_nothing() -> None:
-    network, sigmas = Oracle(torch.zeros(SHAPE)), schedule(10, 5.0)
-    denoise(network, conditions(), initial_noise(0, SHAPE), sigmas, Guidance(5.0, (0.5, 0.9)))
+    network, steps = Oracle(torch.zeros(SHAPE)), schedule(10, 5.0)
+    denoise(network, conditions(), initial_noise(0, SHAPE), steps, Guidance(5.0, (0.5, 0.9)))
     guided, unguided = ([s for b, s, _ in network.passes if b == branch] for branch in ("guided", "unguided"))
-    assert guided == pytest.approx(sigmas[:-1])
-    assert unguided == pytest.approx([sigma for sigma in sigmas if 0.5 <= sigma <= 0.9])
+    assert guided == pytest.approx(steps.sigmas[:-1])
+    assert unguided == pytest.approx([sigma for sigma in steps.sigmas if 0.5 <= sigma <= 0.9])
     assert 0 < len(unguided) < 10
 
 
 def test_guidance_without_a_negative_text_is_refused() -> None:
     network = Oracle(torch.zeros(SHAPE))
     with pytest.raises(ValueError, match="negative_text"):
-        denoise(network, conditions(negative=False), initial_noise(0, SHAPE), [1.0, 0.0], GUIDED)
+        denoise(network, conditions(negative=False), initial_noise(0, SHAPE), schedule(1, 5.0), GUIDED)
     assert not network.passes
-    denoise(network, conditions(negative=False), initial_noise(0, SHAPE), [1.0, 0.0], PLAIN)
+    denoise(network, conditions(negative=False), initial_noise(0, SHAPE), schedule(1, 5.0), PLAIN)
 
 
 def test_each_step_is_told_with_a_preview() -> None:
     clean = torch.randn(SHAPE, generator=torch.Generator().manual_seed(2))
     told: list[Step] = []
-    sigmas = schedule(3, 5.0)
-    denoise(Oracle(clean), conditions(), initial_noise(0, SHAPE), sigmas, PLAIN, callback=told.append)
+    sigmas = schedule(3, 5.0).sigmas
+    latents = denoise(
+        Oracle(clean), conditions(), initial_noise(0, SHAPE), schedule(3, 5.0), PLAIN, callback=told.append
+    )
     assert [(step.index, step.steps) for step in told] == [(0, 3), (1, 3), (2, 3)]
     assert [step.sigma for step in told] == sigmas[:-1]
+    assert torch.equal(told[-1].latents, latents)
     for step in told:
         torch.testing.assert_close(step.preview, clean + 0.5, rtol=1e-4, atol=1e-4)
 

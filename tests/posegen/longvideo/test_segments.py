@@ -282,18 +282,20 @@ def test_a_segment_past_the_end_need_not_be_added():
 def test_bridges_are_given_their_neighbours_own_pixels():
     made = plan(202)
     before, _, after = random_segments(made, 1)
-    head, tail = made.given_frames(1, {0: before, 2: after})
-    assert head.dtype == np.float32
-    np.testing.assert_array_equal(head, before[60:])
-    np.testing.assert_array_equal(tail, after[:20])
+    own = np.zeros_like(before)
+    frames = made.with_given_frames(1, own, {0: before, 2: after})
+    np.testing.assert_array_equal(frames[:21], before[60:])
+    np.testing.assert_array_equal(frames[-20:], after[:20])
+    np.testing.assert_array_equal(frames[21:-20], own[21:-20])
+    assert frames.shape == own.shape and not own.any()
+    assert np.flatnonzero(made.given(1)).tolist() == [*range(21), *range(61, 81)]
+    assert not made.given(0).any()
 
 
 def test_given_frames_that_cannot_be_had_are_refused_in_a_sentence():
     made = plan(202)
-    with pytest.raises(ValueError, match="segment 0 is a base segment"):
-        made.given_frames(0, {})
     with pytest.raises(ValueError, match="bridge 1 needs the frames of segment 2"):
-        made.given_frames(1, {0: np.zeros((81, 1, 1, 3))})
+        made.with_given_frames(1, np.zeros((81, 1, 1, 3)), {0: np.zeros((81, 1, 1, 3))})
 
 
 @pytest.mark.parametrize(

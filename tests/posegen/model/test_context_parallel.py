@@ -36,7 +36,7 @@ FORMS: tuple[Form, ...] = ("key_value", "input")
 def compute(model: PoseGenTransformer3DModel) -> dict[str, torch.Tensor]:
     """What two segments make plainly and sharing, the bytes of their records, and gradients."""
     first, second = small_inputs(model, batch=2), small_inputs(model, batch=2, seed=1)
-    shared = SharedRange(1, 1, 3)
+    shared = SharedRange(range(1), range(1, 3))
     made = {}
     with torch.no_grad():
         made["plain"] = model(**first).sample
@@ -45,8 +45,8 @@ def compute(model: PoseGenTransformer3DModel) -> dict[str, torch.Tensor]:
                 record = SharedRecord()
                 recorder = AnchorRecorder(shared, foreground(), record, form)
                 reader = AnchorReader(shared, foreground(), record)
-                made[f"anchor, {form}, {name}"] = model(**first, sharing=recorder.start(0, "guided")).sample
-                made[f"reader, {form}, {name}"] = model(**second, sharing=reader.start(0, "guided")).sample
+                made[f"anchor, {form}, {name}"] = model(**first, sharing=recorder.at(0, "guided")).sample
+                made[f"reader, {form}, {name}"] = model(**second, sharing=reader.at(0, "guided")).sample
                 made[f"bytes, {form}, {name}"] = torch.tensor([record.nbytes])
     model(**first).sample.square().mean().backward()
     return made | {f"gradient, {name}": value.grad for name, value in model.named_parameters()}

@@ -173,7 +173,10 @@ def test_first_block_cache_skips_blocks_only_above_its_threshold():
 def test_a_shared_pass_is_computed_in_full_under_a_cache():
     model = small_transformer()
     first, second = small_inputs(model), small_inputs(model, seed=1)
-    shared, foreground = SharedRange(2, 1, 3), GivenForeground(torch.arange(VIDEO_TOKENS)[None] % 3 == 0)
+    shared, foreground = (
+        SharedRange(range(2), range(1, 3)),
+        GivenForeground(torch.arange(VIDEO_TOKENS)[None] % 3 == 0),
+    )
 
     def segments() -> list[torch.Tensor]:
         record = SharedRecord()
@@ -184,7 +187,7 @@ def test_a_shared_pass_is_computed_in_full_under_a_cache():
         ):
             for step in range(3):  # the last does not share
                 with model.cache_context("guided"):
-                    made.append(output(model, inputs, sharing=sharing.start(step, "guided")))
+                    made.append(output(model, inputs, sharing=sharing.at(step, "guided")))
         assert record.entries.keys() == {*shared.positions(["guided"])}
         return made
 
@@ -217,12 +220,15 @@ def test_blocks_compile_as_one_graph():
 def test_compiled_blocks_share():
     model = small_transformer(num_layers=2)
     first, second = small_inputs(model), small_inputs(model, seed=1)
-    shared, foreground = SharedRange(1, 1, 2), GivenForeground(torch.arange(VIDEO_TOKENS)[None] % 3 == 0)
+    shared, foreground = (
+        SharedRange(range(1), range(1, 2)),
+        GivenForeground(torch.arange(VIDEO_TOKENS)[None] % 3 == 0),
+    )
 
     def segments() -> torch.Tensor:
         record = SharedRecord()
-        output(model, first, sharing=AnchorRecorder(shared, foreground, record).start(0, "guided"))
-        return output(model, second, sharing=AnchorReader(shared, foreground, record).start(0, "guided"))
+        output(model, first, sharing=AnchorRecorder(shared, foreground, record).at(0, "guided"))
+        return output(model, second, sharing=AnchorReader(shared, foreground, record).at(0, "guided"))
 
     expected = segments()
     model.compile_repeated_blocks(backend="eager")

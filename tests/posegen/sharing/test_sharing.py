@@ -22,6 +22,7 @@ from posegen.sharing import (
     Form,
     GivenForeground,
     Position,
+    SegmentSharing,
     SharedEntry,
     SharedRange,
     SharedRecord,
@@ -46,7 +47,7 @@ from testkit.reference_model import (
 
 TOKENS = VIDEO_TOKENS + REFERENCE_TOKENS
 BLOCKS = range(1, 3)
-SHARED = SharedRange(2, BLOCKS.start, BLOCKS.stop)
+SHARED = SharedRange(range(2), BLOCKS)
 SUBJECT = [2, 4]
 ANCHOR_PERSON = torch.arange(VIDEO_TOKENS) % 4 == 0
 PERSON = torch.arange(VIDEO_TOKENS) % 3 == 0
@@ -63,11 +64,11 @@ def model() -> PoseGenTransformer3DModel:
 def output(
     model: PoseGenTransformer3DModel,
     inputs: Inputs,
-    sharing: AnchorRecorder | AnchorReader,
+    sharing: SegmentSharing,
     branch: Branch = "guided",
     step: int = 0,
 ) -> torch.Tensor:
-    return model(**inputs, sharing=sharing.start(step, branch)).sample
+    return model(**inputs, sharing=sharing.at(step, branch)).sample
 
 
 def given_masks(*masks: torch.Tensor) -> GivenForeground:
@@ -204,8 +205,8 @@ def test_steps_after_the_range_do_not_share():
         AnchorRecorder(SHARED, given_masks(PERSON), SharedRecord()),
         AnchorReader(SHARED, given_masks(PERSON), SharedRecord()),
     ):
-        assert made.start(1, "unguided") is not None
-        assert made.start(2, "guided") is None
+        assert made.at(1, "unguided") is not None
+        assert made.at(2, "guided") is None
 
 
 def subject_map(reference: Reference, blocks: int) -> np.ndarray:
@@ -267,9 +268,9 @@ def test_a_prompt_without_a_subject_is_refused():
 
 
 def test_a_subject_that_was_not_yet_seen_is_said(model: PoseGenTransformer3DModel):
-    reader = AnchorReader(SharedRange(1, 0, 3), subject(), SharedRecord())
+    reader = AnchorReader(SharedRange(range(1), range(3)), subject(), SharedRecord())
     inputs = small_inputs(model)
-    output(model, inputs, AnchorRecorder(SharedRange(1, 0, 3), given_masks(PERSON), reader.store))
+    output(model, inputs, AnchorRecorder(SharedRange(range(1), range(3)), given_masks(PERSON), reader.store))
     with pytest.raises(SharingError, match="share later blocks"):
         output(model, inputs, reader)
 
@@ -291,16 +292,44 @@ def test_otsus_threshold_parts_as_well_as_opencvs(values: list[int]):
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_framings_are_the_recommended_ranges(framing: str):
-    shared = SharedRange.of_framing(framing, steps=25, blocks=40)
-    assert (shared.steps, shared.first_block, shared.blocks) == (*FRAMINGS[framing], 40)
-    small = SharedRange.of_framing(framing, steps=4, blocks=6)
-    assert small.steps == 1 and 4 <= small.first_block < small.blocks == 6
-    assert [*SharedRange.of_framing(framing, steps=1, blocks=1).positions(["guided"])] == [(0, 0, "guided")]
+    shared = SharedRange.of(framing, steps=25, blocks=40)
+    steps, first_block = FRAMINGS[framing]
+    assert shared == SharedRange(range(steps), range(first_block, 40))
+    small = SharedRange.of(framing, steps=4, blocks=6)
+    assert small.steps == range(1) and 4 <= small.blocks.start < small.blocks.stop == 6
+    assert [*SharedRange.of(framing, steps=1, blocks=1).positions(["guided"])] == [(0, 0, "guided")]
+
+
+def test_any_range_of_steps_and_blocks_may_be_shared():
+    asked = SharedRange.of("1:3,2:4", steps=4, blocks=5)
+    assert asked == SharedRange(range(1, 3), range(2, 4)) == SharedRange.of(asked, steps=4, blocks=5)
+    assert [*asked.positions(["guided"])] == [(s, b, "guided") for s in (1, 2) for b in (2, 3)]
+    reader = AnchorReader(asked, given_masks(PERSON), SharedRecord())
+    assert [step for step in range(4) if reader.at(step, "guided")] == [1, 2]
+    assert asked.nbytes(10, 8, branches=1) == 2 * 2 * 2 * 10 * 8 * 2
+
+
+@pytest.mark.parametrize(
+    ("framing", "sentence"),
+    [
+        ("0:5,2:4", "steps 0:5 and blocks 2:4 cannot be shared: there are 4 steps and 5 blocks"),
+        ("0:1,2:6", "blocks 2:6 cannot be shared"),
+        ("2:2,2:4", "no steps lie in 2:2"),
+        ("0:1,4:3", "no blocks lie in 4:3"),
+        (
+            "0-1,2-4",
+            "framing '0-1,2-4' is not known; use one of close-up, .* or steps and blocks as 0:2,34:40",
+        ),
+    ],
+)
+def test_a_range_that_cannot_be_shared_is_refused(framing: str, sentence: str):
+    with pytest.raises(SharingError, match=sentence):
+        SharedRange.of(framing, steps=4, blocks=5)
 
 
 def test_an_unknown_framing_is_refused():
     with pytest.raises(SharingError, match="'portrait' is not known; use one of close-up, half-body"):
-        SharedRange.of_framing("portrait", 25, 40)
+        SharedRange.of("portrait", 25, 40)
 
 
 def test_positions_are_the_places_of_the_range():
@@ -324,7 +353,7 @@ def test_bytes_of_the_record(model: PoseGenTransformer3DModel, form: Form, branc
     for step in range(3):
         for branch in names[:branches]:
             with torch.no_grad():
-                model(**small_inputs(model), sharing=recorder.start(step, branch))
+                model(**small_inputs(model), sharing=recorder.at(step, branch))
     assert [*record.entries] == [*SHARED.positions(names[:branches])]
     tensors = sum(tensor.nbytes for entry in record.entries.values() for tensor in entry.tensors)
     assert SHARED.nbytes(TOKENS, DIM, itemsize=4, form=form, branches=branches) == tensors

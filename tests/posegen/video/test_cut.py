@@ -50,7 +50,7 @@ ENCODED: dict[str, dict[str, Any]] = {
     "refresh.ts": {"options": {"x264-params": "keyint=20:intra-refresh=1:bframes=0"}},
 }
 # From the start, from a frame's time, from within the time of a frame, to the end; in seconds.
-SPANS = [(0.0, 1.0), (0.4, 1.7), (1.01, 1.5), (2.0, None)]
+SPANS = [(0.0, 1.0), (0.4, 1.7), (1.01, 2.3), (1.3, None)]
 
 
 def written(folder: Path, name: str, kind: dict[str, Any]) -> Path:
@@ -99,6 +99,17 @@ def test_a_copy_begins_at_the_key_frame_before(tmp_path: Path):
     clip = probe(tmp_path / "clip.mp4")
     assert number_of(next(read_frames(clip, [0]))[0]) == 30
     assert len(clip.frame_times) < 35
+
+
+def test_a_span_far_from_a_key_frame_is_encoded(tmp_path: Path):
+    info = probe(written(tmp_path, "video.mp4", LONG | {"ticks": range(240)}))
+    assert len(info.key_frames) == 1
+    for start in (2.0, 7.0):
+        begin = cut(info, start, start + 1, 30, tmp_path / "clip.mp4")
+        clip = probe(tmp_path / "clip.mp4")
+        assert (begin, len(clip.frame_times)) == (0, 30)
+        assert number_of(next(read_frames(clip, [0]))[0]) == start * 30
+    assert cut(info, 0.5, 2.0, 30, tmp_path / "clip.mp4") == 0.5
 
 
 def test_turned_video_stays_upright(tmp_path: Path):

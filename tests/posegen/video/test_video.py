@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posegen.common.profiling import collect
-from posegen.video import VideoError, VideoInfo, encode, probe, read_frames, sample_indices
+from posegen.video import VideoError, VideoInfo, cut, probe, read_frames, sample_indices, save_video
 from testkit.videos import (
     copy_packets,
     cut_short,
@@ -188,19 +189,40 @@ def test_frames_before_the_first_key_frame_are_not_listed(tmp_path: Path):
     assert probe(path).frame_times[0] == 0
 
 
-def test_the_largest_of_several_streams_is_read(tmp_path: Path):
-    path = tmp_path / "two.mkv"
+def write_streams(path: Path, *streams: tuple[int, Iterable[int]]) -> Path:
+    """A file of one stream for each scale of the numbered pictures and the numbers, at 30 a second, that it shows."""
     with av.open(str(path), "w") as container:
-        streams = [container.add_stream("libx264", rate=30) for _ in range(2)]
-        for scale, stream in enumerate(streams, start=1):
+        written = []
+        for scale, shown in streams:
+            stream = container.add_stream("libx264", rate=30, options={"x264-params": "bframes=0:keyint=1"})
             stream.width, stream.height, stream.pix_fmt = 160 * scale, 96 * scale, "yuv420p"
-        for number in range(5):
-            for stream in streams:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered_picture(number), "rgb24")))
-        for stream in streams:
-            container.mux(stream.encode(None))
+            for number in shown:
+                frame = av.VideoFrame.from_ndarray(numbered_picture(number), "rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, 30)
+                written += stream.encode(frame)
+            written += stream.encode(None)
+        for packet in sorted(written, key=lambda packet: packet.pts * packet.time_base):
+            container.mux(packet)
+    return path
+
+
+def test_the_largest_of_several_streams_is_read(tmp_path: Path):
+    path = write_streams(tmp_path / "two.mkv", (1, range(5)), (2, range(5)))
     assert probe(path).width == 320
     assert numbers(path) == list(range(5))
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.ts"])
+@pytest.mark.parametrize(
+    "large", [range(1), range(20), range(0, 90, 15)], ids=["still", "preview", "chapters"]
+)
+def test_a_larger_stream_that_does_not_last_is_not_read(tmp_path: Path, name: str, large: range):
+    for order in [((1, range(90)), (2, large)), ((2, large), (1, range(90)))]:
+        path = write_streams(tmp_path / name, *order)
+        assert probe(path).width == 160
+        assert numbers(path) == list(range(90))
+        cut(probe(path), 1.0, 2.0, 30, tmp_path / "clip.mp4")
+        assert probe(tmp_path / "clip.mp4").width == 160
 
 
 def test_edit_list_hides_frames(tmp_path: Path):
@@ -215,7 +237,7 @@ def test_edit_list_hides_frames(tmp_path: Path):
 
 def test_cut_off_file_gives_the_frames_it_has(tmp_path: Path):
     pictures = np.stack([numbered_picture(n) for n in range(90)])
-    encode(pictures, tmp_path / "whole.mp4", 30)
+    save_video(pictures, tmp_path / "whole.mp4", 30)
     for source in [tmp_path / "whole.mp4", write_video(tmp_path / "whole.mkv", range(90))]:
         path = cut_short(source, tmp_path / f"cut{source.suffix}", 0.7)
         got = numbers(path)
@@ -300,15 +322,15 @@ def test_encode_gives_the_same_bytes_whatever_memory_holds(tmp_path: Path):
     for _ in range(60):
         used = [random.integers(0, 256, size, dtype=np.uint8) for size in random.integers(1000, 100_000, 40)]
         del used
-        encode(pictures, tmp_path / "a.mp4", 30)
+        save_video(pictures, tmp_path / "a.mp4", 30)
         written.add((tmp_path / "a.mp4").read_bytes())
     assert len(written) == 1
 
 
 def test_encode_is_deterministic_tagged_and_odd_sides_are_cropped(tmp_path: Path):
     pictures = np.stack([numbered_picture(n) for n in range(40)])[:, :95, :159]
-    encode(pictures, tmp_path / "a.mp4", 30000 / 1001)
-    encode((pictures[i : i + 7] for i in range(0, 40, 7)), tmp_path / "b.mp4", Fraction(30000, 1001))
+    save_video(pictures, tmp_path / "a.mp4", 30000 / 1001)
+    save_video((pictures[i : i + 7] for i in range(0, 40, 7)), tmp_path / "b.mp4", Fraction(30000, 1001))
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
     info = probe(tmp_path / "a.mp4")
@@ -337,13 +359,15 @@ def test_encode_is_deterministic_tagged_and_odd_sides_are_cropped(tmp_path: Path
 )
 def test_encode_refuses_what_is_no_video_and_leaves_nothing(tmp_path: Path, frames):
     with pytest.raises(ValueError, match=r"bad\.mp4: "):
-        encode(frames, tmp_path / "bad.mp4", 30)
+        save_video(frames, tmp_path / "bad.mp4", 30)
     assert list(tmp_path.iterdir()) == []
 
 
 def info_of(times: np.ndarray, last: float) -> VideoInfo:
     none = np.zeros(1, np.int64)
-    return VideoInfo("a.mp4", 2, 2, times, float(times[-1]) + last, 0, False, "h264", none, False, none)
+    return VideoInfo(
+        "a.mp4", 2, 2, times, float(times[-1]) + last, 0, False, "h264", none, False, none, (2, 2)
+    )
 
 
 @given(

@@ -79,7 +79,7 @@ def test_the_openai_client_sends_references_poses_and_reads_pages(
         ).id
         for seed in range(3)
     ]
-    assert site.database.job(ids[0]).request["uploads"]["poses"]["frames"] == 12
+    assert site.database.jobs.get(ids[0]).request["uploads"]["poses"]["frames"] == 12
     assert [video.id for video in openai_client.videos.list(limit=2)] == ids[::-1]
     assert [video.id for video in openai_client.videos.list(limit=1, order="asc")] == ids
     page = openai_client.videos.list(limit=2, after=ids[2])
@@ -90,7 +90,7 @@ def test_the_same_key_makes_one_job(site: Site) -> None:
     client, key = site.client(), {"Idempotency-Key": "order 66"}
     first, again = (post(client, seed=7, headers=key).json()["id"] for _ in range(2))
     assert first == again
-    assert [job.id for job in site.database.jobs()] == site.artifacts.folders() == [first]
+    assert [job.id for job in site.database.jobs.page()] == site.artifacts.folders() == [first]
     sentence = refusal(post(client, seed=8, headers=key), 409)
     assert "'order 66' came with another request" in sentence
     assert site.artifacts.folders() == [first]  # nothing of the refused request stays
@@ -146,7 +146,7 @@ def test_the_jobs_of_others_are_not_found(shared_site: Site, method: str, path: 
     job_id = shared_site.job("ada")
     bob = shared_site.client(Authorization="Bearer bob")
     assert f"no video {job_id}" in refusal(bob.request(method, f"/v1/videos/{job_id}{path}"), 404)
-    assert shared_site.database.job(job_id).status == "queued"
+    assert shared_site.database.jobs.get(job_id).status == "queued"
     assert bob.get("/v1/videos").json()["data"] == []
 
 
@@ -235,7 +235,7 @@ def test_a_video_is_watched_while_it_is_made(site: Site) -> None:
     GrowingVideo(site.artifacts, claim.task.artifact).append(parts[0])  # another stitcher takes over
     assert client.get(url).content == b"".join(parts)
     refusal(client.get(f"/v1/videos/{job_id}/content"), 404)
-    site.database.release(claim)
+    site.database.queue.release(claim)
     assert site.finish() == client.get(url).content
 
 
@@ -265,14 +265,14 @@ def test_events_follow_a_job_to_its_end(site: Site) -> None:
                 last_id, planned = read_event(lines)
             assert [segment["state"] for segment in planned["segments"]] == ["ready", "waiting", "waiting"]
             claim = site.claim(Role.GENERATE)
-            site.database.heartbeat(claim, 3, 4, 60)
+            site.database.queue.heartbeat(claim, 3, 4, 60)
             running = planned
             while running["segments"][0]["step"] < 3:
                 last_id, running = read_event(lines)
             assert running["video"]["progress"] == 25 and running["eta_seconds"] > 0
         again = urllib.request.Request(url, headers={"Last-Event-ID": last_id})
         with urllib.request.urlopen(again, timeout=60) as lines:
-            site.database.release(claim)
+            site.database.queue.release(claim)
             missed_id, missed = read_event(lines)  # and not what was sent before
             assert missed["segments"][0]["step"] == 0 and missed_id != last_id
             site.finish()
@@ -325,7 +325,7 @@ def test_health_is_false_when_work_cannot_be_done(site: Site, tmp_path: Path) ->
     roles = [f"There is no live worker for the role {role}." for role in Role]
     assert client.get("/healthz").json() == {"ok": False, "problems": roles}
     for role in Role:
-        site.database.claim(role, f"a {role} worker", 60)
+        site.database.queue.claim(role, f"a {role} worker", 60)
     answer = client.get("/healthz")
     assert answer.status_code == 200 and answer.json() == {"ok": True, "problems": []}
     full = Site(tmp_path, free_bytes=2**60).client().get("/healthz")
@@ -379,7 +379,7 @@ def test_unknown_addresses_and_methods_are_refused_in_the_same_form(site: Site) 
 def test_what_has_expired_is_deleted(tmp_path: Path) -> None:
     site = Site(tmp_path, QueueLimits(keep_seconds=0.0))
     ended, waiting = site.job(), site.job()
-    site.database.request_cancel(ended)
+    site.database.jobs.cancel(ended)
     site.artifacts.mark()
     for job_id in (ended, waiting):
         site.artifacts.write(f"{job_id}/input_reference", b"")

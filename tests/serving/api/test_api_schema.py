@@ -56,7 +56,7 @@ def operations(site: Site) -> dict[str, Any]:
     """The document's operations; of requests for a job, every other one names one that there is."""
     document = schemathesis.openapi.from_asgi("/openapi.json", site.app)
     for role in Role:
-        site.database.claim(
+        site.database.queue.claim(
             role, f"an idle {role} worker", 3600
         )  # or /healthz would rightly be a server error
     completed, turns = site.job(ADA.name), itertools.count()
@@ -66,7 +66,7 @@ def operations(site: Site) -> dict[str, Any]:
     def map_path_parameters(context: Any, path_parameters: dict[str, Any] | None) -> dict[str, Any] | None:
         if path_parameters and next(turns) % 2:
             cancelled = site.job(ADA.name)
-            site.database.request_cancel(cancelled)
+            site.database.jobs.cancel(cancelled)
             reads = context.operation.method == "get"
             path_parameters["video_id"] = completed if reads else cancelled
         return path_parameters

@@ -55,8 +55,8 @@ def site_for(folder: Path, **settings: Any) -> Site:
 
 def let_pass(site: Site, seconds: float) -> None:
     """Moves the database's clock on."""
-    clock = site.database.clock
-    site.database.clock = lambda: clock() + seconds
+    clock = site.database.storage.clock
+    site.database.storage.clock = lambda: clock() + seconds
 
 
 def test_openais_client_takes_a_call(tmp_path: Path, receiver: Any) -> None:
@@ -80,7 +80,7 @@ def test_openais_client_takes_a_call(tmp_path: Path, receiver: Any) -> None:
 
 def test_a_call_that_fails_is_made_again_with_the_same_id(tmp_path: Path, receiver: Any) -> None:
     site = site_for(tmp_path, webhook_hosts=("127.0.0.1",))
-    site.database.request_cancel(site.job(webhook=receiver.url))
+    site.database.jobs.cancel(site.job(webhook=receiver.url))
     receiver.answers = [500, 302, 204]
     for calls in (1, 2, 3, 3):
         asyncio.run(deliver(site.database, site.settings))
@@ -92,7 +92,7 @@ def test_a_call_that_fails_is_made_again_with_the_same_id(tmp_path: Path, receiv
 def test_the_running_app_makes_calls(tmp_path: Path, receiver: Any) -> None:
     site = site_for(tmp_path, webhook_hosts=("127.0.0.1",))
     receiver.answers = [200]
-    site.database.request_cancel(site.job(webhook=receiver.url))
+    site.database.jobs.cancel(site.job(webhook=receiver.url))
     with site.served():
         for _ in range(600):
             if receiver.calls:
@@ -172,7 +172,7 @@ def test_what_counts_is_the_address_that_is_connected_to(
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     site = site_for(tmp_path)
-    site.database.request_cancel(site.job(webhook=receiver.url.replace("127.0.0.1", name)))
+    site.database.jobs.cancel(site.job(webhook=receiver.url.replace("127.0.0.1", name)))
     asyncio.run(deliver(site.database, site.settings))
     assert receiver.calls == []
     allowing = site_for(tmp_path, webhook_hosts=(f"{name}:{receiver.server_port}",))
@@ -198,7 +198,7 @@ def test_a_slow_receiver_holds_up_no_other(tmp_path: Path) -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     site = site_for(tmp_path, webhook_hosts=("127.0.0.1",))
     for path in ("slow", "quick"):
-        site.database.request_cancel(site.job(webhook=f"http://127.0.0.1:{server.server_port}/{path}"))
+        site.database.jobs.cancel(site.job(webhook=f"http://127.0.0.1:{server.server_port}/{path}"))
     asyncio.run(deliver(site.database, site.settings))
     server.shutdown()
     server.server_close()
@@ -208,9 +208,9 @@ def test_a_slow_receiver_holds_up_no_other(tmp_path: Path) -> None:
 def test_a_secret_that_is_none_fails_its_own_calls_only(tmp_path: Path) -> None:
     site = Site(tmp_path, webhook_secret="whsec_a", webhook_hosts=("127.0.0.1",))
     job_id = site.job(webhook="http://127.0.0.1:1/hook")
-    site.database.request_cancel(job_id)
+    site.database.jobs.cancel(job_id)
     asyncio.run(deliver(site.database, site.settings))
-    assert site.database.claim_delivery(60) is None, "it is due later"
+    assert site.database.deliveries.claim(60) is None, "it is due later"
 
 
 def test_upkeep_outlives_any_failure() -> None:

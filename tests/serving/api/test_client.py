@@ -47,7 +47,7 @@ def test_it_makes_a_video_and_says_how_far_it_is(
         video = site.finish()
         made.result()
     assert wanted.output.read_bytes() == video
-    (job,) = site.database.jobs()
+    (job,) = site.database.jobs.page()
     assert job.request["seed"] == 3 and job.request["uploads"].keys() == {"input_reference", "driving_video"}
     assert capsys.readouterr().out.endswith(f"completed\nsaved as {wanted.output}\n")
 
@@ -116,4 +116,4 @@ def test_interrupted_it_cancels_its_job(site: Site, wanted: VideoRequest) -> Non
             os.kill(client.pid, signal.SIGINT)
             _, said = client.communicate()
     assert said == "client: interrupted; what was asked for is cancelled\n"
-    assert site.database.jobs()[0].status is JobStatus.FAILED
+    assert site.database.jobs.page()[0].status is JobStatus.FAILED

@@ -100,7 +100,7 @@ class Studio(Site):
             self._turn(beat, step, STEPS)
             beat(step + 1, STEPS)
         if claim.records:
-            self.database.publish_record_step(claim, "a store", PLAN.shared_steps)
+            self.database.queue.publish_record_step(claim, "a store", PLAN.shared_steps)
         self.artifacts.save_frames(
             claim.task.artifact, self._frames[TIMELINE.driving_frames(claim.task.index)]
         )

@@ -10,8 +10,8 @@ import pytest
 from posegen.common.storage import Folder
 from serving.api.upkeep import Sweep
 from serving.state.artifacts import MARKER, Artifacts
-from serving.state.database import Database, new_job_id
-from serving.state.rows import NewJob
+from serving.state.database import Database
+from serving.state.rows import NewJob, new_job_id
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -34,7 +34,7 @@ def keep_video(database: Database, uri: str) -> str:
     artifacts, job_id = Artifacts(uri, database.id), new_job_id()
     artifacts.mark()
     artifacts.write(f"{job_id}/video.mp4", b"a video")
-    database.create_job(NewJob(job_id, "somebody", {}))
+    database.jobs.create(NewJob(job_id, "somebody", {}))
     return job_id
 
 
@@ -64,7 +64,7 @@ def test_strangers_files_stay(database: Database, uri: str) -> None:
     before = files(uri)
     sweep_for_hours(database, artifacts)
     assert files(uri) == before
-    database.delete_job(job_id)
+    database.jobs.delete(job_id)
     sweep_for_hours(database, artifacts)
     assert before - files(uri) == {f"posegen-{database.id}/{job_id}/video.mp4"}
 
@@ -84,7 +84,7 @@ def test_without_its_marker_nothing_is_deleted(
     database: Database, uri: str, marker: bytes | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     artifacts, job_id = Artifacts(uri, database.id), keep_video(database, uri)
-    database.delete_job(job_id)
+    database.jobs.delete(job_id)
     artifacts.delete(MARKER) if marker is None else artifacts.write(MARKER, marker)
     with caplog.at_level(logging.WARNING):
         sweep_for_hours(database, artifacts)

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from serving.state.database import Database, new_job_id
-from serving.state.rows import Claim, Kind, NewJob, QueueFullError, QueueLimits, Role
+from serving.state.database import Database
+from serving.state.rows import Claim, Kind, NewJob, QueueFullError, QueueLimits, Role, new_job_id
 from serving.state.transitions import JobStatus, TaskState
 from testkit.jobs import finish, job_plan, planned
 
@@ -74,8 +74,8 @@ def test_processes_share_the_queue(database_url: str, tmp_path: Path) -> None:
     claims = Counter(note["claim"] for note in notes if "claim" in note)
     assert set(claims.values()) == {1}
     database = Database(database_url)
-    assert database.job_counts()[JobStatus.COMPLETED] == JOBS
-    everything = [task for job in database.jobs() for task in database.tasks(job.id)]
+    assert database.jobs.counts()[JobStatus.COMPLETED] == JOBS
+    everything = [task for job in database.jobs.page() for task in database.jobs.tasks(job.id)]
     assert set(claims) == {task.id for task in everything}
     assert {(task.state, task.attempt) for task in everything} == {(TaskState.DONE, 1)}
     database.close()
@@ -86,14 +86,14 @@ def post_and_work(number: int, url: str, folder: Path, together: Barrier) -> Non
     together.wait()
     database = Database(url, QueueLimits(jobs=JOBS))
     with (folder / f"{number}.jsonl").open("w", buffering=1) as notes:
-        job, made = database.create_job(NewJob(new_job_id(), "ann", {}), "one key")
+        job, made = database.jobs.create(NewJob(new_job_id(), "ann", {}), "one key")
         write(notes, post=(job.id, made))
         write(notes, more=fill(database, str(number)))
         together.wait()
-        while database.job_counts()[JobStatus.COMPLETED] < JOBS:
+        while database.jobs.counts()[JobStatus.COMPLETED] < JOBS:
             # One process takes no stitching, which waits: else all might be waiting for segments at once.
             for role in (Role.PREPARE, Role.GENERATE) if number == 0 else Role:
-                if claim := database.claim(role, f"{role} {number}", LONG):
+                if claim := database.queue.claim(role, f"{role} {number}", LONG):
                     write(notes, claim=claim.task.id)
                     assert hand_in(database, claim)
             time.sleep(0.01)  # as workers do: those that ask without a pause starve the one that has the task
@@ -103,7 +103,7 @@ def fill(database: Database, owner: str) -> int:
     """Posts jobs until the queue is full; returns how many."""
     for posted in range(JOBS + 1):
         try:
-            database.create_job(NewJob(new_job_id(), owner, {}))
+            database.jobs.create(NewJob(new_job_id(), owner, {}))
         except QueueFullError:
             return posted
     raise AssertionError("the queue is never full")
@@ -112,16 +112,16 @@ def fill(database: Database, owner: str) -> int:
 def hand_in(database: Database, claim: Claim) -> bool:
     """Does a task; whether its result was published."""
     if claim.task.kind is Kind.PREPARE:
-        return database.plan_job(claim, job_plan())
+        return database.queue.commit_plan(claim, job_plan())
     while claim.task.kind is Kind.STITCH and not segments_done(database, claim):
         time.sleep(0.05)
     if claim.records:
-        database.publish_record_step(claim, "store", job_plan().shared_steps)
-    return database.commit(claim)
+        database.queue.publish_record_step(claim, "store", job_plan().shared_steps)
+    return database.queue.commit(claim)
 
 
 def segments_done(database: Database, claim: Claim) -> bool:
-    segments = database.tasks(claim.job.id, Kind.SEGMENT)
+    segments = database.jobs.tasks(claim.job.id, Kind.SEGMENT)
     return all(task.state is TaskState.DONE for task in segments)
 
 
@@ -138,15 +138,15 @@ def test_a_killed_process_loses_nothing(database_url: str, tmp_path: Path) -> No
     victim.join()
     published = [note["published"] for note in read(diary)]
     mine = []
-    while any(task.state is not TaskState.DONE for task in database.tasks(job.id, Kind.SEGMENT)):
-        if claim := database.claim(Role.GENERATE, "survivor", LONG):
+    while any(task.state is not TaskState.DONE for task in database.jobs.tasks(job.id, Kind.SEGMENT)):
+        if claim := database.queue.claim(Role.GENERATE, "survivor", LONG):
             finish(database, claim)
             mine.append(claim.task.id)
         else:
             time.sleep(0.1)  # until the victim's lease ends
     assert not set(published) & set(mine)
     assert len(published) == len(set(published)) and len(mine) == len(set(mine))
-    unnoted = len(database.tasks(job.id, Kind.SEGMENT)) - len(published) - len(mine)
+    unnoted = len(database.jobs.tasks(job.id, Kind.SEGMENT)) - len(published) - len(mine)
     assert unnoted in (0, 1)  # killed between publishing and noting it
     database.close()
 
@@ -155,7 +155,7 @@ def work_on(url: str, diary: Path) -> None:
     """Generates until it is killed."""
     database = Database(url)
     with diary.open("w", buffering=1) as notes:
-        while claim := database.claim(Role.GENERATE, "victim", SHORT):
+        while claim := database.queue.claim(Role.GENERATE, "victim", SHORT):
             if hand_in(database, claim):
                 write(notes, published=claim.task.id)
 

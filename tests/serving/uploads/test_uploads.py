@@ -97,6 +97,7 @@ def videos(folder: Path) -> dict[str, tuple[bytes, str]]:
     front = cut_short(whole, folder / "front.mp4", 0.8)
     back = cut_short(write_video(folder / "late.mp4"), folder / "back.mp4", 0.6)
     long = write_video(folder / "long.mp4", range(0, 30 * 4, 3))
+    gap = write_video(folder / "gap.mp4", [*range(20), *range(900, 920)])
     wide = write_video(folder / "wide.mp4", range(2), picture=lambda number: np.zeros((64, 512, 3), np.uint8))
     return {
         "empty": (b"", "no MP4"),
@@ -108,6 +109,7 @@ def videos(folder: Path) -> dict[str, tuple[bytes, str]]:
         "cut in front": (front.read_bytes(), "cut short"),
         "cut at the back": (back.read_bytes(), "export it again"),
         "too long": (long.read_bytes(), "send at most 2 s"),
+        "a gap": (gap.read_bytes(), "no pictures from 0.7 s to 30.0 s"),
         "a ribbon": (wide.read_bytes(), "the longer at most 4 times the shorter"),
     }
 
@@ -190,6 +192,8 @@ FIELDS = {
     "a NUL": (None, {"prompt": "a\0b"}, "prompt: holds a NUL"),
     "a long prompt": (None, {"prompt": "a" * 4001}, "prompt: "),
     "size of no poses": (None, {"poses_size": "64x64"}, "poses_size goes with poses"),
+    "another framing": (None, {"framing": "far"}, "framing: "),
+    "steps that are not": (None, {"framing": "0:26,34:40"}, "framing: steps 0:26 and blocks 34:40 cannot be"),
     "another fit": (None, {"fit": "stretch"}, "fit: "),
     "no data URL": (sent(driving_video=None), {"driving_video": "https://a.example/b.mp4"}, "a data URL"),
     "broken data URL": (sent(driving_video=None), {"driving_video": "data:video/mp4;base64,!"}, "a data URL"),
@@ -262,7 +266,7 @@ def test_names_that_clients_give_are_never_used(site: Site) -> None:
 
 
 def test_what_an_upload_holds_is_part_of_the_request(site: Site) -> None:
-    job = site.database.job(post(site.client(), size="96x64", seconds=0.5).json()["id"])
+    job = site.database.jobs.get(post(site.client(), size="96x64", seconds=0.5).json()["id"])
     assert (
         job.request["uploads"]["driving_video"].items()
         >= {"width": 160, "height": 96, "seconds": 1.0}.items()
@@ -305,14 +309,14 @@ def test_an_inspection_that_hangs_is_ended(tmp_path: Path) -> None:
 def test_a_client_who_leaves_leaves_a_whole_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Serve cancels what answers a client who is gone; a worker must still never meet a job without its files."""
     site = Site(tmp_path)
-    arrived, go, create = threading.Event(), threading.Event(), site.database.create_job
+    arrived, go, create = threading.Event(), threading.Event(), site.database.jobs.create
 
     def create_slowly(*arguments: Any) -> Any:
         arrived.set()
         assert go.wait(timeout=300)
         return create(*arguments)
 
-    monkeypatch.setattr(site.database, "create_job", create_slowly)
+    monkeypatch.setattr(site.database.jobs, "create", create_slowly)
 
     async def leave() -> None:
         async with httpx.AsyncClient(
@@ -324,11 +328,11 @@ def test_a_client_who_leaves_leaves_a_whole_job(tmp_path: Path, monkeypatch: pyt
             answer.cancel()
             await asyncio.wait([answer], timeout=1)
             go.set()
-            while not site.database.jobs():
+            while not site.database.jobs.page():
                 await asyncio.sleep(0.01)
 
     asyncio.run(leave())
-    (job,) = site.database.jobs()
+    (job,) = site.database.jobs.page()
     assert all(
         site.artifacts.exists(uploads.upload_artifact(job.id, name)) for name in job.request["uploads"]
     )

@@ -40,7 +40,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 def segments(place: Place, job_id: str) -> list[np.ndarray]:
     """A finished job's segments, by index."""
-    tasks = place.database.tasks(job_id, Kind.SEGMENT)
+    tasks = place.database.jobs.tasks(job_id, Kind.SEGMENT)
     assert all(task.state is TaskState.DONE for task in tasks)
     return [place.artifacts.load_frames(task.artifact) for task in tasks]
 
@@ -49,15 +49,15 @@ def test_a_group_is_cancelled_and_killed(planned: Place, tmp_path: Path) -> None
     alone, place = planned.copy(tmp_path / "alone"), planned.copy(tmp_path / "server")
     assert alone.finish(Role.GENERATE) == 0
     database, pipeline = place.database, PoseGenPipeline.from_pretrained(place.model.folder)
-    first, second = sorted(place.database.jobs(), key=lambda job: job.created_at)
+    first, second = sorted(place.database.jobs.page(), key=lambda job: job.created_at)
     pipeline.group = group = Group(pipeline, place.model.folder, processes=2)
     work = replace(place, pipeline=pipeline).work(Role.GENERATE, database)
 
     def worker(moment: Moment, do: Callable[[], object]) -> Worker:
         return Worker(Role.GENERATE, database, at(moment, do)(work), LEASE, between=group.check)
 
-    assert worker(Moment("segment", 0, 1), lambda: database.request_cancel(first.id)).turn()
-    assert database.job(first.id).error_code == "cancelled"
+    assert worker(Moment("segment", 0, 1), lambda: database.jobs.cancel(first.id)).turn()
+    assert database.jobs.get(first.id).error_code == "cancelled"
 
     (pid,) = group.pids
     killed = worker(Moment("segment", 2, 1), lambda: os.kill(pid, signal.SIGKILL))
@@ -65,8 +65,8 @@ def test_a_group_is_cancelled_and_killed(planned: Place, tmp_path: Path) -> None
         while killed.turn():
             pass
     assert place.finish(Role.GENERATE) == 0
-    assert database.job(second.id).status is not JobStatus.FAILED
-    tried = {task.index: task.attempt for task in database.tasks(second.id, Kind.SEGMENT)}
+    assert database.jobs.get(second.id).status is not JobStatus.FAILED
+    tried = {task.index: task.attempt for task in database.jobs.tasks(second.id, Kind.SEGMENT)}
     assert tried == {0: 1, 1: 1, 2: 2}
     for made, expected in zip(segments(place, second.id), segments(alone, second.id), strict=True):
         difference = np.abs(made.astype(int) - expected)

@@ -9,7 +9,7 @@ import pytest
 
 from serving.app import ReplicaSettings, RoleReplica, app
 from serving.config import BUNDLED, ConfigError, ServingConfig
-from serving.model import read_model
+from serving.model_info import read_model_info
 from serving.state.rows import Claim, Role
 from serving.work.loop import Beat
 from testkit.jobs import queued
@@ -17,7 +17,7 @@ from testkit.jobs import queued
 
 def test_a_step_that_hangs_makes_its_replica_unhealthy_and_is_done_by_another(tmp_path: Path) -> None:
     config = ServingConfig(f"sqlite:///{tmp_path}/serving.db", str(tmp_path), lease=0.5, poll=0.05, drain=60)
-    settings = ReplicaSettings(config, read_model(BUNDLED, 4))
+    settings = ReplicaSettings(config, read_model_info(BUNDLED, 4))
     database, go, hung = settings.database(), threading.Event(), threading.Event()
 
     def hang(claim: Claim, beat: Beat) -> None:
@@ -31,7 +31,7 @@ def test_a_step_that_hangs_makes_its_replica_unhealthy_and_is_done_by_another(tm
     with pytest.raises(RuntimeError, match="no sign of life"):
         replica.check_health()
     replica.__del__()  # does not wait for the thread that hangs, however long it may drain
-    again = database.claim(Role.PREPARE, "other", config.lease)
+    again = database.queue.claim(Role.PREPARE, "other", config.lease)
     go.set()
     assert again is not None and again.job.id == job.id
 

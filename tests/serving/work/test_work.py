@@ -43,7 +43,7 @@ def undisturbed(planned: Place, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 
 def only_job(place: Place) -> Job:
-    (job,) = place.database.jobs()
+    (job,) = place.database.jobs.page()
     return job
 
 
@@ -51,13 +51,13 @@ def results(place: Place) -> dict[str, bytes]:
     """The committed artifacts of the only job, by name."""
     job = only_job(place)
     assert job.status is JobStatus.COMPLETED, job.error_message
-    tasks = place.database.tasks(job.id)
+    tasks = place.database.jobs.tasks(job.id)
     return {task.artifact: place.artifacts.read(task.artifact) for task in tasks if task.artifact}
 
 
 def attempts(place: Place) -> dict[tuple[str, int], int]:
     """How often each task was claimed, where more than once."""
-    tasks = place.database.tasks(only_job(place).id)
+    tasks = place.database.jobs.tasks(only_job(place).id)
     return {(task.kind, task.index): task.attempt for task in tasks if task.attempt > 1}
 
 
@@ -104,14 +104,16 @@ def test_a_worker_that_was_replaced_does_not_write_over_the_result(
         beats.append(1)
         if len(beats) == last:  # when there is something to be stored
             place.expire()
-            other = place.database.claim(role, "other", LEASE)
+            other = place.database.queue.claim(role, "other", LEASE)
             assert other is not None
             place.artifacts.write(other.task.artifact, b"the other's")
-            assert place.database.release(other)
+            assert place.database.queue.release(other)
 
     worker = place.worker(role, at(moment, replaced))
     assert worker.turn() and len(beats) == last
-    (task,) = (task for task in place.database.tasks(job.id, Kind(moment.kind)) if task.index == moment.index)
+    (task,) = (
+        task for task in place.database.jobs.tasks(job.id, Kind(moment.kind)) if task.index == moment.index
+    )
     assert place.artifacts.read(task.artifact) == b"the other's"
 
 
@@ -120,7 +122,7 @@ def test_a_killed_stitcher_writes_the_same_video(
 ) -> None:
     place = planned.copy(tmp_path / "server")
     place.finish(Role.GENERATE)
-    (stitch,) = place.database.tasks(only_job(place).id, Kind.STITCH)
+    (stitch,) = place.database.jobs.tasks(only_job(place).id, Kind.STITCH)
     assert place.finish(Role.STITCH, at(Moment("stitch", 0, 8), die)) == -signal.SIGKILL
     place.expire()
     assert place.finish(Role.STITCH) == 0
@@ -138,7 +140,7 @@ def test_a_lost_record_is_made_once_more(
     assert place.finish(Role.GENERATE) == 0
     assert place.finish(Role.STITCH) == 0
     assert results(place) == undisturbed
-    kinds = [task.kind for task in place.database.tasks(only_job(place).id)]
+    kinds = [task.kind for task in place.database.jobs.tasks(only_job(place).id)]
     assert kinds.count(Kind.RECORD) == 1
     assert set(attempts(place)) == {("segment", 2)}, "the anchor's segment is not computed again"
 
@@ -184,7 +186,7 @@ def test_a_record_that_can_never_be_read_fails_the_job_in_a_sentence(
     job = only_job(place)
     assert (job.status, job.error_code) == (JobStatus.FAILED, "record_lost")
     assert str(job.error_message).startswith("The shared background was lost again and again")
-    kinds = [task.kind for task in place.database.tasks(job.id)]
+    kinds = [task.kind for task in place.database.jobs.tasks(job.id)]
     assert kinds.count(Kind.RECORD) == 2, "it was made once more after each loss but the last"
 
 
@@ -206,7 +208,7 @@ def test_a_record_made_once_more_is_cancelled_within_a_step(planned: Place, tmp_
     place.records.lose()
     place.expire()
     job = only_job(place)
-    cancel = at(Moment("record", 2, 0), lambda: place.database.request_cancel(job.id))
+    cancel = at(Moment("record", 2, 0), lambda: place.database.jobs.cancel(job.id))
     worker = place.worker(Role.GENERATE, cancel)
     while worker.turn():
         pass
@@ -220,7 +222,7 @@ def test_a_killed_preparation_is_done_again(empty: Place, tmp_path: Path) -> Non
     assert place.finish(Role.PREPARE, at(Moment("prepare", 0, 0), die)) == -signal.SIGKILL
     place.expire(Role.STITCH)
     assert place.finish(Role.PREPARE) == 0
-    assert place.database.job(job.id).plan is not None
+    assert place.database.jobs.get(job.id).plan is not None
 
 
 @pytest.mark.parametrize(
@@ -247,13 +249,13 @@ def test_a_cancelled_job_frees_its_worker_within_a_step(
     def watched(work: Work) -> Work:
         def around(claim: Claim, beat: Beat) -> JobPlan | None:
             def listen(step: int, steps: int) -> None:
-                if place.database.job(job.id).status is JobStatus.FAILED:
+                if place.database.jobs.get(job.id).status is JobStatus.FAILED:
                     told.append(step)
                 beat(step, steps)
 
             return work(claim, listen)
 
-        return at(moment, lambda: place.database.request_cancel(job.id))(around)
+        return at(moment, lambda: place.database.jobs.cancel(job.id))(around)
 
     worker = place.worker(role, watched)
     while worker.turn():
@@ -266,5 +268,5 @@ def test_a_cancelled_job_frees_its_worker_within_a_step(
 def test_a_job_cancelled_in_the_queue_is_never_begun(empty: Place, tmp_path: Path) -> None:
     place = empty.copy(tmp_path / "server")
     job = place.post(FRAMES)
-    place.database.request_cancel(job.id)
+    place.database.jobs.cancel(job.id)
     assert not any(place.worker(role).turn() for role in Role)

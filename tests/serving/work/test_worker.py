@@ -25,8 +25,8 @@ from posegen.driving.driving_video import picture_pose
 from posegen.driving.poses import load_estimator
 from posegen.driving.skeleton import KEYPOINT_INDEX
 from serving.state.artifacts import prepared_artifact
-from serving.state.database import Database, new_job_id
-from serving.state.rows import Claim, Job, NewJob, Role
+from serving.state.database import Database
+from serving.state.rows import Claim, Job, NewJob, Role, new_job_id
 from serving.state.transitions import JobStatus, TaskState
 from serving.uploads.inspection import UploadLimits
 from serving.uploads.uploads import upload_artifact
@@ -48,7 +48,7 @@ def working(place: Place, work: Work) -> tuple[Worker, Callable[[], Job]]:
     """A worker that prepares the only job of a server by `work`, and a look at that job."""
     job = place.post(FRAMES)
     database = place.database
-    return Worker(Role.PREPARE, database, work, LEASE, poll=0.01), lambda: database.job(job.id)
+    return Worker(Role.PREPARE, database, work, LEASE, poll=0.01), lambda: database.jobs.get(job.id)
 
 
 def test_an_error_is_tried_again_until_it_is_told(empty: Place, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_worker_stopped_while_it_waits_for_its_turn_takes_no_task(empty: Place
         time.sleep(0.2)  # now it waits
         worker.ask_to_stop()
     assert worker.join(LEASE)
-    assert [task.attempt for task in place.database.tasks(job.id)] == [0]
+    assert [task.attempt for task in place.database.jobs.tasks(job.id)] == [0]
 
 
 def test_a_stopped_worker_hands_its_task_back(empty: Place, tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_stopped_worker_hands_its_task_back(empty: Place, tmp_path: Path) -> N
         assert worker.trouble() is None
     worker.ask_to_stop()
     assert worker.join(patience=60)
-    (task,) = place.database.tasks(job().id)
+    (task,) = place.database.jobs.tasks(job().id)
     assert (task.state, task.failures, task.expiries) == (TaskState.READY, 0, 0)
 
 
@@ -139,7 +139,7 @@ def test_a_worker_that_fails_at_all_tasks_ends(empty: Place, tmp_path: Path) -> 
         assert worker.trouble() is None
     other = place.post(FRAMES)
     assert worker.join(60)
-    (task,) = place.database.tasks(other.id)
+    (task,) = place.database.jobs.tasks(other.id)
     assert (task.state, task.failures) == (TaskState.READY, 1), "another worker may do it"
 
 
@@ -162,7 +162,7 @@ def test_poses_that_show_nobody_are_refused_in_a_sentence(empty: Place, tmp_path
     place = empty.copy(tmp_path / "server")
     job = place.post(FRAMES, align="reference")  # the picture is noise: there is nobody to lay the poses on
     assert place.finish(Role.PREPARE) == 0
-    found = Database(f"sqlite:///{place.folder}/serving.db").job(job.id)
+    found = Database(f"sqlite:///{place.folder}/serving.db").jobs.get(job.id)
     assert found.error_code == "invalid_input"
     assert "No person is found in the picture" in str(found.error_message)
 
@@ -173,7 +173,7 @@ def test_a_preparation_that_takes_too_much_is_killed(empty: Place, tmp_path: Pat
     starved = UploadLimits(pixels=2**20, seconds=60, pose_frames=2000, memory=2**28, time=60)
     prepare = Prepare(place.artifacts, place.model, starved, poll=0.1)
     assert Worker(Role.PREPARE, place.database, prepare, LEASE).turn()
-    assert "too much" in str(place.database.job(job.id).error_message)
+    assert "too much" in str(place.database.jobs.get(job.id).error_message)
 
 
 def test_a_full_disk_is_not_the_clients_fault(empty: Place, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_full_disk_is_not_the_clients_fault(empty: Place, tmp_path: Path) -> N
     job = place.post(FRAMES)
     full = UploadLimits(pixels=2**20, seconds=60, pose_frames=2000, memory=8 * 2**30, time=300, written=1000)
     assert Worker(Role.PREPARE, place.database, Prepare(place.artifacts, place.model, full), LEASE).turn()
-    (task,) = place.database.tasks(job.id)
+    (task,) = place.database.jobs.tasks(job.id)
     assert (task.state, task.failures) == (TaskState.READY, 1)
 
 
@@ -207,12 +207,12 @@ def driven(place: Place, video: Path, longest: float) -> Job:
     for parameter, file in files.items():
         place.artifacts.save(upload_artifact(job_id, parameter), file)
     asked = {"uploads": dict.fromkeys(files), "align": "reference", "framing": "auto", "seconds": 6.0}
-    place.database.create_job(NewJob(id=job_id, owner="somebody", request=REQUEST | asked))
+    place.database.jobs.create(NewJob(id=job_id, owner="somebody", request=REQUEST | asked))
     limits = UploadLimits(pixels=2**20, seconds=longest, pose_frames=2000, memory=8 * 2**30, time=300)
     model = replace(place.model, rate=4.0)  # few poses, to be quick
     prepare = Prepare(place.artifacts, model, limits, poll=0.1)
     assert Worker(Role.PREPARE, place.database, prepare, LEASE).turn()
-    return place.database.job(job_id)
+    return place.database.jobs.get(job_id)
 
 
 def middle(keypoints: np.ndarray, part: str) -> np.ndarray:

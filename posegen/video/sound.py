@@ -1,13 +1,16 @@
-"""A driving video's sound, to go with the video that is made of it: exactly as long, on the same clock.
+"""A driving video's sound, fitted to the video that is made of it: exactly as long, on the same clock.
 
-Choices made: always AAC at 48 kHz in stereo, whatever it was. Time 0 is the video's first frame; what is missing or
-damaged is silence, so the sound never drifts.
+It is always AAC at 48 kHz in stereo, whatever it was before. Time 0 is the video's first frame; what is missing or
+damaged becomes silence, so the sound never drifts.
 """
 
 from __future__ import annotations
 
+import heapq
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -15,7 +18,9 @@ import numpy as np
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.packet import Packet
 
+from posegen.common.files import written_whole
 from posegen.video.container import open_video
 from posegen.video.encode import CONTAINER
 
@@ -23,11 +28,6 @@ RATE = 48000  # samples/s
 GAP = RATE // 20  # samples; smaller gaps are rounding of timestamps
 BLOCK = RATE  # samples of silence written at once
 BITS = 128_000  # bits/s
-
-
-def sound_artifact(job_id: str) -> str:
-    """The name of the sound that goes with a job's video, if there is any."""
-    return f"{job_id}/sound.mp4"
 
 
 def extract_sound(video: Path, seconds: float, target: Path) -> bool:
@@ -99,3 +99,35 @@ def _write(blocks: Iterable[np.ndarray], target: Path) -> None:
             written += block.shape[1]
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+
+
+def add_sound(video: Path, source: Path, seconds: float) -> bool:
+    """Gives a silent video the first `seconds` of another's sound; False, and no change, if that has none."""
+    with tempfile.TemporaryDirectory() as folder:
+        sound = Path(folder) / "sound.mp4"
+        if not extract_sound(source, seconds, sound):
+            return False
+        with written_whole(video) as part:
+            join(video, sound, part)
+    return True
+
+
+def join(video: Path, sound: Path | None, target: Path) -> None:
+    """Writes the very packets of a video and of its sound into one MP4 that can be played from its first bytes on."""
+    sources = [av.open(str(path)) for path in (video, sound) if path is not None]
+    try:
+        with av.open(str(target), "w", format="mp4", options=CONTAINER) as container:
+            outputs = [container.add_stream_from_template(source.streams[0]) for source in sources]
+            packets = [_numbered(number, source) for number, source in enumerate(sources)]
+            for _, number, packet in heapq.merge(*packets, key=lambda item: item[:2]):
+                packet.stream = outputs[number]
+                container.mux(packet)
+    finally:
+        for source in sources:
+            source.close()
+
+
+def _numbered(number: int, source: InputContainer) -> Iterator[tuple[Fraction, int, Packet]]:
+    for packet in source.demux(source.streams[0]):
+        if packet.dts is not None:  # the last one is empty
+            yield packet.dts * packet.time_base, number, packet

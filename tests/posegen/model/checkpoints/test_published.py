@@ -195,16 +195,25 @@ def test_conversion_takes_wans_other_parts_and_its_patch_embedding(converted: Pa
     (tmp_path / "wan" / "model_index.json").write_text(
         '{"_class_name": "WanImageToVideoPipeline", "vae": ["a", "b"]}'
     )
+    FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(tmp_path / "wan" / "scheduler")
     (tmp_path / "wan" / "vae").mkdir()
     (tmp_path / "wan" / "vae" / "config.json").write_text("{}")
     base, cond, complete = (tmp_path / name for name in ("base", "cond", "complete"))
     convert_published(base, cond, tmp_path / "wan", complete)
     assert (complete / "vae" / "config.json").read_text() == "{}"
-    assert json.loads((complete / "model_index.json").read_text()) == {
+    index = json.loads((complete / "model_index.json").read_text(encoding="utf-8"))
+    assert index.pop("negative_prompt").startswith("色调艳丽")
+    assert index == {
         "_class_name": "PoseGenPipeline",
+        "guidance_scale": 5.0,
+        "num_inference_steps": 25,
+        "timestep_dtype": "bfloat16",
         "transformer": ["posegen.model.transformer", "PoseGenTransformer3DModel"],
         "vae": ["a", "b"],
     }
+    assert (
+        FlowMatchEulerDiscreteScheduler.from_pretrained(complete, subfolder="scheduler").config.shift == 5.0
+    )
 
     transformer = transformer_of(complete, "base")
     assert torch.equal(model_weights(transformer)["patch_embedding.weight"], wan.patch_embedding.weight)
@@ -224,14 +233,17 @@ def test_a_converted_pipeline_makes_videos(tmp_path: Path) -> None:
         head=HEAD,
         tail=TAIL,
         size=SIZE,
-        steps=1,
+        num_inference_steps=1,
     )
     pipeline.save_pretrained(tmp_path / "pipeline")
     base, cond, complete = (tmp_path / name for name in ("base", "cond", "complete"))
     convert_published(base, cond, tmp_path / "pipeline", complete)
     arguments = picture(), walking(29), "the woman dances"
     frames = pipeline(*arguments).frames
-    assert np.array_equal(PoseGenPipeline.from_pretrained(complete)(*arguments).frames, frames)
+    made = PoseGenPipeline.from_pretrained(complete)
+    assert made.model_id() != pipeline.model_id()
+    made.register_to_config(**{name: pipeline.config[name] for name in ("negative_prompt", "timestep_dtype")})
+    assert np.array_equal(made(*arguments, num_inference_steps=1).frames, frames)
 
 
 def test_conversion_refuses_another_wan(converted: Path, tmp_path: Path) -> None:

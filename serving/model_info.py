@@ -1,7 +1,7 @@
 """What the server knows of its model without loading it, from its folder's JSON files.
 
-Choices made: a model is told by its files' sizes and contents at a few places, so that a folder of 30 GB is told apart
-from another in a second.
+Models are told apart by a digest of their files' sizes and of a few places in each, which takes a second for a folder
+of 30 GB.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SAMPLE = 1 << 20  # bytes that are read at each place
 
 
 @dataclass(frozen=True)
-class ServedModel:
+class ModelInfo:
     """A model's folder and what plans need of it.
 
     digest: tells it from others. size: of its videos (width, height) in pixels unless others are asked for, multiples
@@ -45,7 +45,7 @@ class ServedModel:
         return sum(tokens(self.transformer, frames, size[1], size[0]))
 
 
-def read_model(name: str, itemsize: int) -> ServedModel:
+def read_model_info(name: str, itemsize: int) -> ModelInfo:
     """The model of a folder or a repository of the Hugging Face hub; raises ValueError for what is neither."""
     from posegen.estimate import pipeline_settings  # imports torch, which not every process needs
 
@@ -53,13 +53,13 @@ def read_model(name: str, itemsize: int) -> ServedModel:
     settings = pipeline_settings(folder)
     transformer = json.loads((folder / "transformer" / "config.json").read_text())
     vae = json.loads((folder / "vae" / "config.json").read_text())
-    return ServedModel(
+    return ModelInfo(
         folder=str(folder),
         digest=folder_digest(folder),
         size=(settings["size"][0], settings["size"][1]),
         unit=vae.get("scale_factor_spatial", 8) * transformer["patch_size"][-1],
         rate=settings["rate"],
-        steps=settings["steps"],
+        steps=settings["num_inference_steps"],
         guidance_scale=settings["guidance_scale"],
         segment_frames=settings["segment_frames"],
         head=settings["head"],

@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from serving.state.database import Database
 from serving.state.eta import seconds_left, seconds_per_step, steps_left
 from testkit.jobs import LEASE, Clock, claimed, finish, job_plan, planned, queued, work_off
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def database(tmp_path: Path, clock: Clock) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'state.db'}", clock=clock)
-    yield database
-    database.close()
-
-
 def left(database: Database, job_id: str, replicas: int) -> int:
-    return steps_left(database.job(job_id), database.tasks(job_id), replicas)
+    return steps_left(database.jobs.get(job_id), database.jobs.tasks(job_id), replicas)
 
 
 def test_a_job_without_a_plan_has_no_estimate(database: Database, clock: Clock) -> None:
     job = queued(database)
-    assert seconds_left(job, database.tasks(job.id), 1, clock.now) is None
+    assert seconds_left(job, database.jobs.tasks(job.id), 1, clock.now) is None
 
 
 def test_steps_left_are_the_longest_chain_or_the_work_shared_out(database: Database) -> None:
     job = planned(database)  # 5 segments of 5 steps, of which 2 are shared
     assert [left(database, job.id, replicas) for replicas in (1, 2, 64)] == [25, 13, 12]
     anchor = claimed(database)
-    database.heartbeat(anchor, 1, 5, LEASE)
-    database.publish_record_step(anchor, "store", 1)
+    database.queue.heartbeat(anchor, 1, 5, LEASE)
+    database.queue.publish_record_step(anchor, "store", 1)
     assert left(database, job.id, 64) == 11
     finish(database, anchor)
     assert left(database, job.id, 64) == 10
@@ -54,12 +37,12 @@ def test_a_job_of_one_segment(database: Database) -> None:
 def test_steps_are_timed_as_they_come(database: Database, clock: Clock) -> None:
     job = planned(database)
     anchor = claimed(database)
-    assert seconds_per_step(database.tasks(job.id), clock.now) is None
+    assert seconds_per_step(database.jobs.tasks(job.id), clock.now) is None
     clock.now += 6
-    database.heartbeat(anchor, 2, 5, 100)
-    assert seconds_per_step(database.tasks(job.id), clock.now) == 3
+    database.queue.heartbeat(anchor, 2, 5, 100)
+    assert seconds_per_step(database.jobs.tasks(job.id), clock.now) == 3
     clock.now += 4
     finish(database, anchor)
     clock.now += 50
-    assert seconds_per_step(database.tasks(job.id), clock.now) == 2
-    assert seconds_left(database.job(job.id), database.tasks(job.id), 64, clock.now) == 2 * 10
+    assert seconds_per_step(database.jobs.tasks(job.id), clock.now) == 2
+    assert seconds_left(database.jobs.get(job.id), database.jobs.tasks(job.id), 64, clock.now) == 2 * 10

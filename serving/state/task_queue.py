@@ -1,6 +1,6 @@
 """How workers take tasks and hand in results: claim, heartbeat, commit, fail, release, and the anchor's record.
 
-Choices made: there is no scheduler process. Every claim first takes back what silent workers held, then picks by
+Choices made: there is no scheduler process. Every claim first takes back the tasks of silent workers, then picks by
 `serving.state.schedule`. A task may be computed more than once, but its result is published once: only the worker of
 its latest attempt can commit it. A claim that is late, was handed back or belongs to an ended job changes nothing.
 Machines' clocks must agree to a fraction of the lease.
@@ -8,18 +8,18 @@ Machines' clocks must agree to a fraction of the lease.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from serving.state import schedule
-from serving.state.queries import UNFINISHED, change_job, drop_record, job_tasks, lock_job
-from serving.state.rows import KINDS, Claim, Heartbeat, Job, Kind, QueueLimits, Role, StateError, Task
-from serving.state.tables import ADMISSION, Storage, deliveries, jobs, tasks, workers
-from serving.state.transitions import JobStatus, TaskState, check_transition, sources
+from serving.state.artifacts import segment_artifacts, video_artifact
+from serving.state.queries import UNFINISHED, change_job, drop_record, end_job, job_tasks, lock_job, settle
+from serving.state.rows import KINDS, Claim, Heartbeat, Job, JobPlan, Kind, Load, Role, StateError, Task
+from serving.state.storage import ADMISSION, Storage
+from serving.state.tables import jobs, tasks, workers
+from serving.state.transitions import JobStatus, TaskState, check_transition
 
 LOST = (
     "The shared background was lost again and again before all segments had read it; look into the workers' logs, then "
@@ -29,16 +29,11 @@ ALIVE = 0.9
 """Workers note that they live once less than this share of their lease is left of the last note."""
 
 
-class Claims(Storage):
+class TaskQueue:
     """The workers' side of the database. All methods may be called from several threads and processes at once."""
 
-    def __init__(
-        self, url: str, limits: QueueLimits | None = None, clock: Callable[[], float] = time.time
-    ) -> None:
-        """Opens the database; `clock` tells seconds since 1970."""
-        super().__init__(url)
-        self.limits = limits or QueueLimits()
-        self.clock = clock
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
         self._alive: dict[str, float] = {}  # until when this process's workers are known to live
 
     def claim(self, role: Role, worker: str, lease: float) -> Claim | None:
@@ -49,7 +44,7 @@ class Claims(Storage):
         self._keep_alive(role, worker, lease)
         self._take_back()
         for job_id in self._service_order(role):
-            with self.writing() as connection:
+            with self._storage.writing() as connection:
                 job = lock_job(connection, job_id)
                 if job is None or job.status not in UNFINISHED:
                     continue
@@ -61,8 +56,10 @@ class Claims(Storage):
         """Tells that `step` of `steps` are done and holds the task for `lease` more seconds."""
         role = next(role for role, kinds in KINDS.items() if claim.task.kind in kinds)
         self._keep_alive(role, str(claim.task.worker), lease)
-        with self.writing() as connection:
-            if self._update(connection, claim, step=step, steps=steps, lease_until=self.clock() + lease):
+        with self._storage.writing() as connection:
+            if self._update(
+                connection, claim, step=step, steps=steps, lease_until=self._storage.clock() + lease
+            ):
                 return Heartbeat.CONTINUE
             status = connection.scalar(sa.select(jobs.c.status).where(jobs.c.id == claim.task.job_id))
         return Heartbeat.LOST if status in UNFINISHED else Heartbeat.CANCELLED
@@ -70,18 +67,44 @@ class Claims(Storage):
     def commit(self, claim: Claim) -> bool:
         """Publishes the task's artifact, which must be stored by now; False if the claim was lost: drop the result.
 
-        The video's commit completes the job. `plan_job` commits a preparation. Raises StateError for a video some of
+        The video's commit completes the job. `commit_plan` commits a preparation. Raises StateError for a video some of
         whose segments are not done, and for a record that was not published.
         """
-        with self.writing() as connection:
+        with self._storage.writing() as connection:
             job = lock_job(connection, claim.task.job_id)
             if job is None or not self._finish(connection, claim):
                 return False
             _check_whole(connection, job, claim.task)
             if claim.task.kind is Kind.STITCH:
-                self._end(connection, job, JobStatus.COMPLETED)
+                end_job(self._storage, connection, job, JobStatus.COMPLETED)
             else:
-                self._settle(connection, job)
+                settle(connection, job)
+            return True
+
+    def commit_plan(self, claim: Claim, plan: JobPlan) -> bool:
+        """Commits a preparation: the job's segments and its stitching become tasks. False if the claim was lost.
+
+        Raises ValueError, in a sentence for the client, where the anchor's record is larger than all records may be.
+        """
+        if plan.shares and plan.record_bytes > self._storage.limits.record_bytes:
+            raise ValueError(
+                f"The shared background would take {plan.record_bytes / 2**30:.1f} GiB of the "
+                f"{self._storage.limits.record_bytes / 2**30:.1f} GiB there are; ask for a smaller size or fewer steps."
+            )
+        seeds = dict.fromkeys(range(len(plan.timeline.segments)), plan.seed)
+        names = segment_artifacts(claim.job.id, plan, seeds)
+        rows: list[dict[str, Any]] = [
+            _task_row(claim.job.id, Kind.SEGMENT, index, names[index], plan.steps, plan.seed)
+            for index in seeds
+        ]
+        rows.append(_task_row(claim.job.id, Kind.STITCH, 0, video_artifact(claim.job.id, names), plan.frames))
+        with self._storage.writing() as connection:
+            job = lock_job(connection, claim.job.id)
+            if job is None or not self._finish(connection, claim):
+                return False
+            connection.execute(jobs.update().where(jobs.c.id == job.id).values(plan=asdict(plan)))
+            connection.execute(tasks.insert(), rows)
+            settle(connection, replace(job, plan=plan))
             return True
 
     def fail(self, claim: Claim, error: str, retry: bool, code: str = "generation_failed") -> bool:
@@ -90,25 +113,25 @@ class Claims(Storage):
         The job fails with the sentence `error` and the `code` if it is not to be retried, or has failed too often.
         """
         failures = claim.task.failures + 1
-        last = not retry or failures >= self.limits.failures
-        with self.writing() as connection:
+        last = not retry or failures >= self._storage.limits.failures
+        with self._storage.writing() as connection:
             job = lock_job(connection, claim.task.job_id)
             state = TaskState.FAILED if last else TaskState.WAITING
             if job is None or not self._update(connection, claim, state, failures=failures, error=error):
                 return False
             if last:
-                self._end(connection, job, JobStatus.FAILED, code, error)
+                end_job(self._storage, connection, job, JobStatus.FAILED, code, error)
             else:
-                self._settle(connection, job)
+                settle(connection, job)
             return True
 
     def release(self, claim: Claim) -> bool:
         """Hands back a task undone, for another worker; False if the claim was lost."""
-        with self.writing() as connection:
+        with self._storage.writing() as connection:
             job = lock_job(connection, claim.task.job_id)
             if job is None or not self._update(connection, claim, TaskState.WAITING, step=0):
                 return False
-            self._settle(connection, job)
+            settle(connection, job)
             return True
 
     def publish_record_step(self, claim: Claim, store: str, steps: int) -> bool:
@@ -116,7 +139,7 @@ class Claims(Storage):
 
         After False the segment itself may still be wanted (the next heartbeat says), but no longer its record.
         """
-        with self.writing() as connection:
+        with self._storage.writing() as connection:
             job = lock_job(connection, claim.task.job_id)
             if job is None or not claim.records or job.record_generation != claim.job.record_generation:
                 return False
@@ -124,7 +147,7 @@ class Claims(Storage):
                 return False
             job = change_job(connection, job, record_store=store, published_steps=steps)
             if job.recorded:
-                self._settle(connection, job)
+                settle(connection, job)
             return True
 
     def report_record_lost(self, job_id: str, generation: int) -> bool:
@@ -134,23 +157,43 @@ class Claims(Storage):
         own if the anchor was claimed before. The reporter then releases its own task. A loss counts as if the
         anchor's worker had fallen silent: after too many the job fails.
         """
-        with self.writing() as connection:
+        with self._storage.writing() as connection:
             job = lock_job(connection, job_id)
             if job is None or job.status not in UNFINISHED or job.record_generation != generation:
                 return False
             job = drop_record(connection, job)
-            if _count_loss(connection, job) >= self.limits.expiries:
-                self._end(connection, job, JobStatus.FAILED, "record_lost", LOST)
+            if _count_loss(connection, job) >= self._storage.limits.expiries:
+                end_job(self._storage, connection, job, JobStatus.FAILED, "record_lost", LOST)
             else:
-                self._settle(connection, job)
+                settle(connection, job)
             return True
 
+    def load(self, role: Role) -> Load:
+        """How much work there is for a role, and how many workers."""
+        count = sa.select(sa.func.count())
+        work = count.select_from(tasks).where(tasks.c.kind.in_(KINDS[role]))
+        alive = (workers.c.role == role) & (workers.c.alive_until > self._storage.clock())
+        with self._storage.reading() as connection:
+            return Load(
+                ready=connection.scalar(work.where(tasks.c.state == TaskState.READY)) or 0,
+                running=connection.scalar(work.where(tasks.c.state == TaskState.RUNNING)) or 0,
+                workers=connection.scalar(count.select_from(workers).where(alive)) or 0,
+            )
+
+    def live_records(self, store: str) -> set[tuple[str, int]]:
+        """The records (job_id, generation) in a store that are still needed; all others may be let go."""
+        query = sa.select(jobs.c.id, jobs.c.record_generation).where(
+            jobs.c.status == JobStatus.IN_PROGRESS, jobs.c.record_store == store, jobs.c.held_bytes > 0
+        )
+        with self._storage.reading() as connection:
+            return {(row.id, row.record_generation) for row in connection.execute(query)}
+
     def _keep_alive(self, role: Role, worker: str, lease: float) -> None:
-        """Notes that the worker lives, where what is noted would soon run out."""
-        now = self.clock()
+        """Notes that the worker is alive, if its last note runs out soon."""
+        now = self._storage.clock()
         if self._alive.get(worker, 0.0) > now + ALIVE * lease:
             return
-        with self.writing() as connection:
+        with self._storage.writing() as connection:
             row = {"role": role, "alive_until": now + lease}
             if not connection.execute(workers.update().where(workers.c.name == worker).values(row)).rowcount:
                 gone = sa.select(workers.c.name).where(workers.c.alive_until < now)
@@ -161,31 +204,31 @@ class Claims(Storage):
 
     def _take_back(self) -> None:
         """Makes tasks whose lease has ended claimable, or fails their job if that happened too often."""
-        overdue = (tasks.c.state == TaskState.RUNNING) & (tasks.c.lease_until < self.clock())
-        with self.reading() as connection:
+        overdue = (tasks.c.state == TaskState.RUNNING) & (tasks.c.lease_until < self._storage.clock())
+        with self._storage.reading() as connection:
             found = connection.scalars(sa.select(tasks.c.job_id).where(overdue).distinct()).all()
         for job_id in found:
-            with self.writing() as connection:
+            with self._storage.writing() as connection:
                 if job := lock_job(connection, job_id):
                     self._expire(connection, job, overdue)
 
     def _expire(self, connection: sa.Connection, job: Job, overdue: sa.ColumnElement[bool]) -> None:
         for task in job_tasks(connection, job.id, overdue):
-            last = task.expiries + 1 >= self.limits.expiries
+            last = task.expiries + 1 >= self._storage.limits.expiries
             state = TaskState.FAILED if last else TaskState.WAITING
             check_transition(task.state, state)
             values = {"state": state, "expiries": task.expiries + 1, "step": 0, "worker": None}
             if not connection.execute(
                 tasks.update().where((tasks.c.id == task.id) & overdue).values(values)
             ).rowcount:
-                continue  # its worker spoke up
+                continue  # its worker has sent a heartbeat meanwhile
             if last:
                 message = (
                     f"{task.expiries + 1} workers fell silent at the same task ({task.kind} {task.index}); "
                     "look into their logs, then post the job again."
                 )
-                return self._end(connection, job, JobStatus.FAILED, "worker_lost", message)
-        return self._settle(connection, job)
+                return end_job(self._storage, connection, job, JobStatus.FAILED, "worker_lost", message)
+        return settle(connection, job)
 
     def _service_order(self, role: Role) -> list[str]:
         ready = sa.func.sum(sa.case((tasks.c.state == TaskState.READY, 1), else_=0))
@@ -197,7 +240,7 @@ class Claims(Storage):
             .where(tasks.c.state.in_((TaskState.READY, TaskState.RUNNING)), tasks.c.kind.in_(KINDS[role]))
             .group_by(jobs.c.id)
         )
-        with self.reading() as connection:
+        with self._storage.reading() as connection:
             return schedule.service_order(schedule.Share(*row) for row in connection.execute(query))
 
     def _next_task(self, connection: sa.Connection, job: Job, role: Role) -> Task | None:
@@ -212,20 +255,20 @@ class Claims(Storage):
         ]
         if not ready:
             return None
-        alive = (workers.c.role == role) & (workers.c.alive_until > self.clock())
+        alive = (workers.c.role == role) & (workers.c.alive_until > self._storage.clock())
         replicas = connection.scalar(sa.select(sa.func.count()).select_from(workers).where(alive))
         return schedule.next_task(job.plan, ready, len(unstarted), replicas or 1)
 
     def _admits(self, connection: sa.Connection, job: Job, task: Task) -> bool:
-        """Whether there is room for the record that a task would make; for one alone there always is."""
+        """Whether there is room for the record that a task would make; a single record always fits."""
         if job.plan is None or not schedule.may_record(job, task) or job.recorded:
             return True
-        self.exclude(connection, ADMISSION)
+        self._storage.exclude(connection, ADMISSION)
         held = connection.scalar(sa.select(sa.func.sum(jobs.c.held_bytes)).where(jobs.c.id != job.id))
-        return not held or int(held) + job.plan.record_bytes <= self.limits.record_bytes
+        return not held or int(held) + job.plan.record_bytes <= self._storage.limits.record_bytes
 
     def _start(self, connection: sa.Connection, job: Job, task: Task, worker: str, lease: float) -> Claim:
-        now = self.clock()
+        now = self._storage.clock()
         check_transition(task.state, TaskState.RUNNING)
         claimed = replace(
             task,
@@ -265,60 +308,22 @@ class Claims(Storage):
         return bool(connection.execute(tasks.update().where(held).values(state=state, **values)).rowcount)
 
     def _finish(self, connection: sa.Connection, claim: Claim, **values: Any) -> bool:
-        finished = {"step": tasks.c.steps, "finished_at": self.clock(), "error": None}
+        finished = {"step": tasks.c.steps, "finished_at": self._storage.clock(), "error": None}
         return self._update(connection, claim, TaskState.DONE, **finished, **values)
 
-    def _settle(self, connection: sa.Connection, job: Job) -> None:
-        """Brings the states of a job's tasks in line with what is done and recorded."""
-        found = schedule.settle(job, job_tasks(connection, job.id))
-        for ids, state in (
-            (found.ready, TaskState.READY),
-            (found.waiting, TaskState.WAITING),
-            (found.needless, TaskState.CANCELLED),
-        ):
-            if ids:
-                moved = tasks.c.id.in_(ids) & tasks.c.state.in_(sources(state))
-                connection.execute(tasks.update().where(moved).values(state=state))
-        if found.make_record and job.plan:
-            connection.execute(
-                tasks.insert().values(
-                    job_id=job.id,
-                    kind=Kind.RECORD,
-                    index=job.record_generation,
-                    state=TaskState.READY,
-                    artifact="",
-                    steps=job.plan.shared_steps,
-                )
-            )
-        if found.read and job.recorder is not None:
-            drop_record(connection, job)  # a segment made anew later has it recorded again
 
-    def _end(
-        self,
-        connection: sa.Connection,
-        job: Job,
-        status: JobStatus,
-        code: str | None = None,
-        message: str | None = None,
-    ) -> None:
-        """Ends a job: what is left of its work is cancelled, and whoever asked to be told will be."""
-        now = self.clock()
-        change_job(
-            connection,
-            job,
-            status=status,
-            completed_at=now,
-            expires_at=now + self.limits.keep_seconds,
-            error_code=code,
-            error_message=message,
-            held_bytes=0,
-        )
-        left = (tasks.c.job_id == job.id) & tasks.c.state.in_(sources(TaskState.CANCELLED))
-        connection.execute(tasks.update().where(left).values(state=TaskState.CANCELLED))
-        if job.webhook:
-            connection.execute(
-                deliveries.insert().values(job_id=job.id, event=f"video.{status.value}", due_at=now)
-            )
+def _task_row(
+    job_id: str, kind: Kind, index: int, artifact: str, steps: int, seed: int = 0
+) -> dict[str, Any]:
+    return {
+        "job_id": job_id,
+        "kind": kind,
+        "index": index,
+        "state": TaskState.WAITING,
+        "artifact": artifact,
+        "seed": seed,
+        "steps": steps,
+    }
 
 
 def _count_loss(connection: sa.Connection, job: Job) -> int:
@@ -330,7 +335,7 @@ def _count_loss(connection: sa.Connection, job: Job) -> int:
 
 
 def _check_whole(connection: sa.Connection, job: Job, task: Task) -> None:
-    """Raises StateError for a result that lacks something: its worker is at fault, and trying again will not help."""
+    """Raises StateError for an incomplete result: the worker has a fault, and trying again will not help."""
     if task.kind is Kind.RECORD and task.id == job.recorder and not job.recorded:
         raise StateError(f"the record of {job.id} was handed in before all its steps were published")
     undone = (tasks.c.kind == Kind.SEGMENT) & (tasks.c.state != TaskState.DONE)

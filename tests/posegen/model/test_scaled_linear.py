@@ -1,0 +1,74 @@
+"""A quantised linear layer by itself: what it computes, in fp8 products too."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from posegen.model.scaled_linear import ScaledLinear, use_fp8_products
+
+E4M3 = torch.float8_e4m3fn
+
+
+def layer(dtype: torch.dtype = E4M3, blocks: tuple[int, int] = (1, 1)) -> ScaledLinear:
+    """A layer 64 -> 32 with a scale for each of so many blocks."""
+    torch.manual_seed(0)
+    values = torch.randint(-100, 100, (32, 64)).to(dtype)
+    made = ScaledLinear(values, torch.rand(blocks) / 100 + 0.001, bias=True)
+    made.bias = torch.nn.Parameter(torch.randn(32))
+    return made
+
+
+def inputs() -> torch.Tensor:
+    return torch.randn(2, 5, 64, generator=torch.Generator().manual_seed(1))
+
+
+def rounded(rows: torch.Tensor) -> torch.Tensor:
+    """Rows in e4m3 with a scale each, expanded again."""
+    scale = rows.abs().amax(-1, keepdim=True) / 448
+    return (rows / scale).to(E4M3).float() * scale
+
+
+@pytest.mark.parametrize("dtype", [E4M3, torch.float8_e5m2, torch.int8])
+@pytest.mark.parametrize("blocks", [(1, 1), (32, 1), (4, 8), (32, 4)])
+def test_a_product_is_that_of_values_times_scales(dtype: torch.dtype, blocks: tuple[int, int]) -> None:
+    made = layer(dtype, blocks)
+    weight = made.weight.view(dtype).float()
+    for row in range(32):
+        for column in range(64):
+            weight[row, column] *= made.weight_scale[row * blocks[0] // 32, column * blocks[1] // 64]
+    assert torch.equal(made.expanded(torch.float32), weight)
+    expected = torch.nn.functional.linear(inputs(), weight, made.bias)
+    assert torch.allclose(made(inputs()), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("blocks", [(1, 1), (32, 1)])
+@torch.no_grad()
+def test_an_fp8_product_is_that_of_rounded_activations(blocks: tuple[int, int]) -> None:
+    made = layer(blocks=blocks)
+    expected = made(rounded(inputs()))
+    assert use_fp8_products(made) == 1
+    found = made(inputs())
+    assert found.shape == expected.shape and found.dtype == torch.float32
+    # The product comes out in bfloat16, which rounds by up to 2^-9.
+    assert (found - expected).norm() / expected.norm() < 2**-9
+    assert made(inputs().bfloat16()).dtype == torch.bfloat16
+    assert torch.equal(made(torch.zeros(1, 64)), made.bias[None])
+
+
+def test_passes_that_take_gradients_expand_the_weight() -> None:
+    made = layer()
+    expected = made(inputs())
+    use_fp8_products(made)
+    hidden = inputs().requires_grad_()
+    found = made(hidden)
+    found.sum().backward()
+    assert torch.equal(found, expected) and hidden.grad is not None
+
+
+@pytest.mark.parametrize("made", [layer(torch.int8), layer(torch.float8_e5m2), layer(blocks=(4, 8))])
+def test_layers_of_another_format_are_left_as_they_are(made: ScaledLinear) -> None:
+    both = torch.nn.Sequential(layer(), made)
+    assert use_fp8_products(both) == 1 and not made.fp8_products
+    with pytest.raises(ValueError, match="no layer that could multiply in fp8"):
+        use_fp8_products(made)

@@ -1,0 +1,108 @@
+"""What is damaged is left out and told; what comes after it is read, under its own time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from posegen.video import VideoError, probe, read_frames, without_damage
+from testkit.videos import (
+    concatenated,
+    damage,
+    number_of,
+    numbered_picture,
+    without_ts_packet,
+    write_video,
+)
+
+KEYED = {"options": {"x264-params": "keyint=10:scenecut=0:bframes=3"}}
+OPEN = {"options": {"x264-params": "keyint=10:open-gop=1:bframes=3"}}
+MPEG2 = {"codec": "mpeg2video", "options": {"g": "10", "bf": "2"}}
+
+
+def numbers(info, indices=None) -> list[int]:
+    wanted = range(len(info.frame_times)) if indices is None else indices
+    return [number_of(frame) for chunk in read_frames(info, list(wanted)) for frame in chunk]
+
+
+def busy_picture(number: int) -> np.ndarray:
+    """A numbered picture that takes several packets of a transport stream."""
+    picture = numbered_picture(number)
+    noise = np.random.default_rng(number).integers(0, 60, (24, 120, 3), dtype=np.uint8)
+    picture[24:48, 40:] = noise
+    return picture
+
+
+@pytest.mark.parametrize("kind", [KEYED, OPEN, MPEG2], ids=["h264", "open gop", "mpeg2"])
+@pytest.mark.parametrize("number", [20, 23], ids=["key frame", "other frame"])
+@pytest.mark.parametrize("place", [0, 1], ids=["its start", "its middle"])
+def test_a_lost_packet_of_a_transport_stream_costs_what_is_built_upon_it(
+    tmp_path: Path, kind: dict, number: int, place: int
+):
+    source = write_video(tmp_path / "source.ts", range(60), picture=busy_picture, **kind)
+    info = probe(without_ts_packet(source, tmp_path / "lost.ts", number, place))
+    got = numbers(info)
+    assert got == sorted(got) and got[0] == 0 and got[-1] == 59
+    lost = sorted(set(range(60)) - set(got))
+    assert 1 <= len(lost) <= 16 and lost == list(range(lost[0], lost[-1] + 1))
+    np.testing.assert_allclose(info.frame_times, np.array(got) / 30, atol=0.001)
+    (found,) = info.breaks
+    assert got[found.frame - 1] + 1 == lost[0]
+    assert info.notes == [
+        f"pictures are damaged from {lost[0] / 30:.2f} s to {(lost[-1] + 1) / 30:.2f} s",
+    ]
+    assert numbers(info, [found.frame - 1, found.frame]) == [lost[0] - 1, lost[-1] + 1]
+
+
+@pytest.mark.parametrize("torn", [0, 3 * 188], ids=["whole", "torn"])
+def test_the_clock_of_a_second_recording_goes_on_after_the_first(tmp_path: Path, torn: int):
+    first = write_video(tmp_path / "first.ts", range(40), **KEYED)
+    second = write_video(
+        tmp_path / "second.ts", range(50), picture=lambda n: numbered_picture(n + 500), **KEYED
+    )
+    info = probe(concatenated([first, second], tmp_path / "two.ts", torn))
+    got = numbers(info)
+    split = got.index(500)
+    assert got[split:] == list(range(500, 550)) and got[:split] == list(range(split)) and split > 30
+    assert [found.frame for found in info.breaks] == [split]
+    assert info.notes[0].startswith("the clock starts again")
+    np.testing.assert_allclose(np.diff(info.frame_times), 1 / 30, atol=0.001)
+    for index in [0, 25, split - 1, split, split + 1, split + 31, len(got) - 1]:
+        assert numbers(info, [index]) == [got[index]]
+
+
+def test_three_recordings_are_entered_near_what_is_wanted(tmp_path: Path):
+    files = [
+        write_video(
+            tmp_path / f"{part}.ts",
+            range(40),
+            picture=lambda n, p=part: numbered_picture(n + 100 * p),
+            **KEYED,
+        )
+        for part in range(3)
+    ]
+    info = probe(concatenated(files, tmp_path / "three.ts"))
+    assert info.numbered and info.key_bytes is not None and len(info.key_frames) == len(info.key_bytes) > 8
+    assert numbers(info, [len(info.stamps) - 1]) == [239]
+
+
+def test_damaged_pictures_inside_a_file_can_be_left_out(tmp_path: Path):
+    source = write_video(tmp_path / "source.mp4", range(60), options={"x264-params": "keyint=10:bframes=0"})
+    info = without_damage(probe(damage(source, tmp_path / "damaged.mp4", 24)))
+    assert numbers(info) == [*range(24), *range(30, 60)]
+    np.testing.assert_allclose(info.frame_times, np.array([*range(24), *range(30, 60)]) / 30)
+    assert info.notes == ["pictures are damaged from 0.80 s to 1.00 s"]
+    assert info.duration == 2.0 and info.rate == pytest.approx(30)
+    tail = without_damage(probe(damage(source, tmp_path / "tail.mp4", 54)))
+    assert numbers(tail) == list(range(54))
+    assert (tail.duration, tail.notes) == (1.8, ["pictures are damaged from 1.80 s to the end"])
+
+
+def test_a_file_without_an_intact_picture_is_refused(tmp_path: Path):
+    source = write_video(tmp_path / "source.mp4", range(5), options={"x264-params": "keyint=10:bframes=0"})
+    info = probe(source)
+    damage(source, source, 0)
+    with pytest.raises(VideoError, match="not one frame decodes"):
+        without_damage(info)
