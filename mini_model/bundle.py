@@ -24,7 +24,6 @@ from pathlib import Path
 import tyro
 
 from mini_model.clips import CLIPS_A_FILE, FIRST_VALIDATION_SEED, clips_folder
-from mini_model.decoder import STAGE as DECODER_STAGE
 from mini_model.posed import stage_name as adapter_stage
 from posegen.model.checkpoints import Adapter, CheckpointError, read_adapter, write_adapter
 from posegen.model.transformer import PoseGenTransformer3DModel
@@ -55,7 +54,7 @@ and points as the pose does, in the right colours; but faces, hands and patterns
 ## Training
 
 Data: {data}, of `mini_model/pretrain.py data` for the codec and the image-to-video base, and the clips of
-`mini_model/draw_dataset.py` and `pretrain.py items` below for the adapters and the codec's refiner. Clips of seeds from
+`mini_model/draw_dataset.py` and `pretrain.py items` below for the adapters. Clips of seeds from
 {validation} on are in no training; `benchmarks/mini.py` measures on them. All random numbers follow from seed 0 and the
 clips' own seeds. Trained on {device}.
 
@@ -117,8 +116,9 @@ def pipeline(config: BundleConfig) -> PoseGenPipeline:
     """The base model as a pipeline with the settings, its transformer in half precision, without adapters."""
     base = str(config.base)
     transformer = PoseGenTransformer3DModel.from_pretrained(config.base, subfolder="transformer").half()
+    shapes = {name: tensor.shape for name, tensor in transformer.state_dict().items()}
     for folder in config.adapters:
-        read_adapter(folder).check(transformer.state_dict(), folder)
+        read_adapter(folder).check(shapes, folder)
     return PoseGenPipeline(
         transformer=transformer,
         **{part: frozen.load(base, part) for part in ("vae", "text_encoder", "tokenizer", "scheduler")},
@@ -159,7 +159,7 @@ def stages(config: BundleConfig) -> Iterator[str]:
     yield pretraining(config, "base")
     for run in config.runs:
         yield stage(f"train.py {run.name}", read_log(run))
-    for name in (*map(adapter_stage, ADAPTERS), DECODER_STAGE):
+    for name in map(adapter_stage, ADAPTERS):
         yield pretraining(config, name)
 
 

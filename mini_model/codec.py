@@ -1,4 +1,4 @@
-"""The linear half of the mini model's video codec: the principal components of the clips, fitted without a gradient."""
+"""The mini model's video codec: the principal components of the clips."""
 
 from __future__ import annotations
 
@@ -36,11 +36,10 @@ def fit_codec(config: CodecConfig) -> None:
         return
     frames, _ = read_clips(config.folder)
     fitted = frames[:: max(1, len(frames) // FIT_CLIPS)]
-    torch.manual_seed(0)
     codec = PrincipalVideoCodec.fit(map(to_unit, fitted.split(20)), config.channels)
     codec.save_pretrained(folder)
     validation = to_unit(read_clips(config.folder, validation=True)[0][:SHOWN_CLIPS])
-    shown = codec.project(codec.encode(validation).latent_dist.mode()).clamp(-1, 1)
+    shown = codec.decode(codec.encode(validation).latent_dist.mode()).sample
     print(f"codec: {psnr(shown, validation):.1f} dB", flush=True)
 
 

@@ -20,7 +20,7 @@ from torch import Generator, Tensor, nn
 
 from mini_model.items import Items, read_items
 from mini_model.loop import Loop, LoopConfig
-from posegen.longvideo.conditions import encode, encode_text, pose_condition
+from posegen.longvideo.conditions import encode_frames, encode_text, pose_condition
 from posegen.mini.codec import SPACE, TIME
 from posegen.model.checkpoints import Adapter, read_adapter, write_adapter
 from posegen.model.checkpoints.lora import is_embedding
@@ -97,9 +97,9 @@ class Encoder:
             text if there else "" for text, there in zip(self.items.texts(chosen), text_given, strict=True)
         ]
         return Examples(
-            encode(self.vae, np.ascontiguousarray(frames[..., :3])),
+            encode_frames(self.vae, np.ascontiguousarray(frames[..., :3])),
             pose_condition(self.vae, pictures, torch.from_numpy(known)),
-            encode(self.vae, self.items.pictures("references", chosen)[:, None]),
+            encode_frames(self.vae, self.items.pictures("references", chosen)[:, None]),
             encode_text(self.tokenizer, self.text_encoder, texts),
             error_weight(torch.from_numpy(frames[..., 3])),
         )
@@ -201,7 +201,7 @@ def merged(model: Path, adapter: Path | None) -> PoseGenTransformer3DModel:
     if adapter is not None:
         read = read_adapter(adapter)
         weights = network.state_dict()
-        read.check(weights, adapter)
+        read.check({name: tensor.shape for name, tensor in weights.items()}, adapter)
         for module in read.modules:
             down, up = read.matrices(module)
             weights[f"{module}.weight"] += up.float() @ down.float()

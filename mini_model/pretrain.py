@@ -5,12 +5,11 @@
     python mini_model/pretrain.py base --minutes 30
     python mini_model/pretrain.py items --clips 8000
     python mini_model/pretrain.py adapter --adapter base --minutes 40
-    python mini_model/pretrain.py decoder --adapter build/mini/adapters/base --minutes 20
 
-The first three make the image-to-video base with its video codec; the last three train an adapter's weights in full,
-and the codec's refiner on what the network then makes. Each stage goes on where it stopped, also after a kill: the same
-command again does the rest, and more --steps train on. Everything lies in --folder: clips/ and items/, NAME.pt
-(checkpoints) and NAME.jsonl (losses) of each stage, vae/, base/ and adapters/ (in the layouts of diffusers and PEFT).
+The first three make the image-to-video base with its video codec; the last two train an adapter's weights in full. Each
+stage goes on where it stopped, also after a kill: the same command again does the rest, and more --steps train on.
+Everything lies in --folder: clips/ and items/, NAME.pt (checkpoints) and NAME.jsonl (losses) of each stage, vae/, base/
+and adapters/ (in the layouts of diffusers and PEFT).
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ import tyro
 from mini_model.base import BaseConfig, train_base
 from mini_model.clips import ClipsConfig, write_clips
 from mini_model.codec import CodecConfig, fit_codec
-from mini_model.decoder import DecoderConfig, train_decoder
 from mini_model.items import ItemsConfig, write_items
 from mini_model.posed import PosedConfig, train_posed
 
@@ -34,7 +32,6 @@ STAGES: dict[str, tuple[type, Callable[[Any], None]]] = {
     "base": (BaseConfig, train_base),
     "items": (ItemsConfig, write_items),
     "adapter": (PosedConfig, train_posed),
-    "decoder": (DecoderConfig, train_decoder),
 }
 
 

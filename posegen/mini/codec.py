@@ -1,13 +1,11 @@
 """A video autoencoder that trains on a CPU, with the interface and the strides of Wan's.
 
-Choices made: latents are linear, the leading principal components of 8x8 pixels (first frame) or of 8x8 pixels
-of four frames, so the encoder needs no training; the decoder is the transposed basis and a small learnt
-convolutional refiner behind it. Nothing is whitened: one number scales all channels, so an error in the latents
-weighs what the same error weighs in pixels.
+Choices made: latents are linear, the leading principal components of 8x8 pixels (first frame) or of 8x8 pixels of four
+frames, and decoding is the transposed basis: neither half needs training. Nothing is whitened: one number scales all
+channels, so an error in the latents weighs what the same error weighs in pixels.
 
-Both bases span the same directions in the same order: a still picture has nearly the same latents as a first
-frame and later on. The refiner looks back one latent frame, never ahead: what is decoded does not depend on
-later frames.
+Both bases span the same directions in the same order: a still picture has nearly the same latents as a first frame and
+later on. A latent frame is decoded alone, so nothing depends on later frames.
 """
 
 from __future__ import annotations
@@ -19,8 +17,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput, IdentityDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 SPACE, TIME = 8, 4
 FIRST = (1, SPACE, SPACE)
@@ -33,7 +30,7 @@ class PrincipalVideoCodec(ModelMixin, ConfigMixin):
     """Video (B, 3, 4k + 1, H, W) in -1..1 <-> latents (B, z_dim, k + 1, H / 8, W / 8).
 
     latents_mean, latents_std (one number for each channel): a caller normalises by them, as with Wan's
-    autoencoder. refiner_width, refiner_blocks: channels and residual blocks of the decoder's refiner.
+    autoencoder.
     """
 
     @register_to_config
@@ -42,8 +39,6 @@ class PrincipalVideoCodec(ModelMixin, ConfigMixin):
         z_dim: int = 48,
         latents_mean: list[float] | None = None,
         latents_std: list[float] | None = None,
-        refiner_width: int = 32,
-        refiner_blocks: int = 2,
         scale_factor_spatial: int = SPACE,
         scale_factor_temporal: int = TIME,
     ) -> None:
@@ -52,18 +47,17 @@ class PrincipalVideoCodec(ModelMixin, ConfigMixin):
             raise ValueError(f"The codec's strides are {SPACE} in space and {TIME} in time, no others.")
         self.register_buffer("first_basis", torch.zeros(z_dim, 3, *FIRST))
         self.register_buffer("group_basis", torch.zeros(z_dim, 3, *GROUP))
-        self.refiner = Refiner(z_dim, refiner_width, refiner_blocks)
 
     @classmethod
-    def fit(cls, videos: Iterable[Tensor], z_dim: int = 48, **config: int) -> PrincipalVideoCodec:
-        """The codec of some videos' principal components, its refiner untrained.
+    def fit(cls, videos: Iterable[Tensor], z_dim: int = 48) -> PrincipalVideoCodec:
+        """The codec of some videos' principal components.
 
         videos: any number of (B, 3, 4k + 1, H, W) in -1..1, k at least 1, gone through twice.
         """
         videos = list(videos)
         first = _principal(torch.cat([_rows(video[:, :, :1], FIRST) for video in videos]), z_dim)
         group = _principal(torch.cat([_rows(video[:, :, 1:], GROUP) for video in videos]), z_dim)
-        codec = cls(z_dim, **config)
+        codec = cls(z_dim)
         codec.group_basis.copy_(group.T.reshape(codec.group_basis.shape))
         codec.first_basis.copy_(_aligned(first, codec.group_basis).T.reshape(codec.first_basis.shape))
         latents = torch.cat([codec.encode(v).latent_dist.mode().movedim(1, -1).flatten(0, 3) for v in videos])
@@ -90,79 +84,11 @@ class PrincipalVideoCodec(ModelMixin, ConfigMixin):
 
     def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
         """Video (B, 3, 4k + 1, H, W), cut to -1..1, of latents (B, z_dim, k + 1, H / 8, W / 8)."""
-        video = self.refine(z).clamp(-1, 1)
-        return DecoderOutput(sample=video) if return_dict else (video,)
-
-    def project(self, z: Tensor) -> Tensor:
-        """The linear half of decoding: the components' sum, not cut to -1..1."""
         video = _pixels(z[:, :, :1] / STILL, self.first_basis)
         if z.shape[2] > 1:
             video = torch.cat([video, _pixels(z[:, :, 1:], self.group_basis)], dim=2)
-        return video
-
-    def refine(self, z: Tensor) -> Tensor:
-        """The video (B, 3, 4k + 1, H, W) of latents, not cut to -1..1: the components' sum and what was learnt."""
-        video = self.project(z)
-        still = video[:, :, :1].expand(-1, -1, TIME - 1, -1, -1)
-        groups = torch.cat([still, video], dim=2)
-        return video + self.refiner(z, groups)[:, :, TIME - 1 :]
-
-
-class Refiner(nn.Module):
-    """What the components miss: a video (B, 3, 4f, H, W) of latents (B, z, f, h, w) and their sum (B, 3, 4f, H, W).
-
-    Works at an eighth, a quarter and a half of the resolution, the four frames of a group in the channels. The first
-    one, which stands alone, is taken for four.
-    """
-
-    def __init__(self, z_dim: int, width: int, blocks: int) -> None:
-        super().__init__()
-        pixels = 3 * TIME * 4
-        self.entry = nn.Conv2d(z_dim, 4 * width, 3, padding=1)
-        self.rough = nn.ModuleList(CausalBlock(4 * width) for _ in range(blocks))
-        self.enlarge_rough = nn.Conv2d(4 * width, 4 * 2 * width, 1)
-        self.middle = nn.ModuleList(CausalBlock(2 * width) for _ in range(blocks))
-        self.enlarge_middle = nn.Conv2d(2 * width, 4 * width, 1)
-        self.entry_fine = nn.Conv2d(pixels, width, 3, padding=1)
-        self.fine = nn.ModuleList(CausalBlock(width) for _ in range(blocks))
-        self.exit = nn.Conv2d(width, pixels, 3, padding=1)
-        nn.init.zeros_(self.exit.weight)
-        nn.init.zeros_(self.exit.bias)  # type: ignore[arg-type]
-
-    def forward(self, z: Tensor, groups: Tensor) -> Tensor:
-        frames = z.shape[2]
-        fine = functional.pixel_unshuffle(
-            groups.unflatten(2, (-1, TIME)).permute(0, 2, 1, 3, 4, 5).flatten(2, 3).flatten(0, 1), 2
-        )  # (B f, 48, H / 2, W / 2)
-        hidden = self.entry(z.transpose(1, 2).flatten(0, 1))  # (B f, 4 width, h, w)
-        for block in self.rough:
-            hidden = block(hidden, frames)
-        hidden = functional.pixel_shuffle(self.enlarge_rough(hidden), 2)
-        for block in self.middle:
-            hidden = block(hidden, frames)
-        hidden = functional.pixel_shuffle(self.enlarge_middle(hidden), 2) + self.entry_fine(fine)
-        for block in self.fine:
-            hidden = block(hidden, frames)
-        groups = functional.pixel_shuffle(self.exit(functional.silu(hidden)), 2)  # (B f, 12, H, W)
-        return (
-            groups.unflatten(0, (-1, frames)).unflatten(2, (3, TIME)).permute(0, 2, 1, 3, 4, 5).flatten(2, 3)
-        )
-
-
-class CausalBlock(nn.Module):
-    """A residual block of pictures (B f, C, H, W) that sees each one and the one before it; before the first one stands
-    the first again."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.look = nn.Conv2d(2 * channels, channels, 3, padding=1)
-        self.act = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, hidden: Tensor, frames: int) -> Tensor:
-        seen = functional.silu(hidden)
-        videos = seen.unflatten(0, (-1, frames))
-        before = torch.cat([videos[:, :1], videos[:, :-1]], dim=1).flatten(0, 1)
-        return hidden + self.act(functional.silu(self.look(torch.cat([before, seen], dim=1))))
+        video = video.clamp(-1, 1)
+        return DecoderOutput(sample=video) if return_dict else (video,)
 
 
 def _pixels(latents: Tensor, basis: Tensor) -> Tensor:
