@@ -1,6 +1,6 @@
 """Training items of the mini model, drawn once: short stretches of puppet clips with their poses and references.
 
-Choices made: the camera stands still, as no input tells how one moves: what cannot be known is only learnt as blur.
+The camera stands still, as no input tells how one moves: what cannot be known is only learnt as blur.
 The reference is a picture of its own, the puppet standing calmly in its place, as users give one. Item i follows from
 its clip's seed and nothing else; drawing can be stopped, gone on with, and spread over processes.
 """

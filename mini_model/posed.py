@@ -1,6 +1,6 @@
 """Trains the mini model's whole network on PoseGen's own task: a reference picture and poses -> the latents of a clip.
 
-Choices made: the matrices and embeddings that an adapter reaches are trained in full, by Muon, and the adapter is their
+The matrices and embeddings that an adapter reaches are trained in full, by Muon, and the adapter is their
 difference to the base afterwards: LoRA on a network this small costs more for each step and learns less by it. At noise
 levels below 1 the network sees its own guess in the place of the truth, as it does in sampling:
 only so do further steps correct what the first one got wrong.

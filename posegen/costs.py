@@ -1,11 +1,11 @@
 """What generating costs, before anything is loaded: floating-point operations, parameters, bytes.
 
-Choices made: closed formulas of a transformer's config and the video's size, in plain Python. Operations are those of
-matrix products, 2 m n k each, as torch's own counter has them; norms, activations and rotations are left
-out. Bytes of activations are those of the eager code with a fused attention, whose block was followed tensor by tensor
-on torch's meta device; test_costs.py does so again, and fails where a formula is below what the code holds or
-more than a fifth above. CUDA's context, its libraries' workspaces and the allocator's gaps come on top: leave a tenth
-of the device free. All bytes are of one process.
+All are closed formulas of a transformer's config and the video's size, in plain Python. Operations are those of matrix
+products, 2 m n k each, as torch's own counter has them; norms, activations and rotations are left out. Bytes of
+activations are those of the eager code with a fused attention, whose block was followed tensor by tensor on torch's
+meta device; test_costs.py does so again, and fails where a formula is below what the code holds or more than a fifth
+above. CUDA's context, its libraries' workspaces and the allocator's gaps come on top: leave a tenth of the device free.
+All bytes are of one process.
 
 `config` is that of a `PoseGenTransformer3DModel` (its `config.json`); sizes are pixels, frames 4 k + 1.
 """

@@ -6,7 +6,6 @@ The command line, the server's generators and the estimate of `--dry-run` all as
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import diffusers
@@ -16,6 +15,7 @@ import transformers
 from posegen.distributed.group import TIMEOUT_S, Group
 from posegen.pipeline import PoseGenPipeline
 from posegen.sharing import SharedRecord
+from posegen.source import ModelSource
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -66,16 +66,14 @@ class Placement:
         """Bytes of a number of the transformer."""
         return getattr(torch, self.dtype).itemsize
 
-    def load(self, folder: str | Path, timeout: float = TIMEOUT_S) -> PoseGenPipeline:
-        """The folder's pipeline, ready to generate.
+    def load(self, source: ModelSource, timeout: float = TIMEOUT_S) -> PoseGenPipeline:
+        """The model's pipeline, ready to generate.
 
         timeout: seconds that a process waits for another while they denoise together.
         """
         diffusers.utils.logging.disable_progress_bar()
         transformers.utils.logging.disable_progress_bar()
-        pipeline = PoseGenPipeline.from_pretrained(
-            folder, dtype={"default": getattr(torch, self.dtype), "vae": torch.float32}
-        )
+        pipeline = source.load({"default": getattr(torch, self.dtype), "vae": torch.float32})
         if self.tiling:
             pipeline.vae.enable_tiling()
         if self.offload:
@@ -83,7 +81,7 @@ class Placement:
         else:
             pipeline.to(self.device)
         if self.processes > 1:
-            pipeline.group = Group(pipeline, folder, self.processes, timeout)
+            pipeline.group = Group(pipeline, source, self.processes, timeout)
         return pipeline
 
     def record(self) -> SharedRecord:

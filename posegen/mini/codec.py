@@ -1,6 +1,6 @@
 """A video autoencoder that trains on a CPU, with the interface and the strides of Wan's.
 
-Choices made: latents are linear, the leading principal components of 8x8 pixels (first frame) or of 8x8 pixels of four
+Latents are linear, the leading principal components of 8x8 pixels (first frame) or of 8x8 pixels of four
 frames, and decoding is the transposed basis: neither half needs training. Nothing is whitened: one number scales all
 channels, so an error in the latents weighs what the same error weighs in pixels.
 

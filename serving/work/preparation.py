@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save
 
 from posegen.common.weights import WeightsError
 from posegen.driving.alignment import Fit, fit_picture
-from posegen.driving.driving_video import Align, Driving, fill_gaps, place, read_driving
+from posegen.driving.driving_video import Align, Driving, fill_gaps, place_on_picture, read_driving
 from posegen.driving.poses import PoseEstimator, load_estimator
 from posegen.video.sound import extract_sound
 from serving.uploads.inspection import PICTURES, UploadLimits, confine
@@ -59,7 +59,9 @@ def prepare(wanted: Preparation, longest: float) -> int:
         picture = np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
     estimator = load_estimator("blazepose")
     movement = _movement(wanted, longest, estimator)
-    keypoints = place(movement, picture, wanted.size, wanted.rate, estimator, wanted.align, wanted.fit)
+    keypoints = place_on_picture(
+        movement, picture, wanted.size, wanted.rate, estimator, wanted.align, wanted.fit
+    )
     if wanted.seconds is not None:
         keypoints = keypoints[: max(1, round(wanted.seconds * wanted.rate))]
     folder = Path(wanted.folder)

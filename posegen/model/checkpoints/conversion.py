@@ -1,7 +1,7 @@
 """Two published folders, one per adapter, made one model with two adapters in diffusers' layout.
 
-Choices made: nothing is taken on trust. All frozen tensors of both folders are compared, by hashes of one shard after
-the other, as both folders at once would be two models in memory.
+Nothing is taken on trust. All frozen tensors of both folders are compared, by hashes of one shard after the other, as
+both folders at once would be two models in memory.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """LoRA files that other programs write, loaded on top of a transformer and of its own adapters.
 
-Choices made: low-rank matrices become an adapter of PEFT, so that quantised weights stay quantised, and a file's scale
-and strength are multiplied into the up matrix. Whole differences are added to the model's own tensors. Differences of
-patch embeddings are left out: PoseGen's adapters bring embeddings of their own, which those would spoil.
+Low-rank matrices become an adapter of PEFT, so that quantised weights stay quantised, and a file's scale and strength
+are multiplied into the up matrix. Whole differences are added to the model's own tensors. Differences of patch
+embeddings are left out: PoseGen's adapters bring embeddings of their own, which those would spoil.
 """
 
 from __future__ import annotations
