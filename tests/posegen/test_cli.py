@@ -20,6 +20,7 @@ from posegen.estimate import Estimate, segment_table
 from posegen.loading import Placement
 from posegen.longvideo.sampling import Guidance, Step
 from posegen.longvideo.segments import plan
+from posegen.model.checkpoints import load_published
 from posegen.model.transformer import PoseGenTransformer3DModel
 from posegen.video import probe, read_frames, save_video
 from posegen.video.sound import RATE as SAMPLES
@@ -346,6 +347,10 @@ def test_published_folders_become_a_model_and_an_adapter_a_file(
     file = tmp_path / "lora.safetensors"
     cli.main(["export", "--adapter", str(tmp_path / "model/adapters/base"), "--output", str(file)])
     assert file.is_file() and (tmp_path / "lora_embeddings.safetensors").is_file()
+    again = ["export", "--adapter", str(tmp_path / "model/adapters/base"), "--format", "published"]
+    again += ["--output", str(tmp_path / "again"), "--transformer", str(tmp_path / "model/transformer")]
+    cli.main(again)
+    assert load_published(tmp_path / "again").config == load_published(tmp_path / "base").config
     with pytest.raises(SystemExit) as ended:
         cli.main(["export", "--adapter", str(tmp_path), "--output", str(file)])
     assert ended.value.code == 2
