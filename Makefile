@@ -5,7 +5,7 @@ BIN := .venv/bin
 # One thread a process: several torch or OpenCV processes that each take all cores slow one another down.
 export OMP_NUM_THREADS := 1
 
-BENCHMARKS := curate kill decode sharing memory train resume adapters formats stream mini schedule stitch kill-serving clients
+BENCHMARKS := curate kill decode sharing gpu cards memory train resume adapters formats stream mini schedule stitch kill-serving clients
 .PHONY: help setup hashes demo serve test test-fast test-programs lint clean $(BENCHMARKS:%=bench-%)
 
 help:

@@ -7,8 +7,8 @@ blocks 8 do (full-body framing), and attention takes most of the time. All varia
 foreground. The authors' formula attends twice with all queries and builds its mask of all pairs of tokens on the CPU;
 their second output projection and what they write to disk are left out. Rounds are interleaved; a ratio is the median
 over rounds. Times are CPU seconds of this process, which other work on the machine disturbs least. Memory is what a
-pass adds to a process that holds the model, its inputs and the record. The last line is one JSON object. A block of full
-width on a GPU is measured by `benchmarks/gpu.py`.
+pass adds to a process that holds the model, its inputs and the record. The last line is one JSON object. A block of
+full width on a GPU is measured by `benchmarks/gpu.py`.
 """
 
 from __future__ import annotations

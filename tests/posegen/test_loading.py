@@ -33,6 +33,12 @@ def test_the_record_lies_where_it_was_asked_for() -> None:
     assert Placement("cpu", "float32", record_on_host=True).record().device == torch.device("cpu")
 
 
+def test_products_in_fp8_need_weights_in_fp8(tmp_path: Path) -> None:
+    placement = Placement("cpu", "bfloat16", fp8_products=True)
+    with pytest.raises(ValueError, match="no layer that could multiply in fp8"):
+        placement.load(ModelSource(save_tiny_model(tmp_path)))
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
