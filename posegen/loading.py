@@ -36,7 +36,6 @@ class Placement:
     from the first on or all on the CPU. record_on_host: whether what the anchor keeps is in the host's memory. tiling:
     whether the VAE works in tiles. offload: what lies on the host until it computes: nothing, whole parts (text
     encoder, transformer, VAE), or the transformer too, block by block, the next one on its way while one computes.
-    fp8_products: whether layers of fp8 weights multiply in fp8, see `use_fp8_products`.
     """
 
     device: str
@@ -45,7 +44,6 @@ class Placement:
     record_on_host: bool = False
     tiling: bool = False
     offload: Offload = "none"
-    fp8_products: bool = False
 
     @classmethod
     def here(
@@ -56,7 +54,6 @@ class Placement:
         record_on_host: bool = False,
         tiling: bool = False,
         offload: Offload = "none",
-        fp8_products: bool = False,
     ) -> Placement:
         """On this machine: by default on its GPU in bfloat16, or on the CPU in float32.
 
@@ -71,8 +68,7 @@ class Placement:
         if offload != "none" and device == "cpu":
             raise ValueError("There is nothing to offload from a CPU: leave offloading out, or choose a GPU.")
         dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
-        on_host = record_on_host or offload != "none"
-        return cls(device, dtype, processes, on_host, tiling, offload, fp8_products)
+        return cls(device, dtype, processes, record_on_host or offload != "none", tiling, offload)
 
     @property
     def itemsize(self) -> int:
@@ -126,8 +122,6 @@ class Placement:
         diffusers.utils.logging.disable_progress_bar()
         transformers.utils.logging.disable_progress_bar()
         pipeline = source.load({"default": getattr(torch, self.dtype), "vae": torch.float32})
-        if self.fp8_products:
-            use_fp8_products(pipeline.transformer)
         if self.tiling:
             pipeline.vae.enable_tiling()
         if self.offload == "parts":
@@ -136,6 +130,8 @@ class Placement:
             offload_blocks(pipeline, torch.device(self.device))
         else:
             pipeline.to(self.device)
+        if source.fp8_products:
+            use_fp8_products(pipeline.transformer)  # again, as only now its device is known
         if self.processes > 1:
             pipeline.group = Group(pipeline, source, self.processes, timeout)
         return pipeline

@@ -193,7 +193,7 @@ def estimate(folder: Path, options: Generate) -> Estimate:
     steps, scale = steps_and_guidance(options)
     scale = settings["guidance_scale"] if scale is None else scale
     negative = settings["negative_prompt"] if options.negative_prompt is None else options.negative_prompt
-    where = (options.devices, options.record_on_host, options.tiling, options.offload, options.fp8_products)
+    where = (options.devices, options.record_on_host, options.tiling, options.offload)
     if options.dry_run and options.memory is not None and options.device is None:
         placement = Placement("cuda", options.dtype or "bfloat16", *where)  # of a card that need not be here
     else:
@@ -234,7 +234,7 @@ def model_source(options: Generate) -> ModelSource:
     for path in (options.transformer, *(path for path, _ in loras)):
         if path is not None and not path.exists():
             raise ValueError(f"{path}: no such file; check the path.")
-    return ModelSource(options.model, options.transformer, tuple(loras))
+    return ModelSource(options.model, options.transformer, tuple(loras), options.fp8_products)
 
 
 def parse_lora(text: str) -> tuple[Path, float]:
