@@ -22,8 +22,8 @@ class ModelSource:
     """A model.
 
     folder: of a pipeline, or a repository of the Hugging Face hub. transformer: a single file of plain Wan in place of
-    the folder's transformer, see `load_single_file`. loras: files and their strengths, on top of base and cond. fp8_products: whether layers of fp8
-    weights multiply in fp8, see `use_fp8_products`.
+    the folder's transformer, see `load_single_file`. loras: files and their strengths, on top of base and cond.
+    fp8_products: whether layers of fp8 weights multiply in fp8, see `use_fp8_products`.
     """
 
     folder: str | Path
