@@ -61,9 +61,7 @@ def make(minutes: int) -> None:
     from posegen.video import save_video
     from testkit.tiny_model import picture, tiny_pipeline, tiny_transformer, walking
 
-    codec = PrincipalVideoCodec.fit(
-        [torch.rand(32, 3, 5, 16, 16) * 2 - 1], z_dim=8, refiner_width=8, refiner_blocks=1
-    )
+    codec = PrincipalVideoCodec.fit([torch.rand(32, 3, 5, 16, 16) * 2 - 1], z_dim=8)
     channels = {"in_channels": 20, "out_channels": 8, "reference_channels": 8, "hand_channels": 8}
     pipeline = tiny_pipeline(
         segment_frames=81, head=21, tail=20, size=SIZE, num_inference_steps=1, guidance_scale=1.0

@@ -41,7 +41,7 @@ from benchmarks.metrics import (
     seam,
 )
 from mini_model.puppets import ACTIONS, Puppet, PuppetClip, Scene, kind_of, motion, reference, render
-from posegen.cli import BUNDLED
+from posegen.commands.generate import BUNDLED
 from posegen.longvideo.conditions import (
     decode_latents,
     draw_poses,

@@ -24,6 +24,7 @@ from pathlib import Path
 import tyro
 
 from mini_model.clips import CLIPS_A_FILE, FIRST_VALIDATION_SEED, clips_folder
+from mini_model.posed import stage_name as adapter_stage
 from posegen.model.checkpoints import Adapter, CheckpointError, read_adapter, write_adapter
 from posegen.model.transformer import PoseGenTransformer3DModel
 from posegen.pipeline import ADAPTERS, PoseGenPipeline
@@ -53,9 +54,9 @@ and points as the pose does, in the right colours; but faces, hands and patterns
 ## Training
 
 Data: {data}, of `mini_model/pretrain.py data` for the codec and the image-to-video base, and the clips of
-`mini_model/draw_dataset.py` below for the adapters. Clips of seeds from {validation} on are in no training;
-`benchmarks/mini.py` measures on them. All random numbers follow from seed 0 and the clips' own seeds. Trained on
-{device}.
+`mini_model/draw_dataset.py` and `pretrain.py items` below for the adapters. Clips of seeds from
+{validation} on are in no training; `benchmarks/mini.py` measures on them. All random numbers follow from seed 0 and the
+clips' own seeds. Trained on {device}.
 
 | stage | steps | minutes | last loss | validation figures |
 | --- | --- | --- | --- | --- |
@@ -115,8 +116,9 @@ def pipeline(config: BundleConfig) -> PoseGenPipeline:
     """The base model as a pipeline with the settings, its transformer in half precision, without adapters."""
     base = str(config.base)
     transformer = PoseGenTransformer3DModel.from_pretrained(config.base, subfolder="transformer").half()
+    shapes = {name: tensor.shape for name, tensor in transformer.state_dict().items()}
     for folder in config.adapters:
-        read_adapter(folder).check(transformer.state_dict(), folder)
+        read_adapter(folder).check(shapes, folder)
     return PoseGenPipeline(
         transformer=transformer,
         **{part: frozen.load(base, part) for part in ("vae", "text_encoder", "tokenizer", "scheduler")},
@@ -154,11 +156,17 @@ def data(folder: Path) -> str:
 
 def stages(config: BundleConfig) -> Iterator[str]:
     """A row of the card's table for each stage of training, from the end of its log."""
-    for name in ("codec", "base"):
-        rows = [json.loads(line) for line in (config.base.parent / f"{name}.jsonl").read_text().splitlines()]
-        yield stage(f"pretrain.py {name}", rows)
+    yield pretraining(config, "base")
     for run in config.runs:
         yield stage(f"train.py {run.name}", read_log(run))
+    for name in map(adapter_stage, ADAPTERS):
+        yield pretraining(config, name)
+
+
+def pretraining(config: BundleConfig, name: str) -> str:
+    """A stage's row from the log of `pretrain.py`."""
+    rows = [json.loads(line) for line in (config.base.parent / f"{name}.jsonl").read_text().splitlines()]
+    return stage(f"pretrain.py {name}", rows)
 
 
 def stage(name: str, rows: Sequence[Mapping[str, float]]) -> str:

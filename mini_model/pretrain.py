@@ -1,12 +1,15 @@
-"""Makes the mini model's base: puppet clips, then the video codec, then an image-to-video transformer on them.
+"""Makes the mini model by gradient, stage by stage, on one machine without a cluster.
 
-    python mini_model/pretrain.py data --clips 8000
-    python mini_model/pretrain.py codec --minutes 5
+    python mini_model/pretrain.py data --clips 4000
+    python mini_model/pretrain.py codec
     python mini_model/pretrain.py base --minutes 30
+    python mini_model/pretrain.py items --clips 8000
+    python mini_model/pretrain.py adapter --adapter base --minutes 40
 
-Each stage goes on where it stopped, also after a kill: the same command again does the rest, and more --steps
-train on. Everything lies in --folder: clips/, codec.pt and base.pt (checkpoints), codec.jsonl and base.jsonl
-(losses), vae/ and base/ (the models, in diffusers' layout).
+The first three make the image-to-video base with its video codec; the last two train an adapter's weights in full. Each
+stage goes on where it stopped, also after a kill: the same command again does the rest, and more --steps train on.
+Everything lies in --folder: clips/ and items/, NAME.pt (checkpoints) and NAME.jsonl (losses) of each stage, vae/, base/
+and adapters/ (in the layouts of diffusers and PEFT).
 """
 
 from __future__ import annotations
@@ -19,12 +22,16 @@ import tyro
 
 from mini_model.base import BaseConfig, train_base
 from mini_model.clips import ClipsConfig, write_clips
-from mini_model.codec import CodecConfig, train_codec
+from mini_model.codec import CodecConfig, fit_codec
+from mini_model.items import ItemsConfig, write_items
+from mini_model.posed import PosedConfig, train_posed
 
 STAGES: dict[str, tuple[type, Callable[[Any], None]]] = {
     "data": (ClipsConfig, write_clips),
-    "codec": (CodecConfig, train_codec),
+    "codec": (CodecConfig, fit_codec),
     "base": (BaseConfig, train_base),
+    "items": (ItemsConfig, write_items),
+    "adapter": (PosedConfig, train_posed),
 }
 
 

@@ -17,7 +17,7 @@ train_faster() {
     train --engine.precision bfloat16 --data.batch_size 8 "$@"
 }
 python mini_model/pretrain.py data --clips 4000
-python mini_model/pretrain.py codec --steps 1  # the principal components alone: 100 steps of the refiner gained nothing
+python mini_model/pretrain.py codec
 python mini_model/pretrain.py base --steps 3500 --threads 1
 puppets --output build/mini/puppets --clips 4096
 train --output build/training/first --steps 7400
@@ -34,6 +34,10 @@ train_last --output build/training/base --adapter.start build/training/fourth/ad
     --optimizer.learning_rate 1.5e-3
 train_last --data.adapter cond --output build/training/cond --adapter.start build/training/base/adapters/base \
     --steps 600 --optimizer.learning_rate 1e-3
-python mini_model/bundle.py --adapters build/training/base/adapters/base build/training/cond/adapters/cond \
+python mini_model/pretrain.py items --clips 7600
+python mini_model/pretrain.py adapter --adapter base --start build/training/base/adapters/base --steps 480 --rollouts 0.3
+python mini_model/pretrain.py adapter --adapter cond --start build/training/cond/adapters/cond --steps COND --rollouts 0.3
+python mini_model/pretrain.py decoder --steps DECODER
+python mini_model/bundle.py --adapters build/mini/adapters/base build/mini/adapters/cond \
     --runs build/training/first build/training/second build/training/third build/training/fourth build/training/base \
     build/training/cond

@@ -1,301 +1,38 @@
-"""The command line: posegen generate --image PERSON.jpg --video DANCE.mp4 --output out.mp4
+"""The command line `posegen`: generate, hands, convert, export.
 
-Choices made: options stand in one dataclass whose comments are the help; what is not given is the model folder's own
-setting. Errors are one sentence and exit code 2. Progress goes to stderr as plain lines, so that a log shows it too.
+Errors are one sentence on stderr and exit code 2; an interrupt ends with 130, too little GPU memory with 3.
 """
 
 from __future__ import annotations
 
 import sys
-import tempfile
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import numpy as np
 import tyro
 
+from posegen.commands.checkpoints import Convert, Export, convert, export
+from posegen.commands.generate import Generate, generate
+from posegen.commands.hands import Hands, hands
+from posegen.commands.progress import say
 from posegen.common.weights import WeightsError
 
-if TYPE_CHECKING:
-    from posegen.loading import Placement
-    from posegen.longvideo.job import VideoJob
-    from posegen.longvideo.sampling import Step
-    from posegen.longvideo.segments import Plan
-    from posegen.pipeline import PoseGenPipeline
-
-BUNDLED = Path(__file__).parent / "mini" / "model"
-SAY_EVERY_S = 5.0
-PROMPT_HELP = (
-    'such as "a woman dances in a park"; --foreground subject finds woman, man, girl, boy and the like'
-)
-
-
-@dataclass(frozen=True)
-class Generate:
-    """Make a video of the person in a picture, who moves as the person in a driving video does, of any length."""
-
-    image: Path
-    """Picture of the person."""
-    video: Path
-    """Driving video, of any size and rate."""
-    output: Path = Path("out.mp4")
-    """The video to write."""
-    model: str = str(BUNDLED)
-    """Folder of a model, or a repository of the Hugging Face hub; by default the bundled mini model."""
-    prompt: str = ""
-    """What is to be seen, in a sentence."""
-    negative_prompt: str | None = None
-    """What is not to be seen; by default the model's."""
-    seed: int = 42
-    """The same seed gives the same video."""
-    num_inference_steps: Annotated[int | None, tyro.conf.arg(name="steps")] = None
-    """Denoising steps; by default the model's."""
-    guidance_scale: float | None = None
-    """How strongly the prompt is followed, 1 for half of the work; by default the model's."""
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
-    """Lowest and highest noise level, 0..1, at which it is; elsewhere a step is half of the work."""
-    size: tuple[int, int] | None = None
-    """Width and height of the video in pixels; by default the model's."""
-    planner: Literal["fitted", "published"] = "fitted"
-    """Segments as short as the video's length allows, or always the model's longest."""
-    align: Literal["reference", "none"] = "reference"
-    """Lay the driving person onto the picture's, in scale and position, or leave them where they are."""
-    fit: Literal["crop", "pad"] = "crop"
-    """How the picture is put into the size."""
-    framing: str = "auto"
-    """How much of the background the segments share, by what is seen of the person: close-up, half-body, full-body,
-    distant, or off; auto looks at the poses. Or at which steps and in which blocks: 0:2,34:40 are steps 0 and 1 in
-    blocks 34 to 39."""
-    foreground: Literal["pose", "subject", "mask", "none"] = "pose"
-    """Where the person is told from: the pose, the prompt's word for them, --mask, or nowhere."""
-    keep_person: bool = True
-    """Whether shared backgrounds may also attend to the first segment's person, as in the publication."""
-    mask: Path | None = None
-    """Video of the person in white, in step with the driving video."""
-    hands: Path | None = None
-    """Video of the hands' surface normals on black, in step with the driving video."""
-    poses: Literal["blazepose", "dwpose", "sapiens"] = "blazepose"
-    """Pose estimator."""
-    pose_weights: str | None = None
-    """File, folder, URI or hub name of the estimator's weights (dwpose, sapiens)."""
-    store: Path | None = None
-    """Folder that keeps finished segments: the same command goes on where it was interrupted."""
-    device: str | None = None
-    """Device of torch; by default cuda where there is one."""
-    dtype: Literal["float32", "bfloat16"] | None = None
-    """What the transformer computes in; by default bfloat16 on a GPU, float32 on a CPU."""
-    form: Literal["key_value", "input"] = "key_value"
-    """What is kept of the first segment for the others' backgrounds; input takes half of the memory, and some time."""
-    devices: int = 1
-    """How many GPUs of this machine denoise together (with --device cpu: processes), each with the whole model."""
-    offload: bool = False
-    """Keep on the GPU only the part of the model that computes, and nothing of the first segment."""
-    tiling: bool = False
-    """Encode and decode pictures in tiles: less memory, slower."""
-    dry_run: bool = False
-    """Print the segments, the memory and the work, and make nothing."""
-
-
-def generate(options: Generate) -> None:
-    """Runs the command; raises ValueError or WeightsError, each a sentence, where it cannot be done."""
-    # Imported here, so that --help is there at once.
-    from posegen.model.folder import model_folder
-    from posegen.video import save_video
-    from posegen.video.pictures import read_picture
-    from posegen.video.sound import add_sound
-
-    check_options(options)
-    if not options.dry_run:
-        check_output(options.output)
-    place = placement(options)
-    folder = model_folder(options.model, weights=not options.dry_run)
-    if options.dry_run:
-        print(dry_run(folder, options))
-        return
-    image = read_picture(options.image)
-    pipeline = place.load(folder)
-    job = make_job(pipeline, image, options)
-    if not options.prompt and job.guidance.scale != 1:
-        say(f"no prompt: a sentence about the person helps, {PROMPT_HELP}")
-    frames = UntilInterrupted(
-        pipeline.generate(job, options.store, SegmentProgress(job.plan), place.record())
-    )
-    save_video(frames, options.output, pipeline.config.rate)
-    add_sound(options.output, options.video, frames.count / pipeline.config.rate)
-    print(f"{options.output}: {frames.count} frames of {job.size[0]}x{job.size[1]}")
-    if frames.interrupted:
-        raise KeyboardInterrupt
-
-
-def check_options(options: Generate) -> None:
-    """Raises ValueError for options that do not go together, before anything is loaded."""
-    if options.model == str(BUNDLED) and not BUNDLED.is_dir():
-        raise ValueError(
-            "This installation has no bundled model; give a folder or a hub repository with --model."
-        )
-    if options.foreground == "mask" and options.mask is None:
-        raise ValueError("--foreground mask needs the video of --mask; give it, or take the pose.")
-    if options.poses == "blazepose" and options.pose_weights is not None:
-        raise ValueError(
-            "blazepose brings its own weights; leave --pose-weights out or choose other --poses."
-        )
-    if options.num_inference_steps is not None and options.num_inference_steps < 1:
-        raise ValueError(f"--steps {options.num_inference_steps} are too few; ask for 1 or more.")
-
-
-def check_output(path: Path) -> None:
-    """Makes the folder of the video to be written; raises ValueError where it could not be written there."""
-    if path.suffix.lower() != ".mp4" or path.is_dir():
-        raise ValueError(f"--output {path}: the video is an MP4; give a name that ends in .mp4.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"--output {path} cannot be written ({error.strerror}); choose another place."
-        ) from error
-
-
-class UntilInterrupted:
-    """Chunks of frames up to Ctrl-C, if some are there by then: what is finished is worth keeping."""
-
-    def __init__(self, chunks: Iterable[np.ndarray]) -> None:
-        self._chunks = chunks
-        self.count, self.interrupted = 0, False
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        try:
-            for chunk in self._chunks:
-                yield chunk
-                self.count += len(chunk)
-        except KeyboardInterrupt:
-            if not self.count:
-                raise
-            self.interrupted = True
-
-
-def dry_run(folder: Path, options: Generate) -> str:
-    """What the command would do; nothing is loaded."""
-    from posegen.driving.driving_video import frame_indices
-    from posegen.estimate import Estimate, pipeline_settings
-    from posegen.longvideo.sampling import Guidance
-    from posegen.longvideo.segments import plan
-    from posegen.video import probe
-
-    settings = pipeline_settings(folder)
-    scale = settings["guidance_scale"] if options.guidance_scale is None else options.guidance_scale
-    estimate = Estimate(
-        folder,
-        plan(
-            len(frame_indices(probe(options.video), settings["rate"])),
-            settings["segment_frames"],
-            settings["head"],
-            settings["tail"],
-            planner=options.planner,
-        ),
-        options.size or tuple(settings["size"]),
-        options.num_inference_steps or settings["num_inference_steps"],
-        Guidance(scale, options.guidance_interval),
-        options.framing,
-        itemsize=placement(options).itemsize,
-        form=options.form,
-        offload=options.offload,
-    )
-    return str(estimate)
-
-
-def placement(options: Generate) -> Placement:
-    """Where the options put the model; ValueError for what this machine lacks."""
-    from posegen.loading import Placement
-
-    return Placement.here(options.device, options.dtype, options.devices, options.offload, options.tiling)
-
-
-def make_job(pipeline: PoseGenPipeline, image: np.ndarray, options: Generate) -> VideoJob:
-    """Reads the videos, and says what was made of the driving video."""
-    from posegen.driving.driving_video import VideoFrames, read_driving
-    from posegen.driving.poses import load_estimator
-
-    rate, size = pipeline.config.rate, options.size or tuple(pipeline.config.size)
-    pipeline.check_size(size)  # before the long work on the poses
-    settings: dict[str, Any] = {}
-    if options.poses != "blazepose":
-        settings = {"weights": options.pose_weights, "cuda": placement(options).device.startswith("cuda")}
-    estimator = load_estimator(options.poses, **settings)
-    driving = read_driving(options.video, rate, estimator)
-    say(f"poses: {len(driving.keypoints)} frames at {rate:g} frames/s")
-    if driving.gaps:
-        spans = ", ".join(f"{start / rate:.1f} to {stop / rate:.1f} s" for start, stop in driving.gaps)
-        say(f"nobody was seen at {spans}; poses there are filled in from those before and after")
-    return pipeline.job(
-        image,
-        driving,
-        options.prompt,
-        options.negative_prompt,
-        seed=options.seed,
-        num_inference_steps=options.num_inference_steps,
-        guidance_scale=options.guidance_scale,
-        guidance_interval=options.guidance_interval,
-        size=size,
-        fit=options.fit,
-        align=options.align,
-        estimator=estimator,
-        planner=options.planner,
-        framing=options.framing,
-        foreground=options.foreground,
-        keep_person=options.keep_person,
-        form=options.form,
-        hands=None if options.hands is None else VideoFrames(options.hands, rate, size),
-        mask=None if options.mask is None else VideoFrames(options.mask, rate, size),
-    )
-
-
-class SegmentProgress:
-    """Says every few seconds how far a video is, and how long still; called after each denoising step."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._place = {index: place for place, index in enumerate(plan.order())}
-        self._began = 0.0, 0  # when, and how many segments were there by then
-        self._last: int | None = None  # the place of the segment that was told of last
-        self._said = 0.0
-
-    def __call__(self, index: int, step: Step) -> None:
-        now, place = time.monotonic(), self._place[index]
-        done = place + (step.index + 1) / step.steps
-        stored = self._last is None or place > self._last + 1  # those before cost no time here
-        self._last = place
-        if stored:
-            self._began = now, place
-            return  # the first step also warms up, and tells no rate yet
-        last = done >= len(self._place)
-        if now - self._said < SAY_EVERY_S and not last:
-            return
-        self._said = now
-        rate = (now - self._began[0]) / (done - self._began[1] - 1 / step.steps)  # seconds a segment
-        left = timedelta(seconds=round(rate * (len(self._place) - done)))
-        say(
-            f"segment {place + 1}/{len(self._place)}, step {step.index + 1}/{step.steps}, "
-            f"{rate / step.steps:.2g} s a step, {left} to go"
-        )
-
-
-def say(line: str) -> None:
-    """Prints a line of progress."""
-    print(line, file=sys.stderr, flush=True)
+COMMANDS: dict[type, Callable[[Any], None]] = {
+    Generate: generate,
+    Hands: hands,
+    Convert: convert,
+    Export: export,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; `arguments` are those of the process unless given."""
     app = tyro.extras.SubcommandApp()
-    app.command(name="generate")(Generate)
-    options = app.cli(prog="posegen", description="Long videos of a person from one picture.", args=arguments)
+    for options, run in COMMANDS.items():
+        app.command(name=run.__name__)(options)
+    asked = app.cli(prog="posegen", description="Long videos of a person from one picture.", args=arguments)
     try:
-        generate(options)
+        COMMANDS[type(asked)](asked)
     except (ValueError, WeightsError) as error:
         say(f"posegen: {error}")
         sys.exit(2)

@@ -1,9 +1,9 @@
 """PoseGenPipeline: a picture and driving poses -> a video of any length, in one process.
 
-Choices made: a diffusers pipeline whose folder also holds the two adapters, so the mini model and the 14B one differ by
-the folder only. What is the same for all segments is encoded once. One function makes one segment, here and in a
-server's replica. Segments are made in an order in which frames become final all along, each is let go of as soon as no
-other needs it, and neighbours see its very frames: memory does not grow with the video's length.
+It is a diffusers pipeline whose folder also holds the two adapters, so the mini model and the 14B one differ by the
+folder only. What is the same for all segments is encoded once. One function makes one segment, here and in a server's
+replica. Segments are made in an order in which frames become final all along, each is let go of as soon as no other
+needs it, and neighbours see its very frames: memory does not grow with the video's length.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from diffusers.pipelines.wan.pipeline_output import WanPipelineOutput
 from PIL.Image import Image
 
 from posegen.driving.alignment import Fit, fit_picture
-from posegen.driving.driving_video import Align, Driving, place
+from posegen.driving.driving_video import Align, Driving, place_on_picture
 from posegen.driving.framing import framing_of
 from posegen.driving.poses import PoseEstimator
 from posegen.longvideo.conditions import (
@@ -210,7 +210,7 @@ class PoseGenPipeline(DiffusionPipeline):
         Args:
             image: the person, a PIL image or (H, W, 3) uint8 RGB, fitted to `size`.
             driving: poses (T, 133, 3) at the pipeline's rate in pixels of `size`, or a video (or its `Driving`), whose
-                person is then placed: `align`, `fit` and `estimator` are those of `driving_video.place`.
+                person is then placed: `align`, `fit` and `estimator` are those of `driving_video.place_on_picture`.
             negative_prompt, num_inference_steps, guidance_scale, size: None for the pipeline's own.
             guidance_interval: lowest and highest noise level, 0..1, at which guidance is on.
             planner, anchor: see `posegen.longvideo.segments.plan`.
@@ -226,7 +226,7 @@ class PoseGenPipeline(DiffusionPipeline):
         self.check_size(size)
         image = np.asarray(image.convert("RGB") if isinstance(image, Image) else image)
         if not isinstance(driving, np.ndarray):
-            driving = place(driving, image, size, config.rate, estimator, align, fit)
+            driving = place_on_picture(driving, image, size, config.rate, estimator, align, fit)
         steps = config.num_inference_steps if num_inference_steps is None else num_inference_steps
         sharing = None
         if framing != "off":
@@ -392,8 +392,7 @@ class PoseGenPipeline(DiffusionPipeline):
         steps: int | None = None,
     ) -> torch.Tensor:
         """The segment's latents after all steps of the job, or after the first few."""
-        if getattr(self.transformer, "peft_config", {}):
-            set_adapter(self.transformer, ADAPTERS[segment.kind == "bridge"])
+        self._set_adapter(ADAPTERS[segment.kind == "bridge"])
         noise = initial_noise(job.seed, (1, self.vae.config.z_dim, *conditions.pose.shape[2:]))
         tell = None if callback is None else lambda step: callback(segment.index, step)
         run = self.group.denoise if self.group else denoise
@@ -404,6 +403,14 @@ class PoseGenPipeline(DiffusionPipeline):
         )
         levels = levels.first(steps or job.num_inference_steps)
         return run(self.transformer, conditions, noise, levels, job.guidance, sharing, tell)
+
+    def _set_adapter(self, name: str) -> None:
+        """Switches to base or cond; adapters that were loaded beside them stay as they are."""
+        known = getattr(self.transformer, "peft_config", {})
+        own = [name] if set(known) & {*ADAPTERS} else []
+        others = [other for other in known and self.transformer.active_adapters() if other not in ADAPTERS]
+        if own or others:
+            set_adapter(self.transformer, own + others)
 
     def _conditions(
         self, job: VideoJob, encoded: EncodedJob, segment: Segment, neighbours: Mapping[int, np.ndarray]

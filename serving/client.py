@@ -25,7 +25,7 @@ TIMEOUT_S = 60.0  # for an answer, or the next bytes of one
 PATIENCE_S = 120.0  # with a server that has stopped answering
 
 
-class VideoError(RuntimeError):
+class ClientError(RuntimeError):
     """A video cannot be made: why, in a sentence."""
 
 
@@ -54,7 +54,7 @@ class VideoRequest:
 def make_video(request: VideoRequest) -> None:
     """Posts a job, tells its progress until it ends, saves the video; cancels the job if interrupted.
 
-    Raises VideoError.
+    Raises ClientError.
     """
     video_id = post(request)
     said = ""
@@ -69,7 +69,7 @@ def make_video(request: VideoRequest) -> None:
             requests.post(f"{request.url}/v1/videos/{video_id}/cancel", headers=_headers(), timeout=TIMEOUT_S)
         raise
     if error := state["video"]["error"]:
-        raise VideoError(error["message"])
+        raise ClientError(error["message"])
     download(request.url, video_id, request.output)
     print(f"saved as {request.output}", flush=True)
 
@@ -89,7 +89,7 @@ def post(request: VideoRequest) -> str:
             answer = requests.post(url, data=form, files=files, headers=_headers(), timeout=TIMEOUT_S)
             return str(_checked(answer).json()["id"])
     except OSError as error:  # requests' own are of this kind too
-        raise VideoError(_unsent(request, error)) from error
+        raise ClientError(_unsent(request, error)) from error
 
 
 def events(url: str, video_id: str) -> Iterator[dict[str, Any]]:
@@ -107,7 +107,7 @@ def events(url: str, video_id: str) -> Iterator[dict[str, Any]]:
                             return
         except requests.RequestException:
             time.sleep(1.0)  # this copy of the endpoint may be gone; another will answer
-    raise VideoError(f"The server at {url} does not answer any more; {video_id} may go on once it is back.")
+    raise ClientError(f"The server at {url} does not answer any more; {video_id} may go on once it is back.")
 
 
 def describe(state: dict[str, Any]) -> str:
@@ -140,7 +140,7 @@ def download(url: str, video_id: str, output: Path) -> None:
             for chunk in answer.iter_content(1 << 20):
                 file.write(chunk)
     except OSError as error:
-        raise VideoError(f"{video_id} is made, but could not be saved as {output}: {error}.") from error
+        raise ClientError(f"{video_id} is made, but could not be saved as {output}: {error}.") from error
 
 
 def _get(url: str) -> requests.Response:
@@ -153,9 +153,9 @@ def _headers() -> dict[str, str]:
 
 
 def _checked(answer: requests.Response) -> requests.Response:
-    """The answer; raises VideoError with the server's sentence for a refusal, RequestException for a broken answer."""
+    """The answer; raises ClientError with the server's sentence for a refusal, RequestException for a broken answer."""
     if 400 <= answer.status_code < 500:
-        raise VideoError(answer.json()["error"]["message"])
+        raise ClientError(answer.json()["error"]["message"])
     answer.raise_for_status()
     return answer
 
@@ -172,7 +172,7 @@ def _unsent(request: VideoRequest, error: OSError) -> str:
 if __name__ == "__main__":
     try:
         make_video(tyro.cli(VideoRequest))
-    except VideoError as error:
+    except ClientError as error:
         sys.exit(f"client: {error}")
     except KeyboardInterrupt:
         sys.exit("client: interrupted; what was asked for is cancelled")

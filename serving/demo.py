@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import tyro
 
-from serving.client import VideoError, VideoRequest, make_video
+from serving.client import ClientError, VideoRequest, make_video
 from serving.local import StartError, local_server
 
 
@@ -27,7 +27,7 @@ def main() -> None:
             with local_server(settings(folder), cpus=2) as url:
                 print(f"It answers at {url}", flush=True)
                 make_video(replace(request, url=url))
-    except (StartError, VideoError) as error:
+    except (StartError, ClientError) as error:
         sys.exit(f"demo: {error}")
     except KeyboardInterrupt:
         sys.exit("demo: interrupted; the server has stopped")

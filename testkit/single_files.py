@@ -14,16 +14,18 @@ from posegen.model.transformer import PoseGenTransformer3DModel
 TEXT_DIM, IMAGE_DIM = 64, 64
 
 
-def tiny_wan(heads: int = 2, layers: int = 2) -> WanTransformer3DModel:
+def tiny_wan(
+    heads: int = 2, layers: int = 2, text_dim: int = TEXT_DIM, image_dim: int = IMAGE_DIM
+) -> WanTransformer3DModel:
     """Wan2.1 image-to-video with few heads, of 128 as ever, and random values everywhere, norms and biases too."""
     torch.manual_seed(0)
     wan = WanTransformer3DModel(
         num_attention_heads=heads,
         in_channels=36,
-        text_dim=TEXT_DIM,
+        text_dim=text_dim,
         ffn_dim=2 * heads * 128,
         num_layers=layers,
-        image_dim=IMAGE_DIM,
+        image_dim=image_dim,
         added_kv_proj_dim=heads * 128,
     )
     for parameter in wan.parameters():

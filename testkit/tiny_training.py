@@ -53,9 +53,7 @@ def write_tiny_model(folder: Path, prediction: str = "sample") -> Path:
         num_layers=2,
     )
     transformer.register_to_config(prediction=prediction)
-    PrincipalVideoCodec.fit([video], CHANNELS, refiner_width=4, refiner_blocks=1).save_pretrained(
-        folder / "vae"
-    )
+    PrincipalVideoCodec.fit([video], CHANNELS).save_pretrained(folder / "vae")
     tokenizer.save_pretrained(folder / "tokenizer")
     text_encoder.save_pretrained(folder / "text_encoder")
     transformer.save_pretrained(folder / "transformer")

@@ -49,7 +49,7 @@ def render(
     person = draw(puppet, keypoints, size)
     caption = f"{puppet.description} {action} {scene.description}."
     return PuppetClip(
-        frames=_over(person, background),
+        frames=over(person, background),
         silhouettes=person[..., 3] > 127,
         keypoints=keypoints.astype(np.float32),
         background=background,
@@ -71,10 +71,10 @@ def reference(
     """
     pose = standing_in_the_middle(seed, size) if like is None else standing_like(seed, like)
     background = scene.backgrounds(1, size)
-    return _over(draw(puppet, pose[None], size), background)[0]
+    return over(draw(puppet, pose[None], size), background)[0]
 
 
-def _over(person: np.ndarray, background: np.ndarray) -> np.ndarray:
+def over(person: np.ndarray, background: np.ndarray) -> np.ndarray:
     """The person (T, H, W, 4), colours times opacity, over the background (T, H, W, 3)."""
     rest = 255 - person[..., 3:]
     behind = cv2.multiply(background, np.broadcast_to(rest, background.shape).copy(), scale=1 / 255)

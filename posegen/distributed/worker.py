@@ -26,9 +26,9 @@ from diffusers import ContextParallelConfig
 from posegen.longvideo.conditions import Conditions
 from posegen.longvideo.sampling import Guidance, Schedule, denoise
 from posegen.model.checkpoints import set_adapter
-from posegen.pipeline import PoseGenPipeline
 from posegen.sharing import Position, SegmentSharing, SharedEntry
 from posegen.sharing.parts import gather, scatter
+from posegen.source import ModelSource
 
 ON_RANK_ZERO_ALONE = ("vae", "text_encoder", "tokenizer", "scheduler", "image_encoder", "image_processor")
 
@@ -41,11 +41,11 @@ class SegmentStopped(Exception):  # noqa: N818 - nothing is wrong
 class GroupSettings:
     """What all processes of a group are started with.
 
-    folder: of the pipeline. dtype: of the transformer. device: "cuda", a GPU for each, or "cpu". rendezvous: file by
+    source: of the model. dtype: of the transformer. device: "cuda", a GPU for each, or "cpu". rendezvous: file by
     which they find each other. timeout: seconds to wait for one that does not come to an exchange.
     """
 
-    folder: str
+    source: ModelSource
     dtype: torch.dtype
     device: str
     processes: int
@@ -76,7 +76,7 @@ class GroupSettings:
 class SegmentTask:
     """The arguments of `denoise` for one segment, all on the CPU, without the store of what is shared."""
 
-    adapter: str | None
+    adapters: list[str]
     conditions: Conditions
     noise: torch.Tensor
     schedule: Schedule
@@ -89,9 +89,7 @@ def run_worker(settings: GroupSettings, rank: int, rank_zero: Connection) -> Non
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 decides what an interrupt means
     threading.Thread(target=_end_with_rank_zero, daemon=True).start()
     device = settings.device_of(rank)
-    pipeline = PoseGenPipeline.from_pretrained(
-        settings.folder, dtype=settings.dtype, **dict.fromkeys(ON_RANK_ZERO_ALONE)
-    )
+    pipeline = settings.source.load(settings.dtype, **dict.fromkeys(ON_RANK_ZERO_ALONE))
     transformer = pipeline.transformer.to(device)
     rank_zero.send_bytes(b"loaded")
     settings.join(rank, transformer)
@@ -110,8 +108,8 @@ def run_worker(settings: GroupSettings, rank: int, rank_zero: Connection) -> Non
 
 def _take_part(task: SegmentTask, transformer: Any, device: torch.device, receive: Callable[[], Any]) -> None:
     """Computes this rank's part of a segment."""
-    if task.adapter is not None:
-        set_adapter(transformer, task.adapter)
+    if task.adapters:
+        set_adapter(transformer, task.adapters)
     denoise(
         transformer,
         moved(task.conditions, device),

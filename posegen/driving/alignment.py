@@ -1,8 +1,8 @@
 """Where a picture or a person lands in the target picture: a scale and a shift, the same for pixels and keypoints.
 
-Choices made: no rotation, no shear: a driving video that is tilted stays so. Pixel centres have whole coordinates. The
-scale between two people is that of their standing heights, which does not ask them to stand alike; then the middles of
-their torsos are laid on each other.
+Nothing is rotated or sheared: a driving video that is tilted stays so. Pixel centres have whole coordinates. The scale
+between two people is that of their standing heights, which does not ask them to stand alike; then the middles of their
+torsos are laid on each other.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _central_box(outer: tuple[int, int], ratio: tuple[int, int]) -> tuple[int, i
 
 
 def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float()
+    pixels = torch.tensor(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float()
     pixels = functional.interpolate(pixels, size[::-1], mode="bilinear", antialias=True)
     return pixels.round()[0].permute(1, 2, 0).to(torch.uint8).contiguous().numpy()
 

@@ -1,8 +1,8 @@
 """The pose picture that the network was trained with, and the pixels that a person covers.
 
-Choices made: the picture follows the authors' drawing to the pixel, truncations and all, as the network knows
-no other: body links, then body and feet joints, then each hand's joints and lines; the face is not drawn.
-Sizes are (width, height) in pixels, pictures (height, width, 3) uint8 RGB.
+The picture follows the authors' drawing to the pixel, truncations and all, as the network knows no other: body links,
+then body and feet joints, then each hand's joints and lines; the face is not drawn. Sizes are (width, height) in
+pixels, pictures (height, width, 3) uint8 RGB.
 """
 
 from __future__ import annotations

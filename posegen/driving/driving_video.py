@@ -1,9 +1,9 @@
 """A driving video of any size and rate -> the poses of its main person, where the picture's person stands.
 
-Choices made: the video is sampled at the model's rate on the exact clock of `posegen.video`, so a pose a frame is all
-that is kept of it. The main person is the estimator's first; they are followed by track or by box, never swapped for
-another within a second. Frames without them, and gaps of the video, are filled in and reported: between two seen frames
-joints move evenly, at the ends the nearest pose stays.
+The video is sampled at the model's rate on the exact clock of `posegen.video`, so a pose a frame is all that is kept of
+it. The main person is the estimator's first; they are followed by track or by box, never swapped for another within a
+second. Frames without them, and gaps of the video, are filled in and reported: between two seen frames joints move
+evenly, at the ends the nearest pose stays.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def picture_pose(picture: np.ndarray, estimator: PoseEstimator) -> np.ndarray:
     )
 
 
-def place(
+def place_on_picture(
     driving: Driving | str | Path,
     image: np.ndarray,
     size: tuple[int, int],

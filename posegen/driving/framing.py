@@ -1,8 +1,8 @@
 """How much of a person a picture shows: one of close-up, half-body, full-body and distant.
 
-Choices made: a joint counts where it is seen in most poses, so one frame in which the feet leave the picture does not
-make another framing. The boundaries are those of captions in film: ankles seen is a full body, no hip and no elbow a
-close-up; who is smaller than about a third of the picture's height is distant.
+A joint counts where it is seen in most poses, so one frame in which the feet leave the picture does not make another
+framing. The boundaries are those of captions in film: ankles seen is a full body, no hip and no elbow a close-up; who
+is smaller than about a third of the picture's height is distant.
 """
 
 from __future__ import annotations

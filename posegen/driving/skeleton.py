@@ -1,8 +1,8 @@
 """The 133 points of COCO-WholeBody: order, names, left and right, and what is measured on poses alone.
 
-Choices made: a pose is one array (133, 3) of x, y in pixels and confidence 0..1; left and right are the
-person's own. The OpenPose order of 134 points, which the drawn pose picture needs, is derived from it, never
-stored. A point counts as visible from a confidence of 0.3 on, the value the pose pictures were trained with.
+A pose is one array (133, 3) of x, y in pixels and confidence 0..1; left and right are the person's own. The OpenPose
+order of 134 points, which the drawn pose picture needs, is derived from it, never stored. A point counts as visible
+from a confidence of 0.3 on, the value the pose pictures were trained with.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Pictures, poses, hands and words -> the tensors that the transformer is conditioned on.
 
-Choices made: plain functions of one model and arrays, always for a batch, so that training and generation condition
-alike. Pixels are uint8 RGB (..., H, W, 3) up to the VAE's door and after it; latents are float32, normalised with the
-mean and deviation of the VAE's config, whichever VAE it is. The text has no tokens to hide: after the last real one
-stand zeros, as in Wan.
+These are plain functions of one model and arrays, always for a batch, so that training and generation condition alike.
+Pixels are uint8 RGB (..., H, W, 3) up to the VAE's door and after it; latents are float32, normalised with the mean and
+deviation of the VAE's config, whichever VAE it is. The text has no tokens to hide: after the last real one stand zeros,
+as in Wan.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One long video to be made: all that its frames depend on beside the model, and where finished segments are kept.
 
-Choices made: a job is data, the same for the process that makes all of it and for one that makes a single segment. A
-stored segment is named by the job's content, so a folder may hold those of many jobs and none is ever mistaken; its
-frames are stored as they are, without loss.
+A job is data, the same for the process that makes all of it and for one that makes a single segment. A stored segment
+is named by the job's content, so a folder may hold those of many jobs and none is ever mistaken; its frames are stored
+as they are, without loss.
 """
 
 from __future__ import annotations

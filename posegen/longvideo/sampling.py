@@ -1,9 +1,9 @@
 """One segment from noise to latents: flow matching, Euler steps, classifier-free guidance.
 
-Choices made: the latents and the arithmetic between passes are float32, whatever the network computes in. Guidance may
-be limited to an interval of noise levels (Kynkaanniemi et al., arXiv 2404.07724); outside it there is no unguided pass
-at all. The initial noise depends on the seed alone: it is drawn on the CPU, so it is the same on every device and in
-every process. Whoever follows the steps may end them by raising `Cancelled`.
+The latents and the arithmetic between passes are float32, whatever the network computes in. Guidance may be limited to
+an interval of noise levels (Kynkaanniemi et al., arXiv 2404.07724); outside it there is no unguided pass at all. The
+initial noise depends on the seed alone: it is drawn on the CPU, so it is the same on every device and in every process.
+A callback ends the steps by raising `Cancelled`.
 """
 
 from __future__ import annotations

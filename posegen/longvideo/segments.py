@@ -1,11 +1,11 @@
 """The plan of a long video: its segments, what each waits for, which driving frames it follows, and how they join.
 
-Choices made: even segments are *base* segments, generated alone; odd ones are *bridges*, given the last `head` frames
-of the base before and the first `tail` frames of the base after. All segments of a video have one length. Uneven
-bridges could come within three frames of the video's length, but would save only 2.2 % of the generated frames on
-average between 82 and 1,000 frames, and 6 % at best (test_segments.py counts them), and would cost the method
-its one initial noise for every segment and the GPU its one tensor shape. Everything here is numpy and pure; the only
-state is a `Stitcher`'s, which holds what arrived early and one overlap, however long the video.
+Even segments are *base* segments, generated alone; odd ones are *bridges*, given the last `head` frames of the base
+before and the first `tail` frames of the base after. All segments of a video have one length. Uneven bridges could come
+within three frames of the video's length, but would save only 2.2 % of the generated frames on average between 82 and
+1,000 frames, and 6 % at best (test_segments.py counts them), and would cost the method its one initial noise for every
+segment and the GPU its one tensor shape. Everything here is numpy and pure; the only state is a `Stitcher`'s, which
+holds what arrived early and one overlap, however long the video.
 """
 
 from __future__ import annotations

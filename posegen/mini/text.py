@@ -1,7 +1,7 @@
 """The mini model's text side: a tokenizer of whole words and a small encoder of Wan's class.
 
-Choices made: the captions' own words are the vocabulary, so a few dozen tokens say any caption; a word outside it
-becomes <unk>, so any prompt is legal. Case and punctuation are dropped.
+The captions' own words are the vocabulary, so a few dozen tokens say any caption; a word outside it becomes <unk>, so
+any prompt is legal. Case and punctuation are dropped.
 """
 
 from __future__ import annotations

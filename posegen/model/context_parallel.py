@@ -1,9 +1,9 @@
 """One pass through the transformer on several processes: context parallelism.
 
-Choices made: both streams are split into equal parts, and tokens are exchanged for heads around self-attention
-(Ulysses, Jacobs et al., arXiv 2309.14509). So each process attends over all tokens for its heads, and sharing works
-there unchanged: a process records and reads its heads. The exchange passes gradients on; the sum of the processes'
-gradients is that of one process. It works with nccl and, where there is no accelerator, with gloo on CPUs.
+Both streams are split into equal parts, and tokens are exchanged for heads around self-attention (Ulysses, Jacobs et
+al., arXiv 2309.14509). So each process attends over all tokens for its heads, and sharing works there unchanged: a
+process records and reads its heads. The exchange passes gradients on; the sum of the processes' gradients is that of
+one process. It works with nccl and, where there is no accelerator, with gloo on CPUs.
 """
 
 from __future__ import annotations

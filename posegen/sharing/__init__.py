@@ -1,8 +1,8 @@
 """The shared background: what the anchor segment keeps of its self-attention, and how another segment reads it.
 
-Choices made (method: PoseGen, arXiv 2508.05091): in the first steps and last blocks the anchor's attention is recorded.
-A reading segment's background and reference queries attend to the anchor's keys and values, its foreground queries to
-its own. Foreground is the union of this segment's and the anchor's.
+As in PoseGen (arXiv 2508.05091), the anchor's attention is recorded in a range of steps and blocks, by default the
+first and the last ones. A reading segment's background and reference queries attend to the anchor's keys and values,
+its foreground queries to its own. Foreground is the union of this segment's and the anchor's.
 """
 
 from posegen.sharing.anchor import AnchorReader, AnchorRecorder, SegmentSharing

@@ -1,6 +1,6 @@
 """Where a segment's person is: given as a mask (of the driving pose, or any other), or seen in the cross-attention.
 
-Choices made: a foreground is asked block by block, as the subject word's map grows from block to block. Under context
+A foreground is asked block by block, because the subject word's map grows from block to block. Under context
 parallelism every process gets the whole map from all, so that all of them take the same tokens for background.
 """
 

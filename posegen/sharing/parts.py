@@ -1,8 +1,8 @@
 """An anchor's entry among processes that denoise together: each has a part, what is kept of it is whole.
 
-Choices made: keys and values are parted by heads, attention inputs by tokens, as context parallelism needs them; the
-foreground is small, and whole in every process. Process 0 has the store. A whole entry tells nothing of how many
-processes made it, so any number of them reads it.
+Keys and values are split by heads and attention inputs by tokens, as context parallelism needs them; the foreground is
+small, so every rank has all of it. Rank 0 has the store. A whole entry does not depend on how many ranks made it, so
+any number of them can read it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What is shared of the anchor's denoising: the positions in steps and blocks, and what is kept at each.
 
-Choices made: what is kept at one position is a `SharedEntry`; where entries live is behind `SharedStore`,
-so that a server can pass them between machines. An entry has one of two exact forms: keys and values, or the normalised
-input of the attention, half the bytes, which the reader projects again.
+What is kept at one position is a `SharedEntry`; where entries live is behind `SharedStore`, so that a server can pass
+them between machines. An entry has one of two exact forms: keys and values, or the normalised input of the attention,
+half the bytes, which the reader projects again.
 """
 
 from __future__ import annotations

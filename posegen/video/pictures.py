@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 # The four plugins register what they read; Pillow would import all there are for the last two.
@@ -34,6 +35,14 @@ def check_pixels(size: tuple[int, int]) -> None:
     """Raises ValueError for a picture of too many pixels."""
     if size[0] * size[1] > MAX_PIXELS:
         raise ValueError(f"it is {size[0]}x{size[1]}; give at most {MAX_PIXELS} pixels.")
+
+
+def jpeg(picture: np.ndarray, height: int, quality: int = 85) -> bytes:
+    """A picture (H, W, 3) uint8 RGB as a JPEG, made smaller where it is higher than `height`; quality: 1 to 100."""
+    if picture.shape[0] > height:
+        width = max(1, round(picture.shape[1] * height / picture.shape[0]))
+        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
 def read_picture(

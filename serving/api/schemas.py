@@ -112,7 +112,7 @@ class VideoCreate(BaseModel):
         return given | {"steps": self.steps or settings.model.steps, "uploads": uploads}
 
 
-class VideoError(BaseModel):
+class VideoFailure(BaseModel):
     """Why a video failed."""
 
     code: str
@@ -133,7 +133,7 @@ class Video(BaseModel):
     prompt: str
     seconds: str = Field(description="Length of the video.")
     size: Size
-    error: VideoError | None
+    error: VideoFailure | None
     remixed_from_video_id: str | None = None
     seed: int
     steps: int
@@ -143,7 +143,7 @@ class Video(BaseModel):
     def of(cls, job: Job, model: Model) -> Video:
         """A job as its client sees it."""
         request, failed = job.request, job.status is JobStatus.FAILED
-        error = VideoError(code=str(job.error_code), message=str(job.error_message)) if failed else None
+        error = VideoFailure(code=str(job.error_code), message=str(job.error_message)) if failed else None
         return cls(
             id=job.id,
             status=job.status,

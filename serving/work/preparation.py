@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save
 
 from posegen.common.weights import WeightsError
 from posegen.driving.alignment import Fit, fit_picture
-from posegen.driving.driving_video import Align, Driving, fill_gaps, place, read_driving
+from posegen.driving.driving_video import Align, Driving, fill_gaps, place_on_picture, read_driving
 from posegen.driving.poses import PoseEstimator, load_estimator
 from posegen.video.pictures import read_picture
 from posegen.video.sound import extract_sound
@@ -58,12 +58,19 @@ def prepare(wanted: Preparation, longest: float) -> int:
     picture = read_picture(wanted.picture, PICTURES)
     estimator = load_estimator("blazepose")
     movement = _movement(wanted, longest, estimator)
-    keypoints = place(movement, picture, wanted.size, wanted.rate, estimator, wanted.align, wanted.fit)
+    keypoints = place_on_picture(
+        movement, picture, wanted.size, wanted.rate, estimator, wanted.align, wanted.fit
+    )
     if wanted.seconds is not None:
         keypoints = keypoints[: max(1, round(wanted.seconds * wanted.rate))]
     folder = Path(wanted.folder)
     fitted = fit_picture(picture, wanted.size, wanted.fit)
-    prepared = {"picture": fitted, "keypoints": np.ascontiguousarray(keypoints, np.float32)}
+    prepared = {
+        "picture": np.ascontiguousarray(
+            fitted
+        ),  # safetensors writes memory as it lies, also of a transposed view
+        "keypoints": np.ascontiguousarray(keypoints, np.float32),
+    }
     (folder / PREPARED).write_bytes(save(prepared))
     if wanted.driving_video is not None:
         extract_sound(Path(wanted.driving_video), len(keypoints) / wanted.rate, folder / SOUND)

@@ -31,7 +31,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> BundleConfig:
     (folder / "clips").mkdir()
     for first in (0, 100, FIRST_VALIDATION_SEED):
         (folder / "clips" / f"{first:07d}.npz").touch()
-    for name in ("codec", "base"):
+    for name in ("base", "base_adapter", "cond_adapter"):
         rows = [{"step": step, "loss": 1 / step, "validation_0.3": 0.5} for step in (250, 1000)]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "mini.sh").write_text("python mini_model/pretrain.py base\n")
@@ -99,6 +99,7 @@ def test_the_card_tells_what_the_logs_do(config: BundleConfig, size: int) -> Non
     card = (config.output / "README.md").read_text()
     assert "200 drawn clips, seeds 0 to 199" in card
     assert "| pretrain.py base | 1,000 | not logged | 0.001 | validation_0.3 0.5 |" in card
+    assert "| pretrain.py cond_adapter | 1,000 | not logged | 0.001 | validation_0.3 0.5 |" in card
     assert "| train.py cond | 20 | 2 | 1 | validation/0.2 0.7 |" in card
     assert "python mini_model/pretrain.py base" in card and "a toaster" in card
 

@@ -14,8 +14,18 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 
 from mini_model.base import BaseConfig, choose_frames, sample_sigmas, tokenize, train_base
 from mini_model.clips import ClipsConfig, clips_folder, draw_clip, read_clips, to_unit, write_clips
-from mini_model.codec import CodecConfig, psnr, train_codec
+from mini_model.codec import CodecConfig, fit_codec, psnr
+from mini_model.items import ITEMS_A_CLIP, ItemsConfig, read_items, write_items
 from mini_model.loop import Loop, make_optimizers
+from mini_model.posed import (
+    PosedConfig,
+    difference,
+    error_weight,
+    merged,
+    network_weights,
+    reached,
+    train_posed,
+)
 from posegen.mini.codec import PrincipalVideoCodec
 from posegen.mini.text import MAX_TOKENS, make_tokenizer
 
@@ -30,21 +40,32 @@ def video() -> Tensor:
 
 @pytest.fixture(scope="module")
 def codec(video: Tensor) -> PrincipalVideoCodec:
-    torch.manual_seed(0)
-    codec = PrincipalVideoCodec.fit(video.split(2), refiner_width=8, refiner_blocks=1)
-    nn.init.normal_(codec.refiner.exit.weight, std=0.1)
-    return codec.eval()
+    return PrincipalVideoCodec.fit(video.split(2)).eval()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Clips and a codec to pretrain on."""
+    """Clips, items and a codec to train on."""
     folder = tmp_path_factory.mktemp("mini")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mini_model.clips.CLIPS_A_FILE", 4)
+        for module in ("clips", "items"):
+            patch.setattr(f"mini_model.{module}.CLIPS_A_FILE", 4)
         write_clips(ClipsConfig(folder, clips=8, threads=1))
-    train_codec(CodecConfig(folder, **SMALL))
+        write_items(ItemsConfig(folder, clips=4))
+    fit_codec(CodecConfig(folder))
     return folder
+
+
+@pytest.fixture
+def based(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with items and a base model of random weights."""
+    monkeypatch.setattr("mini_model.items.CLIPS_A_FILE", 4)
+    for name in ("BATCHES", "ITEMS"):
+        monkeypatch.setattr(f"mini_model.posed.VALIDATION_{name}", 2)
+    for part in ("clips", "vae", "items"):
+        (tmp_path / part).symlink_to(folder / part)
+    train_base(small_base(tmp_path))
+    return tmp_path
 
 
 def encoded(codec: Any, video: Tensor) -> Tensor:
@@ -86,7 +107,7 @@ def test_still_picture_looks_the_same_in_the_first_frame_and_later(
 
 
 def test_components_keep_the_picture(codec: PrincipalVideoCodec, video: Tensor) -> None:
-    assert psnr(codec.project(encoded(codec, video)).clamp(-1, 1), video) > 24
+    assert psnr(decoded(codec, encoded(codec, video)), video) > 24
 
 
 def test_latents_are_scaled_by_one_number(codec: PrincipalVideoCodec, video: Tensor) -> None:
@@ -152,6 +173,48 @@ def test_validation_clips_are_no_training_clips(folder: Path) -> None:
 def test_missing_clips_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"pretrain\.py data"):
         read_clips(tmp_path)
+
+
+def test_items_show_a_still_place_with_the_reference_in_it(folder: Path, based: Path) -> None:
+    items = read_items(folder)
+    assert len(items) == 4 * ITEMS_A_CLIP
+    chosen = list(range(len(items)))
+    frames, references = items.pictures("frames", chosen), items.pictures("references", chosen)
+    assert frames.shape == (8, 9, 96, 64, 4) and references.shape == (8, 96, 64, 3)
+    empty = (frames[:, 0, ..., 3] == 0) & (frames[:, -1, ..., 3] == 0)
+    assert empty.mean() > 0.5
+    assert (frames[:, 0, ..., :3] == frames[:, -1, ..., :3])[empty].all()
+    assert (frames[:, 0, ..., :3] == references)[empty].mean() > 0.9  # it stands elsewhere in the rest
+    assert items.texts([0, 1, 2])[0] == items.texts([0, 1, 2])[1] != items.texts([0, 1, 2])[2]
+
+
+def test_missing_items_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"pretrain\.py items"):
+        read_items(tmp_path)
+
+
+def test_errors_weigh_more_where_the_person_is() -> None:
+    opacity = torch.zeros(1, 5, 16, 16, dtype=torch.uint8)
+    opacity[0, 3, 2, 12] = 255
+    weight = error_weight(opacity)
+    assert weight.shape == (1, 1, 2, 2, 2)
+    assert weight.argmax() == 5 and weight.max() == pytest.approx(3 * weight.min())
+    assert weight.mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("adapter", ["base", "cond"])
+def test_adapter_of_full_rank_is_the_trained_network(based: Path, adapter: Any) -> None:
+    config = PosedConfig(based, **SMALL, adapter=adapter, model=based / "base", rank=32, compile=False)
+    train_posed(config)
+    network, base = merged(config.model, based / "adapters" / adapter), network_weights(config.model)
+    changed = {name for name, weight in network.state_dict().items() if not torch.equal(weight, base[name])}
+    assert changed and all(reached(name) for name in changed)
+    again = difference(network, base, 32)
+    for module in again.modules:
+        down, up = again.matrices(module)
+        torch.testing.assert_close(
+            base[f"{module}.weight"] + up @ down, network.get_parameter(f"{module}.weight")
+        )
 
 
 def test_interrupted_pretraining_gives_the_same_weights(

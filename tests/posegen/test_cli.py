@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from diffusers import WanTransformer3DModel
 from PIL import Image
 
 from mini_model.puppets import Puppet, Scene, reference, render
 from posegen import cli
+from posegen.commands import generate, progress
 from posegen.estimate import Estimate, segment_table
+from posegen.loading import Placement
 from posegen.longvideo.sampling import Guidance, Step
 from posegen.longvideo.segments import plan
+from posegen.model.checkpoints import load_published
+from posegen.model.transformer import PoseGenTransformer3DModel
 from posegen.video import probe, read_frames, save_video
 from posegen.video.sound import RATE as SAMPLES
 from posegen.video.sound import add_sound
+from testkit import onnx_models
+from testkit.published_folders import TINY, tiny_converted
 from testkit.sounds import heard, sounding
 from testkit.tiny_model import SIZE, save_tiny_model, walking, whole
 
@@ -81,6 +89,7 @@ def test_a_dry_run_tells_segments_work_and_memory(
             "generate",
             *("--model", str(model), "--image", str(inputs["image"]), "--video", str(inputs["video"])),
             *("--output", str(output), "--dry-run", "--steps", "4", "--guidance-interval", "0.9", "1"),
+            *("--prompt", "a woman dances"),
         ]
     )
     told = capsys.readouterr().out
@@ -92,18 +101,68 @@ def test_a_dry_run_tells_segments_work_and_memory(
     assert "floating-point operations" in told and "GB at most: weights" in told
 
 
+CPU = Placement("cpu", "float32")
+
+
 def test_the_record_is_counted_where_it_is_kept(model: Path) -> None:
     settings = (model, plan(30, 13, 5, 4), SIZE, 25, Guidance(5.0))
-    here, host = (Estimate(*settings, "distant", 4, offload=offload) for offload in (False, True))
+    host = replace(CPU, record_on_host=True)
+    here = Estimate(*settings, "distant", CPU)
     record = (
         4 * 1 * 2 * 2 * (4 * 6 + 6) * 24 * 4
     )  # steps, blocks, branches, key and value, tokens, dim, bytes
-    assert here.record == host.record == record
-    assert Estimate(*settings, "distant", 4, "input").record == record // 2
-    assert here.memory()["record"] == record and not host.memory()["record"]
-    assert "of the first segment's record" in str(host)
-    assert Estimate(*settings, "off", 4).record == 0
-    assert Estimate(*settings, "auto", 4).record == record  # the largest
+    assert here.record == record
+    assert Estimate(*settings, "distant", CPU, "input").record == record // 2
+    assert here.memory()["record"] == record
+    assert here.memory(host)["record"] == record // 8  # one position, while it is written or read
+    assert (here.host(CPU), here.host(host)) == (0, record)
+    assert Estimate(*settings, "off", CPU).record == 0
+    assert Estimate(*settings, "auto", CPU).record == record  # the largest
+    assert Estimate(*settings, "1:3,0:2", CPU).record == record  # 2 steps and 2 blocks
+
+
+def test_a_dry_run_tells_what_a_card_needs(
+    model: Path, inputs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without that card."""
+    arguments = [part for name, value in inputs.items() for part in (f"--{name}", str(value))]
+    cli.main(["generate", "--model", str(model), *arguments, "--dry-run", "--memory", "24"])
+    told = capsys.readouterr().out
+    assert "with --memory 24: all on the device" in told
+    table = told[told.index("fits into") :].splitlines()[1:6]
+    assert [row.split("GB", 3)[-1].strip() for row in table] == [
+        "",
+        "--record-on-host",
+        "--record-on-host --tiling",
+        "--tiling --offload parts",
+        "--tiling --offload blocks",
+    ]
+
+
+def test_the_fastest_placement_that_fits_is_taken(model: Path) -> None:
+    card = Placement("cuda", "bfloat16")
+    made = Estimate(model, plan(30, 13, 5, 4), SIZE, 25, Guidance(5.0), "distant", card)
+    ways = card.smaller()
+    assert [(way.record_on_host, way.tiling, way.offload) for way in ways] == [
+        (False, False, "none"),
+        (True, False, "none"),
+        (True, True, "none"),
+        (True, True, "parts"),
+        (True, True, "blocks"),
+    ]
+    peaks = [made.memory(way)["peak"] for way in ways]
+    assert peaks[0] > peaks[1] >= peaks[2] > peaks[3] >= peaks[4]
+    assert made.host(ways[4]) > made.host(ways[2]) > made.host(ways[0]) == 0
+
+    def peak(way: Placement) -> int:
+        return made.memory(way)["peak"]
+
+    assert card.fitted(1.11 * peaks[0], peak) == ways[0]
+    assert card.fitted(1.11 * peaks[1], peak) == ways[1]
+    assert card.fitted(1.11 * peaks[3], peak) in ways[3:4]
+    with pytest.raises(ValueError, match="This video takes at least"):
+        card.fitted(peaks[4], peak)
+    assert len(replace(card, processes=2).smaller()) == 3
 
 
 def test_the_table_of_segments() -> None:
@@ -137,7 +196,7 @@ def test_without_a_bundled_model_one_is_asked_for(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cli, "BUNDLED", tmp_path / "missing")
+    monkeypatch.setattr(generate, "BUNDLED", tmp_path / "missing")
     assert "no bundled model" in fails(capsys, model=tmp_path / "missing", **inputs)
 
 
@@ -154,11 +213,11 @@ def test_progress_tells_rate_and_time_left(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(cli.time, "monotonic", lambda: now)
-    progress = cli.SegmentProgress(plan(30, 13, 5, 4))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    told = progress.SegmentProgress(plan(30, 13, 5, 4))
     for index in (0, 2, 1):
         for number in range(10):
-            progress(index, Step(number, 10, 0.5, None, None))  # type: ignore[arg-type]
+            told(index, Step(number, 10, 0.5, None, None))  # type: ignore[arg-type]
             now += 6.0
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 29
@@ -200,12 +259,12 @@ def test_an_interrupt_leaves_what_is_finished(
     shutil.copy(inputs["video"], driving)
     assert add_sound(driving, sounding(tmp_path / "tone.mp4", 1.0), FRAMES / RATE)
 
-    class Interrupting(cli.SegmentProgress):
+    class Interrupting(progress.SegmentProgress):
         def __call__(self, index: int, step: Step) -> None:
             if index == 2:
                 signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(cli, "SegmentProgress", Interrupting)
+    monkeypatch.setattr(generate, "SegmentProgress", Interrupting)
     with pytest.raises(SystemExit) as ended:
         run(model=model, image=inputs["image"], video=driving, output=output, steps=1)
     assert ended.value.code == 130
@@ -219,11 +278,11 @@ def test_an_interrupt_leaves_what_is_finished(
 def test_an_interrupt_before_anything_is_finished_leaves_nothing(
     model: Path, inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Interrupting(cli.SegmentProgress):
+    class Interrupting(progress.SegmentProgress):
         def __call__(self, index: int, step: Step) -> None:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(cli, "SegmentProgress", Interrupting)
+    monkeypatch.setattr(generate, "SegmentProgress", Interrupting)
     with pytest.raises(SystemExit) as ended:
         run(model=model, **inputs, output=tmp_path / "out.mp4", steps=1)
     assert ended.value.code == 130
@@ -235,10 +294,82 @@ def test_segments_from_the_store_tell_no_rate(
 ) -> None:
     """The anchor is only recorded, the second base is there: what is left is not thought to come as fast."""
     now = 0.0
-    monkeypatch.setattr(cli.time, "monotonic", lambda: now)
-    progress = cli.SegmentProgress(plan(30, 13, 5, 4))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    told = progress.SegmentProgress(plan(30, 13, 5, 4))
     for index, steps in ((0, 2), (1, 10)):
         for number in range(steps):
-            progress(index, Step(number, steps, 0.5, None, None))  # type: ignore[arg-type]
+            told(index, Step(number, steps, 0.5, None, None))  # type: ignore[arg-type]
             now += 6.0
     assert capsys.readouterr().err.splitlines()[1] == "segment 3/3, step 2/10, 6 s a step, 0:00:48 to go"
+
+
+def test_the_distilled_lora_asks_for_few_steps_without_guidance() -> None:
+    given: dict[str, Any] = {"image": Path("a.png"), "video": Path("a.mp4")}
+    fast = generate.Generate(**given, fast=Path("distilled.safetensors"))
+    assert generate.steps_and_guidance(generate.Generate(**given)) == (None, None)
+    assert generate.steps_and_guidance(fast) == (4, 1.0)
+    assert generate.steps_and_guidance(replace(fast, num_inference_steps=8, guidance_scale=2.0)) == (8, 2.0)
+
+
+def test_lora_options_are_files_with_a_strength(tmp_path: Path) -> None:
+    odd = tmp_path / "a:b"
+    odd.touch()
+    assert generate.parse_lora("style.safetensors") == (Path("style.safetensors"), 1.0)
+    assert generate.parse_lora("style.safetensors:0.8") == (Path("style.safetensors"), 0.8)
+    assert generate.parse_lora(str(odd)) == (odd, 1.0)
+    with pytest.raises(ValueError, match="give FILE or FILE:STRENGTH"):
+        generate.parse_lora("style.safetensors:much")
+
+
+def test_files_that_are_not_there_are_named(
+    model: Path, inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option in ("lora", "transformer", "fast"):
+        missing = tmp_path / f"{option}.safetensors"
+        assert f"{missing}: no such file" in fails(capsys, model=model, **inputs, **{option: missing})
+
+
+def test_published_folders_become_a_model_and_an_adapter_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_converted(tmp_path, TINY)
+    save_tiny_model(tmp_path / "wan")
+    config = PoseGenTransformer3DModel.load_config(tmp_path / "converted" / "transformer")
+    shutil.rmtree(tmp_path / "wan" / "transformer")
+    WanTransformer3DModel.from_config(config).save_pretrained(tmp_path / "wan" / "transformer")
+    folders = [str(tmp_path / name) for name in ("base", "cond", "wan", "model")]
+    options = ("--base", "--cond", "--wan", "--output")
+    cli.main(["convert", *(part for pair in zip(options, folders, strict=True) for part in pair)])
+    assert "ready for posegen generate" in capsys.readouterr().out
+    assert {"adapters", "transformer", "vae", "model_index.json"} <= {
+        path.name for path in (tmp_path / "model").iterdir()
+    }
+    file = tmp_path / "lora.safetensors"
+    cli.main(["export", "--adapter", str(tmp_path / "model/adapters/base"), "--output", str(file)])
+    assert file.is_file() and (tmp_path / "lora_embeddings.safetensors").is_file()
+    again = ["export", "--adapter", str(tmp_path / "model/adapters/base"), "--format", "published"]
+    again += ["--output", str(tmp_path / "again"), "--transformer", str(tmp_path / "model/transformer")]
+    cli.main(again)
+    assert load_published(tmp_path / "again").config == load_published(tmp_path / "base").config
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["export", "--adapter", str(tmp_path), "--output", str(file)])
+    assert ended.value.code == 2
+
+
+def test_hands_are_seen_in_every_frame(
+    inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Networks that take colours for normals and every pixel for a hand."""
+    normals = onnx_models.colour_maps(tmp_path / "sapiens_normal.onnx", np.eye(3) * 3, np.zeros(3))
+    parts, background = np.zeros((28, 3)), np.zeros(28)
+    background[5] = 1  # Left_Hand
+    segmentation = onnx_models.colour_maps(tmp_path / "sapiens_seg.onnx", parts, background)
+    output = tmp_path / "hands.mp4"
+    arguments = {"video": inputs["video"], "normals": normals, "segmentation": segmentation, "output": output}
+    cli.main(["hands", *(part for name, value in arguments.items() for part in (f"--{name}", str(value)))])
+    info, driving = probe(output), probe(inputs["video"])
+    assert (info.width, info.height) == (driving.width, driving.height)
+    assert np.allclose(info.frame_times, driving.frame_times)
+    assert np.concatenate(list(read_frames(info, range(FRAMES)))).any(axis=(1, 2, 3)).all()
+    told = capsys.readouterr()
+    assert f"{FRAMES} frames of 256x320" in told.out and "hands" in told.err

@@ -1,7 +1,7 @@
 """Whole-body pose estimators behind one signature: frames in, people with 133 keypoints out.
 
-Choices made: an estimator is called with consecutive frames of one video and may track; `reset` begins another
-video. Estimators are loaded by name, and only then import their runtime.
+An estimator is called with consecutive frames of one video and may track; `reset` begins another video. Estimators are
+loaded by name, and only then import their runtime.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
 """BlazePose: a fast tracker of people on a CPU, with body, feet, face and hands.
 
-Choices made: the networks and region rules are those of MediaPipe's Holistic (Apache-2.0, weights from its wheel).
-A tracked body costs one network run a frame: the detector only runs once in a while, and when all are lost. It tends
-to see only the most prominent person, and nobody small, so it looks at the whole frame for the first person and then
-at overlapping squares, people already found painted over. Hands and face are followed from their own last points
-while those agree with the body, and found anew from the body otherwise. Whoever is found late is followed back
-through the frames of the same call where nobody was seen. Nothing is smoothed over time: what is given is what was
-seen in that frame.
+The networks and region rules are those of MediaPipe's Holistic (Apache-2.0, weights from its wheel). A tracked body
+costs one network run a frame: the detector only runs once in a while, and when all are lost. It tends to see only the
+most prominent person, and nobody small, so it looks at the whole frame for the first person and then at overlapping
+squares, people already found painted over. Hands and face are followed from their own last points while those agree
+with the body, and found anew from the body otherwise. Whoever is found late is followed back through the frames of the
+same call where nobody was seen. Nothing is smoothed over time: what is given is what was seen in that frame.
 """
 
 from __future__ import annotations

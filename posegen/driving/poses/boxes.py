@@ -1,7 +1,7 @@
 """Boxes of people: suppression of duplicates, and the ways between a frame and what a network sees of it.
 
-Choices made: boxes are x0, y0, x1, y1 in pixels; a window keeps the picture's proportions by growing the box
-to the network's aspect ratio, never by squeezing what is in it.
+Boxes are x0, y0, x1, y1 in pixels; a window keeps the picture's proportions by growing the box to the network's aspect
+ratio, never by squeezing what is in it.
 """
 
 from __future__ import annotations

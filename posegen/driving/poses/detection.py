@@ -1,7 +1,7 @@
 """Single-shot detectors of MediaPipe's kind: anchors, decoding, weighted non-maximum suppression.
 
-Choices made: the anchors are centres only (the networks give sizes in input pixels), as MediaPipe's graphs set
-`fixed_anchor_size`; overlapping detections are averaged by score, which steadies boxes and key points.
+The anchors are centres only (the networks give sizes in input pixels), as MediaPipe's graphs set `fixed_anchor_size`;
+overlapping detections are averaged by score, which steadies boxes and key points.
 """
 
 from __future__ import annotations

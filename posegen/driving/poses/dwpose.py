@@ -1,7 +1,7 @@
 """DWPose (Yang et al. 2023; Apache-2.0): YOLOX finds people, a SimCC network their 133 keypoints.
 
-Choices made: both files come from one place, `yzd-v/DWPose` on the hub unless a folder, URI or other
-repository is given; another YOLOX file may take the detector's part (a small one makes a CPU bearable).
+Both files come from one place, `yzd-v/DWPose` on the hub unless a folder, URI or other repository is given; another
+YOLOX file may take the detector's part (a small one makes a CPU bearable).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The landmark networks of MediaPipe, each looking at one region of a frame: body, hand, face.
 
-Choices made: where a network looks next follows from what it found (MediaPipe's rules), so each comes with its
-regions. The body network's segmentation is cut off, which spares it two fifths of its time.
+Where a network looks next follows from what it found (MediaPipe's rules), so each comes with its regions. The body
+network's segmentation is cut off, which spares it two fifths of its time.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """ONNX networks that see pictures: their size, scaling and batches.
 
-Choices made: the picture size and the batch are the file's own. A file whose batch is fixed (1 for the
-published detectors) is run as often as needed, filled up with zeros; one whose batch is open runs what it is
-given at once.
+The picture size and the batch are the file's own. A file whose batch is fixed (1 for the published detectors) is run as
+often as needed, filled up with zeros; one whose batch is open runs what it is given at once.
 """
 
 from __future__ import annotations

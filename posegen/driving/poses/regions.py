@@ -1,8 +1,8 @@
 """Square, turned regions of a frame: where a landmark network looks, and the way back to the frame.
 
-Choices made: the region rules are MediaPipe's (Apache-2.0; calculators and options of its holistic graph), so that
-the networks see people the way they were trained to. Everything is in pixels of the frame; angles are in radians,
-0 for an upright region, growing clockwise as seen (y points down).
+The region rules are MediaPipe's (Apache-2.0; calculators and options of its holistic graph), so that the networks see
+people the way they were trained to. Everything is in pixels of the frame; angles are in radians, 0 for an upright
+region, growing clockwise as seen (y points down).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The two runtimes of the pose models, each behind one call: array in, arrays out.
 
-Choices made: LiteRT (with XNNPACK) runs the TFLite files as published, onnxruntime the ONNX files; one thread each,
-as curation runs one process a core. A TFLite file can be cut down to the outputs that are used: BlazePose's body
-model gives the same landmarks in 0.6 of the time without its segmentation.
+LiteRT (with XNNPACK) runs the TFLite files as published, onnxruntime the ONNX files; one thread each, as curation runs
+one process a core. A TFLite file can be cut down to the outputs that are used: BlazePose's body model gives the same
+landmarks in 0.6 of the time without its segmentation.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Sapiens (Khirodkar et al. 2024): 133 keypoints, surface normals, body parts, the hand video.
 
-Choices made: networks are ONNX files. The publishers have TorchScript, which becomes ONNX by
+Networks are ONNX files. The publishers have TorchScript, which becomes ONNX by
     torch.onnx.export(torch.jit.load(file), torch.zeros(1, 3, 1024, 768), "sapiens_pose.onnx", dynamo=False,
                       input_names=["image"], dynamic_axes={"image": {0: "n"}})
 of `noahcao/sapiens-pose-coco`, `facebook/sapiens-normal-2b-torchscript`,

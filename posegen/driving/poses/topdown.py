@@ -1,7 +1,7 @@
 """What DWPose and Sapiens share: a box becomes a window, windows of all people of all frames run in batches.
 
-Choices made: each frame stands for itself, nothing is tracked, so `reset` has nothing to forget. One batch of
-windows is cropped, run and decoded before the next is cropped, so memory does not grow with frames or people.
+Each frame stands for itself, nothing is tracked, so `reset` has nothing to forget. One batch of windows is cropped, run
+and decoded before the next is cropped, so memory does not grow with frames or people.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """MediaPipe's landmarks (33 body, 468 face, 21 a hand) as the 133 points of COCO-WholeBody.
 
-Choices made: points of the same name are taken as they are. COCO's small toe has no counterpart: it is placed beside
-BlazePose's foot index, outwards at a right angle to foot and shin in space, as seen along the view.
+Points of the same name are taken as they are. COCO's small toe has no counterpart: it is placed beside BlazePose's foot
+index, outwards at a right angle to foot and shin in space, as seen along the view.
 """
 
 from __future__ import annotations

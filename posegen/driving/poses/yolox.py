@@ -1,8 +1,7 @@
 """People in frames by YOLOX, from its ONNX files with raw outputs (strides 8, 16, 32).
 
-Choices made: what the publishers' files expect and no options: BGR 0..255, letterbox in grey 114, class 0 of
-COCO, score (objectness x class) above 0.3, non-maximum suppression at IoU 0.45. Only candidates above the
-score are decoded.
+The numbers are those that the publishers' files expect: BGR 0..255, letterbox in grey 114, class 0 of COCO, score
+(objectness x class) above 0.3, non-maximum suppression at IoU 0.45. Only candidates above the score are decoded.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Checkpoints in and out: published PoseGen folders, single files of plain Wan, adapters, LoRA files.
 
-Choices made: inside, names are diffusers'. Files are safetensors, or pickles read with `weights_only`; what is missing,
-unknown or of a wrong shape is a CheckpointError that names file and tensor.
+Inside, names are diffusers'. Files are safetensors, or pickles read with `weights_only`; what is missing, unknown or of
+a wrong shape is a CheckpointError that names file and tensor.
 """
 
 from posegen.model.checkpoints.conversion import convert_published

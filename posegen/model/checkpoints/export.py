@@ -1,9 +1,9 @@
 """Adapters for other programs: LoRA files that diffusers and ComfyUI load.
 
-Choices made: PEFT needs no export, as an adapter's folder is its own format. The scale (alpha / rank) is multiplied
-into the up matrix, so that a file means the same to every reader, whether it reads alpha or not. diffusers' LoRA
-loaders take nothing but LoRA matrices, so the embeddings travel in a second file. ComfyUI takes differences to the
-model's own weights.
+PEFT needs no export, as an adapter's folder is its own format. The scale (alpha / rank) is multiplied into the up
+matrix, so that a file means the same to every reader, whether it reads alpha or not. diffusers' LoRA loaders take
+nothing but LoRA matrices, so the embeddings travel in a second file. ComfyUI takes differences to the model's own
+weights.
 """
 
 from __future__ import annotations

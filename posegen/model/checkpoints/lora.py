@@ -1,10 +1,10 @@
 """Adapters of a transformer: LoRA matrices of its linears, and its patch embeddings trained as a whole.
 
-Choices made: an adapter's folder is PEFT's own (`adapter_config.json`, `adapter_model.safetensors`), and the whole
-embeddings are PEFT's `modules_to_save`, so one file holds all, PEFT loads it as it is, and switching adapters switches
-the embeddings too. diffusers' own `set_adapter` and `set_adapters` switch only the LoRA part; use `set_adapter` of this
-file. To train, add an adapter with `modules_to_save=[*EMBEDDINGS]`: PEFT compares ends of names, so the first of the
-three means all of them anyway. Under ZeRO-3, save inside `deepspeed.zero.GatheredParameters`.
+An adapter's folder is PEFT's own (`adapter_config.json`, `adapter_model.safetensors`), and the whole embeddings are
+PEFT's `modules_to_save`, so one file holds all, PEFT loads it as it is, and switching adapters switches the embeddings
+too. diffusers' own `set_adapter` and `set_adapters` switch only the LoRA part; use `set_adapter` of this file. To
+train, add an adapter with `modules_to_save=[*EMBEDDINGS]`: PEFT compares ends of names, so the first of the three means
+all of them anyway. Under ZeRO-3, save inside `deepspeed.zero.GatheredParameters`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Names and settings of a PoseGen transformer in two languages: the published checkpoints' and diffusers'.
 
-Choices made: published names are Wan's original ones, as in DiffSynth and ComfyUI; they are translated stem by stem
-with two tables, one for what a block holds and one for the rest, so that what follows a stem (`.weight`,
-`.lora_A.weight`) stays. Whoever reads tensors compares all names and shapes with a model's: nothing is dropped or made
-up in silence.
+Published names are Wan's original ones, as in DiffSynth and ComfyUI; they are translated stem by stem with two tables,
+one for what a block holds and one for the rest, so that what follows a stem (`.weight`, `.lora_A.weight`) stays.
+Whoever reads tensors compares all names and shapes with a model's: nothing is dropped or made up in silence.
 """
 
 from __future__ import annotations

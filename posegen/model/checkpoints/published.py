@@ -1,8 +1,8 @@
 """The published PoseGen folders, in and out: `model_config.json` and `*.bin` shards, one folder per adapter.
 
-Choices made: a model is built without memory of its own and takes the shards' memory-mapped tensors as they are, so
-one copy of it is in memory at most. LoRA is merged in place: the mapping is private, so a merged page becomes the
-process's own and the file stays untouched. Shards are unpickled with `weights_only`.
+A model is built without memory of its own and takes the shards' memory-mapped tensors as they are, so one copy of it is
+in memory at most. LoRA is merged in place: the mapping is private, so a merged page becomes the process's own and the
+file stays untouched. Shards are unpickled with `weights_only`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from posegen.driving.driving_video import (
     VideoFrames,
     fill_gaps,
     picture_pose,
-    place,
+    place_on_picture,
     read_driving,
 )
 from posegen.driving.framing import framing_of
@@ -222,7 +222,7 @@ def test_alignment_without_a_common_part_is_refused() -> None:
 
 def test_left_as_it_is_the_driving_frame_is_fitted_like_the_picture() -> None:
     driving = Driving(walking(5, (320, 320)), (320, 320))
-    placed = place(driving, np.zeros((10, 10, 3), np.uint8), SIZE, 30, RedDot(), "none")
+    placed = place_on_picture(driving, np.zeros((10, 10, 3), np.uint8), SIZE, 30, RedDot(), "none")
     np.testing.assert_allclose(placed, fit((320, 320), SIZE).keypoints(driving.keypoints))
 
 
@@ -243,7 +243,7 @@ def test_a_puppets_video_lands_on_its_picture(tmp_path: Path) -> None:
     save_video(render(puppet, scene, whole(poses), (640, 400)).frames, tmp_path / "video.mp4", 15)
     image = reference(puppet, scene, 0, (256, 384))
     estimator = load_estimator("blazepose")
-    placed = place(tmp_path / "video.mp4", image, SIZE, 15, estimator)
+    placed = place_on_picture(tmp_path / "video.mp4", image, SIZE, 15, estimator)
     assert placed.shape == (6, 133, 3)
     expected = fit((256, 384), SIZE).keypoints(picture_pose(image, estimator))
     trunk = [KEYPOINT_INDEX[f"{side}_{joint}"] for side in ("left", "right") for joint in ("shoulder", "hip")]

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from serving.client import VideoError, VideoRequest, describe, events, make_video
+from serving.client import ClientError, VideoRequest, describe, events, make_video
 from serving.state.transitions import JobStatus
 from testkit import ROOT
 from testkit.api_server import Site, movie, picture
@@ -97,12 +97,12 @@ def test_a_stream_that_breaks_is_opened_again() -> None:
 
 def test_what_the_server_refuses_is_told_in_its_words(site: Site, wanted: VideoRequest) -> None:
     wanted.video.write_text("no video")
-    with site.served() as url, pytest.raises(VideoError, match="driving_video: "):
+    with site.served() as url, pytest.raises(ClientError, match="driving_video: "):
         make_video(replace(wanted, url=url))
 
 
 def test_without_a_server_it_says_how_to_start_one(wanted: VideoRequest) -> None:
-    with pytest.raises(VideoError, match="start one by `make serve`"):
+    with pytest.raises(ClientError, match="start one by `make serve`"):
         make_video(replace(wanted, url="http://127.0.0.1:9"))
 
 

@@ -1,7 +1,7 @@
 """Plain Wan from a GGUF file, its linears quantised in memory, through diffusers' GGUF quantiser.
 
-Choices made: tensors stay memory-mapped, so that loading takes no more than the file and processes share it; diffusers'
-own reader copies them.
+Tensors stay memory-mapped, so that loading takes no more than the file and processes share it; diffusers' own reader
+copies them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,234 @@
+"""Trains the mini model's whole network on PoseGen's own task: a reference picture and poses -> the latents of a clip.
+
+The matrices and embeddings that an adapter reaches are trained in full, by Muon, and the adapter is their
+difference to the base afterwards: LoRA on a network this small costs more for each step and learns less by it. At noise
+levels below 1 the network sees its own guess in the place of the truth, as it does in sampling:
+only so do further steps correct what the first one got wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+
+from mini_model.items import Items, read_items
+from mini_model.loop import Loop, LoopConfig
+from posegen.longvideo.conditions import encode_frames, encode_text, pose_condition
+from posegen.mini.codec import SPACE, TIME
+from posegen.model.checkpoints import Adapter, read_adapter, write_adapter
+from posegen.model.checkpoints.lora import is_embedding
+from posegen.model.transformer import PoseGenTransformer3DModel
+from training.model import frozen
+from training.model.adapter import TARGETS, AdapterConfig, lora_config
+
+HEAD, TAIL = 1, 4
+"""Frames given to a bridge."""
+TEXT_DROPPED = 0.1
+PERSON_WEIGHT = 3.0
+"""How many times as much an error counts where the person is."""
+LEAST_SIGMA, MOST_SIGMA = 0.55, 0.95
+"""Noise levels of the steps after the first one."""
+VALIDATION_BATCHES, VALIDATION_ITEMS = 4, 16
+VALIDATION_SIGMAS = (1.0, 0.857, 0.667)
+
+
+@dataclass(frozen=True)
+class PosedConfig(LoopConfig):
+    """Train the whole network on PoseGen's task."""
+
+    steps: int = 8000
+    batch: int = 8
+    learning_rate: float = 1e-3
+    validate_every: int = 500
+    adapter: Literal["base", "cond"] = "base"
+    """Which adapter is made: cond has frames given at both ends."""
+    model: Path = Path("build/mini/base")
+    """Folder of the base model."""
+    start: Path | None = None
+    """Folder of an adapter to begin with."""
+    rollouts: float = 0.4
+    """Share of the steps at noise levels below 1."""
+    rank: int = 64
+    """Of the adapter's matrices."""
+    compile: bool = True
+    """Compile the blocks, which needs a C++ compiler: nearly twice as fast."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """latents (B, z, f, h, w), pose (B, 4 + z, f, h, w), reference (B, z, 1, h, w), text (B, tokens, text_dim),
+    weight (B, 1, f, h, w) of the errors, whose mean is 1."""
+
+    latents: Tensor
+    pose: Tensor
+    reference: Tensor
+    text: Tensor
+    weight: Tensor
+
+
+class Encoder:
+    """Makes examples of items."""
+
+    def __init__(self, items: Items, folder: Path) -> None:
+        self.items = items
+        self.tokenizer, self.text_encoder = (
+            frozen.load(str(folder), part) for part in ("tokenizer", "text_encoder")
+        )
+        self.vae = deepcopy(
+            frozen.load(str(folder), "vae")
+        )  # not the mapped file, which a stage may write anew
+
+    @torch.no_grad()
+    def __call__(self, chosen: list[int], given: bool, text_given: np.ndarray) -> Examples:
+        """given: whether frames at both ends are; text_given: (B,) bool, which items have a text."""
+        frames = self.items.pictures("frames", chosen)
+        pictures = self.items.pictures("poses", chosen)
+        known = np.zeros(pictures.shape[:2], bool)
+        known[:, :HEAD] = known[:, -TAIL:] = given
+        pictures[known] = frames[known][..., :3]
+        texts = [
+            text if there else "" for text, there in zip(self.items.texts(chosen), text_given, strict=True)
+        ]
+        return Examples(
+            encode_frames(self.vae, np.ascontiguousarray(frames[..., :3])),
+            pose_condition(self.vae, pictures, torch.from_numpy(known)),
+            encode_frames(self.vae, self.items.pictures("references", chosen)[:, None]),
+            encode_text(self.tokenizer, self.text_encoder, texts),
+            error_weight(torch.from_numpy(frames[..., 3])),
+        )
+
+
+def error_weight(opacity: Tensor) -> Tensor:
+    """Weights (B, 1, f, h, w) by where the person is, from (B, F, H, W) uint8; their mean over an item is 1."""
+    there = opacity.float() / 255
+    there = torch.cat([there[:, :1].expand(-1, TIME - 1, -1, -1), there], dim=1)  # (B, 4 f, H, W)
+    share = nn.functional.avg_pool3d(there[:, None], (TIME, SPACE, SPACE))
+    weight = 1 + (PERSON_WEIGHT - 1) * (share > 0)
+    return weight / weight.mean((1, 2, 3, 4), keepdim=True)
+
+
+def predict(network: Any, noisy: Tensor, sigma: float, examples: Examples) -> Tensor:
+    """The clean latents (B, z, f, h, w) that the network guesses at one noise level."""
+    with torch.autocast("cpu", torch.bfloat16):
+        return network(
+            hidden_states=torch.cat([noisy, examples.pose], dim=1),
+            timestep=torch.full((len(noisy),), 1000 * sigma),
+            encoder_hidden_states=examples.text,
+            reference_latents=examples.reference,
+            return_dict=False,
+        )[0].float()
+
+
+def guesses(network: Any, examples: Examples, noise: Tensor, sigmas: Sequence[float]) -> Iterator[Tensor]:
+    """The guess at each of the noise levels, the first of them 1, each seeing the one before it."""
+    noisy = noise
+    for index, sigma in enumerate(sigmas):
+        guess = predict(network, noisy, sigma, examples)
+        yield guess
+        if index + 1 < len(sigmas):
+            noisy = (1 - sigmas[index + 1]) * guess + sigmas[index + 1] * (
+                noisy - (1 - sigma) * guess
+            ) / sigma
+
+
+def weighted_error(guess: Tensor, examples: Examples) -> Tensor:
+    return (examples.weight * (guess - examples.latents).square()).mean()
+
+
+def train_posed(config: PosedConfig) -> None:
+    """Trains and writes the adapter to adapters/."""
+    network = merged(config.model, config.start)
+    base = {name: weight.clone() for name, weight in network_weights(config.model).items()}
+    for name, weight in network.named_parameters():
+        weight.requires_grad_(reached(name))
+    if config.compile:
+        network.compile_repeated_blocks()
+    training, validation = (
+        Encoder(read_items(config.folder, validation=held), config.model) for held in (False, True)
+    )
+    given = config.adapter == "cond"
+
+    def loss(generator: Generator) -> Tensor:
+        chosen = torch.randint(len(training.items), (config.batch,), generator=generator).tolist()
+        text_given = (torch.rand(config.batch, generator=generator) >= TEXT_DROPPED).numpy()
+        examples = training(chosen, given, text_given)
+        noisy, sigma = torch.randn(examples.latents.shape, generator=generator), 1.0
+        if torch.rand(1, generator=generator).item() < config.rollouts:
+            sigma = LEAST_SIGMA + (MOST_SIGMA - LEAST_SIGMA) * torch.rand(1, generator=generator).item()
+            with torch.no_grad():
+                guess = predict(network, noisy, 1.0, examples)
+            noisy = (1 - sigma) * guess + sigma * noisy
+        return weighted_error(predict(network, noisy, sigma, examples), examples)
+
+    def measure() -> dict[str, float]:
+        errors = torch.zeros(len(VALIDATION_SIGMAS))
+        for batch in torch.arange(VALIDATION_BATCHES * VALIDATION_ITEMS).split(VALIDATION_ITEMS):
+            examples = validation(batch.tolist(), given, np.ones(len(batch), bool))
+            noise = torch.randn(
+                examples.latents.shape, generator=torch.Generator().manual_seed(int(batch[0]))
+            )
+            made = guesses(network, examples, noise, VALIDATION_SIGMAS)
+            errors += torch.stack([weighted_error(guess, examples) for guess in made]) / VALIDATION_BATCHES
+        return {f"validation_{step}": error for step, error in enumerate(errors.tolist(), 1)}
+
+    def publish() -> None:
+        write_adapter(difference(network, base, config.rank), config.folder / "adapters" / config.adapter)
+
+    Loop(stage_name(config.adapter), network, loss, config).run(measure, publish)
+
+
+def stage_name(adapter: str) -> str:
+    """Of an adapter's training, and so of its checkpoint and log."""
+    return f"{adapter}_adapter"
+
+
+def network_weights(model: Path) -> dict[str, Tensor]:
+    """The weights of the base with the embeddings that PoseGen adds."""
+    transformer = PoseGenTransformer3DModel.from_pretrained(model, subfolder="transformer").float()
+    return transformer.state_dict()
+
+
+def merged(model: Path, adapter: Path | None) -> PoseGenTransformer3DModel:
+    """The network of a folder with an adapter in its weights."""
+    network = PoseGenTransformer3DModel.from_pretrained(model, subfolder="transformer").float()
+    if adapter is not None:
+        read = read_adapter(adapter)
+        weights = network.state_dict()
+        read.check({name: tensor.shape for name, tensor in weights.items()}, adapter)
+        for module in read.modules:
+            down, up = read.matrices(module)
+            weights[f"{module}.weight"] += up.float() @ down.float()
+        for name, tensor in read.embeddings.items():
+            weights[name].copy_(tensor)
+    return network
+
+
+def reached(name: str) -> bool:
+    """Whether an adapter can change this weight; hands stay as they are, as the drawn data has none."""
+    return (is_embedding(name) and not name.startswith("hand_")) or name.removesuffix(".weight").endswith(
+        TARGETS
+    )
+
+
+@torch.no_grad()
+def difference(network: nn.Module, base: dict[str, Tensor], rank: int) -> Adapter:
+    """The adapter that makes the network of the base, its matrices as near as the rank allows (truncated SVD)."""
+    tensors = {}
+    for name, weight in network.state_dict().items():
+        if is_embedding(name):
+            tensors[name] = weight.clone()
+        elif reached(name):
+            left, values, right = torch.linalg.svd(weight - base[name], full_matrices=False)
+            root = values[:rank].sqrt()
+            module = name.removesuffix(".weight")
+            tensors[f"{module}.lora_A.weight"] = root[:, None] * right[:rank]
+            tensors[f"{module}.lora_B.weight"] = left[:, :rank] * root
+    config = lora_config(AdapterConfig(rank=rank, alpha=rank))
+    return Adapter(config, tensors)

@@ -1,0 +1,1 @@
+"""The commands of `posegen`: generate, hands, convert, export; their options and what they say."""
