@@ -7,10 +7,8 @@ blocks 8 do (full-body framing), and attention takes most of the time. All varia
 foreground. The authors' formula attends twice with all queries and builds its mask of all pairs of tokens on the CPU;
 their second output projection and what they write to disk are left out. Rounds are interleaved; a ratio is the median
 over rounds. Times are CPU seconds of this process, which other work on the machine disturbs least. Memory is what a
-pass adds to a process that holds the model, its inputs and the record.
-
-Where there is a GPU, the same for one block of full width at 720p x 81 frames in bf16, with the share of the chip's
-peak, written to benchmarks/results/. The last line is one JSON object.
+pass adds to a process that holds the model, its inputs and the record. The last line is one JSON object. A block of
+full width on a GPU is measured by `benchmarks/gpu.py`.
 """
 
 from __future__ import annotations
@@ -29,7 +27,6 @@ from typing import Any
 
 import torch
 
-from posegen.costs import block_flops, peak_flops, tokens
 from posegen.model.attention import Attend, Gather, Project, Sharing
 from posegen.model.transformer import PoseGenTransformer3DModel
 from posegen.sharing import (
@@ -44,7 +41,6 @@ from posegen.sharing import (
 BLOCKS, SHARED_BLOCKS = 5, 1
 LATENTS = 16
 FRAMES = 7  # latent frames; the tokens grow with the picture
-RESULTS = Path(__file__).parent / "results"
 Variants = dict[str, Callable[[], torch.Tensor]]
 
 
@@ -145,15 +141,6 @@ def cpu_seconds(run: Callable[[], torch.Tensor]) -> float:
     return time.process_time() - started
 
 
-def gpu_seconds(run: Callable[[], torch.Tensor]) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    run()
-    end.record()
-    torch.cuda.synchronize()
-    return start.elapsed_time(end) / 1000
-
-
 def measure(
     variants: Variants, rounds: int, seconds: Callable[[Callable[[], torch.Tensor]], float]
 ) -> dict[str, list[float]]:
@@ -196,57 +183,6 @@ def resident(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def full_block(
-    device: torch.device, size: tuple[int, int, int] = (81, 1280, 720), **config: Any
-) -> tuple[Variants, int]:
-    """A block of the 14B model (or of another `config`) in bf16, plain and shared; and its operations.
-
-    size: frames, height and width in pixels.
-    """
-    torch.manual_seed(0)
-    with device:
-        model = PoseGenTransformer3DModel(num_layers=1, **config).to(torch.bfloat16).eval()
-        count, reference = tokens(model.config, *size)
-        grid = (size[0] + 3) // 4, size[1] // 8, size[2] // 8
-        dim = model.config.num_attention_heads * model.config.attention_head_dim
-        streams = [
-            torch.randn(1, length, dim, dtype=torch.bfloat16) for length in (count, reference, 512, 257)
-        ]
-        modulations = [torch.randn(1, 6, dim) for _ in range(2)]
-        rotary = torch.cat(model.rope(grid, (1, *grid[1:]), device), dim=1)
-    record, shared = SharedRecord(), SharedRange(range(1), range(1))
-    person = person_mask(grid[0], grid[1] // 2, grid[2] // 2).to(device)
-
-    def run(sharing: Sharing | None) -> torch.Tensor:
-        return model.blocks[0](*streams, *modulations, rotary, sharing and sharing(0))[0]
-
-    run(AnchorRecorder(shared, GivenForeground(person), record).at(0, "guided"))
-    reader = readers(shared, person, count + reference, record)["shared"]
-    return {"plain": partial(run, None), "shared": partial(run, reader)}, block_flops(
-        model.config, count, reference
-    )
-
-
-def gpu_report(rounds: int) -> dict[str, Any]:
-    """Seconds, share of the peak and bytes of a full block on this machine's GPU, by variant."""
-    variants, flops = full_block(torch.device("cuda"))
-    times, name = measure(variants, rounds, gpu_seconds), torch.cuda.get_device_name()
-    peak = peak_flops(name)
-    report: dict[str, Any] = {"device": name, "flops": flops, "over_plain": over_plain(times, "shared")}
-    for variant, run in variants.items():
-        torch.cuda.reset_peak_memory_stats()
-        run()
-        seconds = statistics.median(times[variant])
-        share = None if peak is None else round(flops / seconds / peak, 3)
-        memory = torch.cuda.max_memory_allocated()
-        report[variant] = {"seconds": seconds, "share_of_peak": share, "peak_bytes": memory}
-        print(f"full block, {variant:8} {seconds:8.3f} s {share or 0:8.1%} of peak {memory / 2**30:8.1f} GiB")
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name.lower().replace(' ', '-')}.json"
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    return report
-
-
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -273,8 +209,6 @@ def main() -> None:
     figures: dict[str, Any] = {
         f"{name.replace(' ', '_')}_over_plain": round(max(values), 3) for name, values in ratios.items()
     }
-    if torch.cuda.is_available():
-        figures["full_block"] = gpu_report(options.rounds)
     print(json.dumps(figures))
 
 

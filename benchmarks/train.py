@@ -25,11 +25,12 @@ import tyro
 from diffusers import WanTransformer3DModel
 
 from testkit.tiny_training import CHANNELS, FRAMES, MINI, SIZE, write_tiny_dataset, write_tiny_model
+from training.cluster import start_ray
 from training.config import ClusterConfig, TrainConfig, mini_cpu
 from training.data.stream import prepare
 from training.loop import Training, load_transformer
 from training.step.objective import Examples, velocity_losses
-from training.train import start_ray, trainer, with_absolute_paths
+from training.train import trainer, with_absolute_paths
 
 RESULT = "result.json"
 WARM_UP = 2

@@ -12,7 +12,6 @@ stopped goes on, and a larger --clips adds to what there is.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,12 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 import ray
 import tyro
-from ray.data import DataContext
 
 from mini_model.puppet_clips import ClipSettings, RealMotions, draw_clip
 from posegen.common.progress import Progress
 from posegen.common.storage import StorageError, absolute
 from posegen.dataset import CLIPS, FAILED, KEPT, MEDIA
+from training.cluster import start_ray
 from training.data.cache import Place, Tables
 
 FILE_BYTES, FILE_CLIPS = 64 << 20, 64
@@ -83,7 +82,8 @@ def run(config: PuppetsConfig) -> dict[str, int]:
     settings = ClipSettings.of(config.size, config.frames, config.rate, config.calm, config.away, motions)
     parts = list(seed_ranges(config))
     start_ray()
-    drawn = ray.data.from_items([{"start": part.start, "stop": part.stop} for part in parts]).map_batches(
+    ranges = [{"start": part.start, "stop": part.stop} for part in parts]
+    drawn = ray.data.from_items(ranges, override_num_blocks=len(ranges)).map_batches(
         make_writer(config.output, settings, motions), batch_size=1, batch_format="numpy", num_cpus=1
     )
     progress = Progress("draw", "clips", config.clips)
@@ -156,16 +156,6 @@ def delete_shorter(tables: Tables, settings: ClipSettings, parts: Sequence[range
             name = file.split("/")[-1]
             if name < longest.get(name.rsplit("-", 1)[0], ""):
                 tables.folder.delete(file)
-
-
-def start_ray() -> None:
-    """Joins the cluster that RAY_ADDRESS names or this machine runs, else starts one for the run."""
-    if not ray.is_initialized():
-        ray.init(logging_level=logging.ERROR, log_to_driver=False)
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.target_max_block_size = 1  # bytes: each range of seeds is a task of its own
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from mini_model.puppets import (
@@ -31,6 +30,7 @@ from posegen.dataset import FAILED, KEPT, content_id, pack_keypoints, unpack_key
 from posegen.driving.framing import framing_of
 from posegen.driving.skeleton import BODY, FACE, LEFT_HAND, RIGHT_HAND, VISIBLE, flip, standing_height
 from posegen.video import save_video
+from posegen.video.pictures import jpeg
 from training.data.cache import Place, Tables
 
 DRAWING = 2
@@ -142,7 +142,7 @@ def draw_clip(
         "caption": clip.caption,
         "caption_source": "puppets",
         **pack_keypoints(keypoints),
-        "preview": _jpeg(clip.frames[settings.frames // 2]),
+        "preview": jpeg(clip.frames[settings.frames // 2], PREVIEW_HEIGHT),
         "preview_frame": settings.frames // 2,
         "scored_by": "puppets",
     }
@@ -194,12 +194,3 @@ def _encoded(frames: np.ndarray, rate: float) -> bytes:
         file = Path(scratch) / "clip.mp4"
         save_video(frames, file, rate)
         return file.read_bytes()
-
-
-def _jpeg(frame: np.ndarray) -> bytes:
-    """The frame (H, W, 3) uint8 RGB as a JPEG, no higher than previews are."""
-    height, width = frame.shape[:2]
-    if height > PREVIEW_HEIGHT:
-        width = max(1, round(width * PREVIEW_HEIGHT / height))
-        frame = cv2.resize(frame, (width, PREVIEW_HEIGHT), interpolation=cv2.INTER_AREA)
-    return cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()

@@ -162,17 +162,18 @@ def generation_memory(
     text_tokens: int = 512,
     image_tokens: int = 257,
     itemsize: int = 2,
-    other_weights: int = 0,
+    weights: int = 0,
+    decoding_weights: int | None = None,
     record: int = 0,
     tile: tuple[int, int] | None = None,
 ) -> dict[str, int]:
     """Bytes on the device while one segment is generated, by what they hold, and their peak.
 
-    itemsize: of the transformer's weights. other_weights: bytes of adapters, VAE and encoders that stay on the device.
-    record: bytes of the shared background there (`posegen.sharing.SharedRange.nbytes`). The transformer's activations
-    and the VAE's decoding do not meet, so the peak has the larger of the two.
+    itemsize: of what the transformer computes in. weights: bytes of all weights on the device while it computes, and
+    decoding_weights while the VAE does, by default the same. record: bytes of the shared background there
+    (`posegen.sharing.SharedRange.nbytes`). The transformer's activations and the VAE's decoding do not meet, so the
+    peak has the larger of the two.
     """
-    weights = parameters(config) * itemsize + other_weights
     noisy, pose, hands = config["out_channels"], config["in_channels"], config["hand_channels"] or 0
     # float32: the latents, both branches' velocities, their step and preview; the conditions as kept and as cast
     grid = ((frames - 1) // STRIDES[0] + 1) * (height // STRIDES[1]) * (width // STRIDES[2])
@@ -180,7 +181,8 @@ def generation_memory(
     activations = activation_bytes(config, frames, height, width, 1, text_tokens, image_tokens, itemsize)
     decode = decode_bytes(vae_config, frames, height, width, tile=tile)
     parts = {"weights": weights, "record": record, "latents": latents}
-    peak = sum(parts.values()) + max(activations, decode)
+    decoding_weights = weights if decoding_weights is None else decoding_weights
+    peak = record + latents + max(weights + activations, decoding_weights + decode)
     return {**parts, "activations": activations, "decode": decode, "peak": peak}
 
 

@@ -55,6 +55,7 @@ CLIPS = pa.schema(
         pa.field("rate", pa.float64()),
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
+        pa.field("hdr", pa.string()),  # pq or hlg, where the source was mapped to the standard dynamic range
         pa.field("source_notes", pa.list_(pa.string())),  # what the file lacks or had repaired, and when
         pa.field("status", pa.string(), nullable=False),
         pa.field("reasons", pa.list_(pa.string()), nullable=False),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from posegen.costs import flops_per_forward, generation_memory, tokens
+from posegen.costs import flops_per_forward, generation_memory, model_dim, parameters, tokens
+from posegen.loading import HEADROOM, Placement
 from posegen.longvideo.conditions import MAX_TEXT_TOKENS
 from posegen.longvideo.sampling import Guidance, flow_shift, schedule
 from posegen.longvideo.segments import Plan
@@ -18,6 +20,11 @@ from posegen.pipeline import PoseGenPipeline
 from posegen.sharing import FRAMINGS, Form, SharedRange
 
 Config = dict[str, Any]
+
+CARDS = (8, 12, 16, 24, 32, 48, 80, 141)
+"""GB of the cards that people have."""
+TILE = (256, 256)
+"""Height and width of a tile of Wan's VAE in diffusers, in pixels."""
 
 
 def pipeline_settings(folder: Path) -> Config:
@@ -31,9 +38,8 @@ def pipeline_settings(folder: Path) -> Config:
 class Estimate:
     """The cost of one video; as text, a table of its segments, then lines with the work and the memory.
 
-    framing: a key of `posegen.sharing.FRAMINGS`, "off", or "auto", for which the largest record is counted. itemsize:
-    bytes of a number of the transformer. form: of the anchor's record. offload: whether that record, and what does not
-    compute, is on the host.
+    framing: as in `PoseGenPipeline.job`; for "auto" the largest record is counted. form: of the anchor's record.
+    placement: where the model lies. transformer: a single file in place of the folder's.
     """
 
     folder: Path
@@ -42,9 +48,9 @@ class Estimate:
     steps: int
     guidance: Guidance
     framing: str
-    itemsize: int
+    placement: Placement
     form: Form = "key_value"
-    offload: bool = False
+    transformer: Path | None = None
 
     @cached_property
     def config(self) -> Config:
@@ -78,24 +84,63 @@ class Estimate:
         if self.framing == "off" or not self.plan.bridges:
             return 0
         config, count = self.config, sum(tokens(self.config, *self.segment))
-        dim, branches = (
-            config["num_attention_heads"] * config["attention_head_dim"],
-            1 + bool(self.guided_steps),
-        )
+        dim, branches = model_dim(config), 1 + bool(self.guided_steps)
         names = FRAMINGS if self.framing == "auto" else [self.framing]
         ranges = (SharedRange.of(name, self.steps, config["num_layers"]) for name in names)
-        return max(shared.nbytes(count, dim, self.itemsize, self.form, branches) for shared in ranges)
+        return max(
+            shared.nbytes(count, dim, self.placement.itemsize, self.form, branches) for shared in ranges
+        )
 
-    def memory(self) -> dict[str, int]:
-        """Bytes on the device by what they hold, and their peak."""
-        return generation_memory(
+    @property
+    def _entry(self) -> int:
+        """Bytes of what is kept at one position, which is on the device while it is written or read."""
+        count, dim = sum(tokens(self.config, *self.segment)), model_dim(self.config)
+        one = SharedRange(range(1), range(1))
+        return one.nbytes(count, dim, self.placement.itemsize, self.form, branches=1)
+
+    def memory(self, placement: Placement | None = None) -> dict[str, int]:
+        """Bytes on the device by what they hold, and their peak; of another placement if one is given."""
+        placement = placement or self.placement
+        others, network = self.weights(placement), self._transformer_weights(placement)
+        vae = _weights(self.folder / "vae")
+        memory = generation_memory(
             self.config,
             *self.segment,
             _json(self.folder / "vae" / "config.json"),
             *self._context(),
-            itemsize=self.itemsize,
-            other_weights=0 if self.offload else _other_weights(self.folder),
-            record=0 if self.offload else self.record,
+            itemsize=placement.itemsize,
+            weights=network + (others if placement.offload == "none" else 0),
+            decoding_weights=None if placement.offload == "none" else vae,
+            record=min(self.record, self._entry) if placement.record_on_host else self.record,
+            tile=TILE if placement.tiling else None,
+        )
+        if placement.offload == "parts":  # the text encoder is there alone, before all else
+            memory["peak"] = max(memory["peak"], _weights(self.folder / "text_encoder"))
+        return memory
+
+    def weights(self, placement: Placement) -> int:
+        """Bytes of the weights beside the transformer's, as far as their files are there."""
+        return sum(
+            _weights(path) for path in self.folder.iterdir() if path.is_dir() and path.name != "transformer"
+        )
+
+    def _transformer_weights(self, placement: Placement) -> int:
+        """Bytes of the transformer's weights on the device at once."""
+        count, layers = parameters(self.config), self.config["num_layers"]
+        whole = count * placement.itemsize if self.transformer is None else self.transformer.stat().st_size
+        if placement.offload != "blocks":
+            return whole
+        # What is no block, one that computes and one on its way.
+        share = (parameters(self.config | {"num_layers": min(2, layers)})) / count
+        return round(whole * share)
+
+    def host(self, placement: Placement) -> int:
+        """Bytes in the host's memory: offloaded weights, and the record where it is there."""
+        record = self.record if placement.record_on_host else 0
+        if placement.offload == "none":
+            return record
+        return (
+            record + self._transformer_weights(replace(placement, offload="none")) + self.weights(placement)
         )
 
     def __str__(self) -> str:
@@ -108,12 +153,19 @@ class Estimate:
             f"steps   {self.steps} a segment, {self.guided_steps} of them with guidance: {self.passes} passes",
             f"work    {self.flops:.3g} floating-point operations in the transformer",
             f"memory  {_gigabytes(memory['peak'])} at most: {parts}",
+            "",
+            *self._ways(),
         ]
-        if self.offload:
-            lines.append(
-                f"host    {_gigabytes(self.record)} of the first segment's record, beside the weights"
-            )
         return "\n".join(lines)
+
+    def _ways(self) -> Iterator[str]:
+        """A table of what other placements would take, the fastest first."""
+        yield f"{'device':>9}  {'host':>9}  {'fits into':9}  with"
+        for way in self.placement.smaller():
+            peak, host = self.memory(way)["peak"], self.host(way)
+            cards = [card for card in CARDS if HEADROOM * peak <= card * 1e9]
+            fits = f"{min(cards)} GB" if cards else "-"
+            yield f"{_gigabytes(peak):>9}  {_gigabytes(host):>9}  {fits:9}  {way.options}".rstrip()
 
     def _context(self) -> tuple[int, int]:
         return _text_tokens(self.folder), _image_tokens(self.folder)
@@ -144,10 +196,9 @@ def _image_tokens(folder: Path) -> int:
     return (config["image_size"] // config["patch_size"]) ** 2 + 1
 
 
-def _other_weights(folder: Path) -> int:
-    """Bytes of the weights beside the transformer's, as far as their files are there."""
-    files = [path for path in folder.rglob("*.safetensors") if "transformer" not in path.parts]
-    return sum(path.stat().st_size for path in files)
+def _weights(folder: Path) -> int:
+    """Bytes of the weights in a folder and those below, none where they are not there."""
+    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
 
 
 def _gigabytes(amount: int) -> str:

@@ -1,23 +1,30 @@
-"""How a model folder is put on a machine, decided in one place: which devices, in which precision, what is offloaded.
+"""How a model is put on a machine, decided in one place: which devices, in which precision, what is offloaded.
 
 The command line, the server's generators and the estimate of `--dry-run` all ask a `Placement`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import diffusers
 import torch
 import transformers
+from diffusers.hooks import apply_group_offloading
 
 from posegen.distributed.group import TIMEOUT_S, Group
+from posegen.model.scaled_linear import use_fp8_products
 from posegen.pipeline import PoseGenPipeline
 from posegen.sharing import SharedRecord
 from posegen.source import ModelSource
 
 Dtype = Literal["float32", "bfloat16"]
+Offload = Literal["none", "parts", "blocks"]
+
+HEADROOM = 1.1
+"""How much more of a card must be free than is estimated: CUDA's context, workspaces and gaps come on top."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +33,17 @@ class Placement:
 
     device: of torch's names. dtype: of the transformer and the encoders; Wan's VAE loses detail in half precision, so
     it is float32 always. processes: how many denoise together, each with the whole transformer, on GPUs of their own
-    from the first on or all on the CPU. offload: whether only the part that computes is on the device. record_on_host:
-    whether what the anchor keeps is in the host's memory. tiling: whether the VAE works in tiles.
+    from the first on or all on the CPU. record_on_host: whether what the anchor keeps is in the host's memory. tiling:
+    whether the VAE works in tiles. offload: what lies on the host until it computes: nothing, whole parts (text
+    encoder, transformer, VAE), or the transformer too, block by block, the next one on its way while one computes.
     """
 
     device: str
     dtype: Dtype
     processes: int = 1
-    offload: bool = False
     record_on_host: bool = False
     tiling: bool = False
+    offload: Offload = "none"
 
     @classmethod
     def here(
@@ -43,8 +51,9 @@ class Placement:
         device: str | None = None,
         dtype: Dtype | None = None,
         processes: int = 1,
-        offload: bool = False,
+        record_on_host: bool = False,
         tiling: bool = False,
+        offload: Offload = "none",
     ) -> Placement:
         """On this machine: by default on its GPU in bfloat16, or on the CPU in float32.
 
@@ -52,19 +61,58 @@ class Placement:
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         _require_device(device)
-        if processes > 1 and (offload or device not in ("cuda", "cpu")):
+        if processes > 1 and (offload != "none" or device not in ("cuda", "cpu")):
             raise ValueError(
                 "Several processes take the first GPUs, each with the whole model: leave offloading and the device out."
             )
-        if offload and device == "cpu":
+        if offload != "none" and device == "cpu":
             raise ValueError("There is nothing to offload from a CPU: leave offloading out, or choose a GPU.")
         dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
-        return cls(device, dtype, processes, offload, offload, tiling)
+        return cls(device, dtype, processes, record_on_host or offload != "none", tiling, offload)
 
     @property
     def itemsize(self) -> int:
         """Bytes of a number of the transformer."""
         return getattr(torch, self.dtype).itemsize
+
+    def device_memory(self) -> int | None:
+        """Bytes of the device's memory; None where that is the host's."""
+        device = torch.device(self.device)
+        return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+
+    def smaller(self) -> list[Placement]:
+        """This placement and those that take less of the device's memory, the fastest first."""
+        if self.device == "cpu":
+            return list(dict.fromkeys([self, replace(self, tiling=True)]))
+        host = replace(self, record_on_host=True)
+        tiled = replace(host, tiling=True)
+        offloads: list[Offload] = ["none", "parts", "blocks"]
+        ways = [self, host, tiled]
+        if self.processes == 1:
+            ways += [
+                replace(tiled, offload=offload) for offload in offloads[offloads.index(self.offload) + 1 :]
+            ]
+        return list(dict.fromkeys(ways))
+
+    def fitted(self, memory: float, peak: Callable[[Placement], int]) -> Placement:
+        """The fastest of `smaller` whose peak, in bytes, fits into a device's memory of so many bytes, with headroom.
+
+        Raises ValueError, a sentence, where none does.
+        """
+        for way in self.smaller():
+            if HEADROOM * peak(way) <= memory:
+                return way
+        least = peak(self.smaller()[-1])
+        raise ValueError(
+            f"This video takes at least {HEADROOM * least / 1e9:.1f} GB, and the memory is {memory / 1e9:.1f} GB: "
+            "choose a smaller --size, a quantised --transformer, or a larger card."
+        )
+
+    @property
+    def options(self) -> str:
+        """The options of the command line that ask for it."""
+        asked = ["--record-on-host"] * self.record_on_host + ["--tiling"] * self.tiling
+        return " ".join(asked if self.offload == "none" else [*asked[1:], f"--offload {self.offload}"])
 
     def load(self, source: ModelSource, timeout: float = TIMEOUT_S) -> PoseGenPipeline:
         """The model's pipeline, ready to generate.
@@ -76,10 +124,14 @@ class Placement:
         pipeline = source.load({"default": getattr(torch, self.dtype), "vae": torch.float32})
         if self.tiling:
             pipeline.vae.enable_tiling()
-        if self.offload:
+        if self.offload == "parts":
             pipeline.enable_model_cpu_offload(device=self.device)
+        elif self.offload == "blocks":
+            offload_blocks(pipeline, torch.device(self.device))
         else:
             pipeline.to(self.device)
+        if source.fp8_products:
+            use_fp8_products(pipeline.transformer)  # again, as only now its device is known
         if self.processes > 1:
             pipeline.group = Group(pipeline, source, self.processes, timeout)
         return pipeline
@@ -87,6 +139,23 @@ class Placement:
     def record(self) -> SharedRecord:
         """An empty record for a video."""
         return SharedRecord(device=torch.device("cpu") if self.record_on_host else None)
+
+
+def offload_blocks(pipeline: PoseGenPipeline, device: torch.device) -> None:
+    """Leaves all parts on the host but the VAE; their blocks come to the device one after the other."""
+    stream = device.type == "cuda"  # the next block is copied while one computes
+    for name in ("transformer", "text_encoder", "image_encoder"):
+        if (part := getattr(pipeline, name)) is not None:
+            apply_group_offloading(
+                part,
+                onload_device=device,
+                offload_device=torch.device("cpu"),
+                offload_type="block_level",
+                num_blocks_per_group=1,
+                use_stream=stream,
+                non_blocking=stream,
+            )
+    pipeline.vae.to(device)
 
 
 def _require_device(name: str) -> None:

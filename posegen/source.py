@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from posegen.model.checkpoints import arguments_beyond_wan, load_lora, load_single_file
+from posegen.model.scaled_linear import use_fp8_products
 from posegen.pipeline import PoseGenPipeline
 
 
@@ -22,11 +23,13 @@ class ModelSource:
 
     folder: of a pipeline, or a repository of the Hugging Face hub. transformer: a single file of plain Wan in place of
     the folder's transformer, see `load_single_file`. loras: files and their strengths, on top of base and cond.
+    fp8_products: whether layers of fp8 weights multiply in fp8, see `use_fp8_products`.
     """
 
     folder: str | Path
     transformer: Path | None = None
     loras: tuple[tuple[Path, float], ...] = ()
+    fp8_products: bool = False
 
     def load(self, dtype: torch.dtype | dict[str, torch.dtype], **components: Any) -> PoseGenPipeline:
         """The pipeline on the CPU, its adapters loaded; components replace the folder's, None leaves one out.
@@ -39,6 +42,8 @@ class ModelSource:
         pipeline = PoseGenPipeline.from_pretrained(self.folder, dtype=dtype, **components)
         for number, (path, strength) in enumerate(self.loras):
             load_lora(pipeline.transformer, path, f"lora{number}", strength)
+        if self.fp8_products:
+            use_fp8_products(pipeline.transformer)
         return pipeline
 
     def _beyond_wan(self) -> dict[str, Any]:

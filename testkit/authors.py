@@ -240,7 +240,7 @@ class Run:
     def masks(self) -> torch.Tensor:
         """(steps, guided/unguided, blocks, anchor/here, tokens) of the segment that was made last."""
         here = self.pipeline.foreground.masks
-        rows = []
+        rows: list[torch.Tensor] = []
         for step in self.shared.steps:
             for branch in ("guided", "unguided"):
                 for block in self.shared.blocks:

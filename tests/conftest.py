@@ -7,6 +7,7 @@ import signal
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -20,6 +21,16 @@ hypothesis.settings.load_profile("untimed")
 
 # A shell ignores interrupts for what it runs in the background, and programs that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[str]:
+    """The address of a Ray cluster of the module's own, of this process, with two CPUs."""
+    import ray  # takes seconds, and few tests need it
+
+    context: Any = ray.init(num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)
+    yield context.address_info["gcs_address"]
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

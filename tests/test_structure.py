@@ -5,6 +5,7 @@ the rooms no two folders import each other.
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +61,14 @@ def test_folders_of_a_room_import_in_no_circle(room: str) -> None:
         for name in free:
             del left[name]
     assert not left, f"these of {room}/ import each other in a circle: {left}"
+
+
+@pytest.mark.parametrize("room", ["pipeline", "training", "serving"])
+def test_a_package_names_its_files(room: str) -> None:
+    for path in sorted((ROOT / room).rglob("__init__.py")):
+        named = set(re.findall(r"`(\w+\.py)`", ast.get_docstring(ast.parse(path.read_text())) or ""))
+        there = {file.name for file in path.parent.glob("*.py")} - {"__init__.py"}
+        assert named == there, f"{path.relative_to(ROOT)} names other files than there are"
 
 
 def test_an_import_the_wrong_way_is_seen(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ adapters/ in it. The same command again goes on where the training stopped. SIGT
 from __future__ import annotations
 
 import dataclasses
-import logging
 import shutil
 import signal
 import sys
@@ -21,13 +20,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import ray
 import tyro
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from posegen.common.storage import StorageError, absolute
 from training.checkpoint import EMA, check_output
+from training.cluster import start_ray
 from training.config import CONFIGS, TrainConfig
 from training.data.stream import TrainingStream, prepare
 from training.loop import STOP_FILE, train_loop_per_worker
@@ -51,7 +50,7 @@ def run(config: TrainConfig) -> Path:
         f"{stream.steps_per_epoch:,} steps show each clip once, {len(stream.left_out):,} clips left out",
         flush=True,
     )
-    # The workers look for this file; so a signal that reaches the driver alone ends all of them alike.
+    # The workers look for this file, so a signal that only the driver receives ends all of them at the same step.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: (output / STOP_FILE).touch())
     return export(trainer(config).fit(), config)
@@ -67,7 +66,7 @@ def trainer(
     cluster, output = config.cluster, Path(config.output)
     environment = {
         "OMP_NUM_THREADS": str(max(1, int(cluster.cpus))),
-        "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # or each line of progress stands there twice
+        "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # or each line of progress is printed twice
         "PYTHONWARNINGS": "ignore::FutureWarning:torch.distributed.c10d_logger",  # of DeepSpeed's calls
     }
     if not cluster.gpus:
@@ -104,12 +103,6 @@ def export(result: Result, config: TrainConfig) -> Path:
     with result.checkpoint.as_directory() as folder:
         shutil.copytree(Path(folder) / EMA, target, dirs_exist_ok=True)
     return target
-
-
-def start_ray() -> None:
-    """Joins the cluster that RAY_ADDRESS names or this machine runs, else starts one for the run."""
-    if not ray.is_initialized():
-        ray.init(logging_level=logging.WARNING)
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:

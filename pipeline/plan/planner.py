@@ -23,7 +23,18 @@ PLAN = pa.schema(
     [
         CLIPS.field(name)
         for name in (
-            *("clip_id", "video_id", "path", "start", "stop", "rate", "width", "height", "source_notes"),
+            *(
+                "clip_id",
+                "video_id",
+                "path",
+                "start",
+                "stop",
+                "rate",
+                "width",
+                "height",
+                "hdr",
+                "source_notes",
+            ),
             *("error_stage", "error_type", "error_message"),
         )
     ]
@@ -54,6 +65,7 @@ def make_planner(config: CurateConfig) -> Callable[[str], pa.Table]:
             "rate": config.rate,
             "width": info.width,
             "height": info.height,
+            "hdr": info.hdr,
             "source_notes": info.notes,
         }
         rows = [

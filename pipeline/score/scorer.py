@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 
@@ -30,6 +29,7 @@ from posegen.dataset import CLIPS, SCORES, pack_keypoints, table
 from posegen.driving.poses import PoseEstimator, load_estimator
 from posegen.driving.poses.yolox import DETECTOR, YoloxDetector
 from posegen.video import VideoError, VideoInfo, probe, read_frames, sample_indices
+from posegen.video.pictures import jpeg
 
 ANALYSIS_SIDE = 720
 """Longest short side, in pixels, of the frames that are measured; larger ones are scaled down."""
@@ -114,7 +114,7 @@ def measure(
             quality.update(frames, people, times)
             clothing.update(frames, people, times)
         if preview is None and indices[-1] >= shown[len(shown) // 2]:
-            preview = _jpeg(frames[np.searchsorted(indices, shown[len(shown) // 2])])
+            preview = jpeg(frames[np.searchsorted(indices, shown[len(shown) // 2])], PREVIEW_HEIGHT)
     scores, keypoints = track.result()
     found = quality.result()
     scores |= {"seconds": clip["stop"] - clip["start"], "frames": len(shown), **evidence.result()}
@@ -142,15 +142,6 @@ def measure(
         "preview": preview,
         "preview_frame": len(shown) // 2,
     }
-
-
-def _jpeg(frame: np.ndarray) -> bytes:
-    """The frame (H, W, 3) uint8 RGB as a JPEG of the preview's height."""
-    height, width = frame.shape[:2]
-    small = cv2.resize(
-        frame, (max(1, round(width * PREVIEW_HEIGHT / height)), PREVIEW_HEIGHT), interpolation=cv2.INTER_AREA
-    )
-    return cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
 
 
 def _chunks(

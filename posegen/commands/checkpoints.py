@@ -34,11 +34,13 @@ class Export:
     adapter: Path
     """Folder of the adapter, such as MODEL/adapters/base or a training's output/adapters/base."""
     output: Path
-    """The file to write, ending in .safetensors."""
-    format: Literal["diffusers", "comfyui"] = "diffusers"
-    """The program it is for. diffusers gets the embeddings in a second file beside it."""
-    wan: Path | None = None
-    """For comfyui: the transformer folder that it holds, to which embeddings are written as differences."""
+    """The file to write, ending in .safetensors; for published an empty folder."""
+    format: Literal["diffusers", "comfyui", "published"] = "diffusers"
+    """The program it is for. diffusers gets the embeddings in a second file beside it; published is the authors' own
+    code, which reads a folder of the whole model."""
+    transformer: Path | None = None
+    """For comfyui: the folder of Wan's transformer that it holds, to which embeddings are written as differences. For
+    published: the folder of the transformer that the adapter was trained on, MODEL/transformer."""
 
 
 def convert(options: Convert) -> None:
@@ -52,7 +54,16 @@ def convert(options: Convert) -> None:
 
 def export(options: Export) -> None:
     """Runs the command; raises CheckpointError, a sentence, where it cannot be done."""
-    from posegen.model.checkpoints import export_lora
+    from posegen.model.checkpoints import export_lora, load_adapter, save_published
+    from posegen.model.transformer import PoseGenTransformer3DModel
 
-    export_lora(options.adapter, options.output, options.format, options.wan)
-    print(f"{options.output}: a LoRA file for {options.format}")
+    if options.format != "published":
+        export_lora(options.adapter, options.output, options.format, options.transformer)
+        print(f"{options.output}: a LoRA file for {options.format}")
+        return
+    if options.transformer is None:
+        raise ValueError("--format published writes the whole model: give its folder with --transformer.")
+    transformer = PoseGenTransformer3DModel.from_pretrained(options.transformer)
+    load_adapter(transformer, options.adapter, "exported")
+    save_published(transformer, options.output, "exported")
+    print(f"{options.output}: a folder for the authors' code")

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from posegen.commands.output import check_output
 from posegen.commands.progress import SegmentProgress, say
 
 if TYPE_CHECKING:
+    from posegen.estimate import Estimate
     from posegen.loading import Placement
     from posegen.longvideo.job import VideoJob
     from posegen.pipeline import PoseGenPipeline
@@ -95,10 +95,17 @@ class Generate:
     """What is kept of the first segment for the others' backgrounds; input takes half of the memory, and some time."""
     devices: int = 1
     """How many GPUs of this machine denoise together (with --device cpu: processes), each with the whole model."""
-    offload: bool = False
-    """Keep on the GPU only the part of the model that computes, and nothing of the first segment."""
+    memory: float | None = None
+    """GB of the GPU's memory that may be used; by default what the GPU has. Of the next three options the fastest is
+    chosen that fits. With --dry-run that GPU need not be here."""
+    record_on_host: bool = False
+    """Keep what is kept of the first segment in the host's memory."""
     tiling: bool = False
     """Encode and decode pictures in tiles: less memory, slower."""
+    offload: Literal["none", "parts", "blocks"] = "none"
+    """Keep on the GPU only the part of the model that computes, or of the transformer only two blocks: slower."""
+    fp8_products: bool = False
+    """Multiply in fp8 where the --transformer file has fp8 weights: less exact; for Ada, Hopper and later GPUs."""
     dry_run: bool = False
     """Print the segments, the memory and the work, and make nothing."""
 
@@ -108,23 +115,29 @@ def generate(options: Generate) -> None:
     # Imported here, so that --help is there at once.
     from posegen.model.folder import model_folder
     from posegen.video import save_video
+    from posegen.video.pictures import read_picture
     from posegen.video.sound import add_sound
 
     check_options(options)
     if not options.dry_run:
         check_output(options.output)
-    place, source = placement(options), model_source(options)
+    source = model_source(options)
     folder = model_folder(options.model, weights=not options.dry_run)
+    expected = estimate(folder, options)
     if options.dry_run:
-        print(dry_run(folder, options))
+        print(expected)
+        if options.memory is not None:
+            way = fitted(expected, options.memory)
+            print(f"\nwith --memory {options.memory:g}: {way.options or 'all on the device'}")
         return
+    placement = fitted(expected, options.memory)
     image = read_picture(options.image)
-    pipeline = place.load(replace(source, folder=folder))
-    job = make_job(pipeline, image, options)
+    pipeline = placement.load(replace(source, folder=folder))
+    job = make_job(pipeline, image, options, placement.device.startswith("cuda"))
     if not options.prompt and job.guidance.scale != 1:
         say(f"no prompt: a sentence about the person helps, {PROMPT_HELP}")
     frames = UntilInterrupted(
-        pipeline.generate(job, options.store, SegmentProgress(job.plan), place.record())
+        pipeline.generate(job, options.store, SegmentProgress(job.plan), placement.record())
     )
     save_video(frames, options.output, pipeline.config.rate)
     add_sound(options.output, options.video, frames.count / pipeline.config.rate)
@@ -167,10 +180,11 @@ class UntilInterrupted:
             self.interrupted = True
 
 
-def dry_run(folder: Path, options: Generate) -> str:
-    """What the command would do; nothing is loaded."""
+def estimate(folder: Path, options: Generate) -> Estimate:
+    """What the command would take; nothing is loaded."""
     from posegen.driving.driving_video import frame_indices
     from posegen.estimate import Estimate, pipeline_settings
+    from posegen.loading import Placement
     from posegen.longvideo.sampling import Guidance
     from posegen.longvideo.segments import plan
     from posegen.video import probe
@@ -178,7 +192,13 @@ def dry_run(folder: Path, options: Generate) -> str:
     settings = pipeline_settings(folder)
     steps, scale = steps_and_guidance(options)
     scale = settings["guidance_scale"] if scale is None else scale
-    estimate = Estimate(
+    negative = settings["negative_prompt"] if options.negative_prompt is None else options.negative_prompt
+    where = (options.devices, options.record_on_host, options.tiling, options.offload)
+    if options.dry_run and options.memory is not None and options.device is None:
+        placement = Placement("cuda", options.dtype or "bfloat16", *where)  # of a card that need not be here
+    else:
+        placement = Placement.here(options.device, options.dtype, *where)
+    return Estimate(
         folder,
         plan(
             len(frame_indices(probe(options.video), settings["rate"])),
@@ -189,20 +209,21 @@ def dry_run(folder: Path, options: Generate) -> str:
         ),
         options.size or tuple(settings["size"]),
         steps or settings["num_inference_steps"],
-        Guidance(scale, options.guidance_interval),
+        Guidance.between(options.prompt, negative, scale, options.guidance_interval),
         options.framing,
-        itemsize=placement(options).itemsize,
-        form=options.form,
-        offload=options.offload,
+        placement,
+        options.form,
+        options.transformer,
     )
-    return str(estimate)
 
 
-def placement(options: Generate) -> Placement:
-    """Where the options put the model; ValueError for what this machine lacks."""
-    from posegen.loading import Placement
-
-    return Placement.here(options.device, options.dtype, options.devices, options.offload, options.tiling)
+def fitted(estimate: Estimate, memory: float | None) -> Placement:
+    """The fastest placement that fits into so many GB, by default into the GPU; ValueError where none does."""
+    placement = estimate.placement
+    memory = placement.device_memory() if memory is None else memory * 1e9
+    if memory is None:
+        return placement
+    return placement.fitted(memory, lambda way: estimate.memory(way)["peak"])
 
 
 def model_source(options: Generate) -> ModelSource:
@@ -213,7 +234,7 @@ def model_source(options: Generate) -> ModelSource:
     for path in (options.transformer, *(path for path, _ in loras)):
         if path is not None and not path.exists():
             raise ValueError(f"{path}: no such file; check the path.")
-    return ModelSource(options.model, options.transformer, tuple(loras))
+    return ModelSource(options.model, options.transformer, tuple(loras), options.fp8_products)
 
 
 def parse_lora(text: str) -> tuple[Path, float]:
@@ -238,7 +259,7 @@ def steps_and_guidance(options: Generate) -> tuple[int | None, float | None]:
     return steps, scale
 
 
-def make_job(pipeline: PoseGenPipeline, image: np.ndarray, options: Generate) -> VideoJob:
+def make_job(pipeline: PoseGenPipeline, image: np.ndarray, options: Generate, cuda: bool) -> VideoJob:
     """Reads the videos, and says what was made of the driving video."""
     from posegen.driving.driving_video import VideoFrames, read_driving
     from posegen.driving.poses import load_estimator
@@ -247,7 +268,7 @@ def make_job(pipeline: PoseGenPipeline, image: np.ndarray, options: Generate) ->
     pipeline.check_size(size)  # before the long work on the poses
     settings: dict[str, Any] = {}
     if options.poses != "blazepose":
-        settings = {"weights": options.pose_weights, "cuda": placement(options).device.startswith("cuda")}
+        settings = {"weights": options.pose_weights, "cuda": cuda}
     estimator = load_estimator(options.poses, **settings)
     driving = read_driving(options.video, rate, estimator)
     say(f"poses: {len(driving.keypoints)} frames at {rate:g} frames/s")
@@ -276,14 +297,3 @@ def make_job(pipeline: PoseGenPipeline, image: np.ndarray, options: Generate) ->
         hands=None if options.hands is None else VideoFrames(options.hands, rate, size),
         mask=None if options.mask is None else VideoFrames(options.mask, rate, size),
     )
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """A picture file as (H, W, 3) uint8 RGB, upright; ValueError where it cannot be read."""
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; check the path.") from None
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as a picture ({error}); give a JPEG or PNG.") from error

@@ -80,7 +80,7 @@ def _central_box(outer: tuple[int, int], ratio: tuple[int, int]) -> tuple[int, i
 def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     pixels = torch.tensor(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float()
     pixels = functional.interpolate(pixels, size[::-1], mode="bilinear", antialias=True)
-    return pixels.round()[0].permute(1, 2, 0).to(torch.uint8).numpy()
+    return pixels.round()[0].permute(1, 2, 0).to(torch.uint8).contiguous().numpy()
 
 
 def align(driving: np.ndarray, reference: np.ndarray) -> Similarity:

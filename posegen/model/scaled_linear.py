@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn.functional import ScalingType, scaled_mm
 
 E4M3_LARGEST = torch.finfo(torch.float8_e4m3fn).max
-SMALLEST = 1e-12  # of a row's scale, so that a row of zeros stays one
 FP8_CAPABILITY = (8, 9)  # of an NVIDIA GPU that multiplies in fp8: Ada, Hopper and later
 
 
@@ -43,11 +42,13 @@ class ScaledLinear(nn.Linear):
 
     def _fp8_product(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows (n, in), in e4m3 with a scale each, times the weight in e4m3 -> (n, out) bfloat16."""
-        scale = (rows.abs().amax(1, keepdim=True).float() / E4M3_LARGEST).clamp_min(SMALLEST)
+        # In the rows' dtype, as a float32 copy of them would be large; 448.9 at most, which e4m3 rounds to 448.
+        smallest = torch.finfo(rows.dtype).tiny  # so that a row of zeros stays one
+        scale = (rows.abs().amax(1, keepdim=True) / E4M3_LARGEST).clamp_min(smallest)
         return scaled_mm(
             (rows / scale).to(torch.float8_e4m3fn),
             self.weight.view(self.stored).t(),
-            scale,
+            scale.float(),
             ScalingType.RowWise,
             self.weight_scale.expand(self.out_features, 1).t().contiguous(),
             ScalingType.RowWise,
@@ -99,5 +100,6 @@ def use_fp8_products(model: nn.Module) -> int:
 def expand(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """A weight (out, in) of any dtype times its scale (rows, columns) of blocks, in float32."""
     rows, columns = scale.shape
-    blocks = weight.float().unflatten(0, (rows, -1)).unflatten(2, (columns, -1))
-    return (blocks * scale[:, None, :, None]).flatten(2).flatten(0, 1)
+    expanded = weight.to(torch.float32, copy=True)
+    expanded.unflatten(0, (rows, -1)).unflatten(2, (columns, -1)).mul_(scale[:, None, :, None])
+    return expanded

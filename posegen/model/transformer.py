@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from posegen.model.attention import (
     Sharing,
 )
 from posegen.model.context_parallel import ContextParallelTransformer
+from posegen.model.scaled_linear import ScaledLinear
 
 
 class PoseGenTransformerBlock(WanTransformerBlock):
@@ -230,9 +232,13 @@ class PoseGenTransformer3DModel(ContextParallelTransformer):
                 f"has {2 * channels + 4} for {channels} latent channels; take the I2V weights"
             )
         config = {"reference_channels": channels, "hand_channels": channels, **config}
-        known = {name: value for name, value in wan.config.items() if not name.startswith("_")}
+        arguments = signature(cls.__init__).parameters
+        known = {name: value for name, value in wan.config.items() if name in arguments}
         with torch.device("meta"):
             model = cls(**known | config)
+        for name in ("hf_quantizer", "is_quantized", "quantization_method"):
+            if (value := getattr(wan, name, None)) is not None:
+                setattr(model, name, value)  # as diffusers marks a quantised model
         linears = {name: part for name, part in wan.named_modules() if isinstance(part, nn.Linear)}
         for name, linear in linears.items():
             model.set_submodule(name, linear)  # quantised ones are of classes of their own
@@ -256,6 +262,15 @@ class PoseGenTransformer3DModel(ContextParallelTransformer):
             started["hand_patch_embedding.0.weight"] = started["reference_patch_embedding.weight"].clone()
         model.load_state_dict(started, strict=False, assign=True)
         return model.train(wan.training)
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Write the transformer to a folder, as diffusers does; ValueError where its weights are quantised."""
+        if any(isinstance(module, ScaledLinear) for module in self.modules()):
+            raise ValueError(
+                "Weights of fp8 or int8 with scales cannot be saved; keep the file that they came from, or load one "
+                "that is not quantised"
+            )
+        super().save_pretrained(save_directory, **kwargs)
 
     @apply_lora_scale("attention_kwargs")
     def forward(

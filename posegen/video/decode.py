@@ -3,8 +3,8 @@
 Pictures are scaled first, as 8-bit YUV 4:2:0, by area averaging (small pictures do not alias), then turned
 into RGB: in swscale that is four times as fast as both in one exact pass. RGB values end 0 to 3 of 255 under
 the exact ones (0.8 in the mean, greys exact). Colours: the matrix and range that the stream states; where it
-states no matrix, BT.709 for HD sizes, else BT.601, as players do. Transfer functions are left alone: HDR
-comes out flat.
+states no matrix, BT.709 for HD sizes, else BT.601, as players do. High dynamic range is scaled at 16 bits and
+mapped to the standard one; other transfer functions are left alone.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 
 from posegen.common.profiling import timed
 from posegen.video.container import VideoError, intact_frames, open_video
+from posegen.video.hdr import to_standard
 from posegen.video.info import VideoInfo
 
 SEEK_OVER = 8  # frames; decoding this many costs about what a seek does
@@ -27,6 +28,7 @@ RETRY_KEYS = 2  # key frames; one is not enough where the picture recovers over 
 SAME_SHAPE = 0.02  # coded sizes are rounded to even pixels
 UNSPECIFIED = 2  # AVColorSpace
 SCALING = Interpolation.AREA | Interpolation.FULL_CHR_H_INT
+SCALING_DEEP = Interpolation.AREA  # with FULL_CHR_H_INT, 16-bit values come out wrong (FFmpeg 8)
 TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
@@ -142,7 +144,7 @@ class _Converter:
     """
 
     def __init__(self, info: VideoInfo, size: tuple[int, int]) -> None:
-        self.stored = info.stored
+        self.stored, self.hdr = info.stored, info.hdr
         self.turn, self.mirrored = TURNS.get(info.rotation), info.mirrored
         self.stored_size = size[::-1] if info.rotation in (90, 270) else size
         self.scaler, self.colours = VideoReformatter(), VideoReformatter()
@@ -167,15 +169,24 @@ class _Converter:
         return picture
 
     def _scaled(self, frame: VideoFrame, width: int, height: int) -> np.ndarray:
+        if self.hdr is not None:
+            deep = self.colours.reformat(
+                frame, width, height, "rgb48le", interpolation=SCALING_DEEP, threads=1
+            )
+            return to_standard(_pixels(deep, np.uint16), self.hdr)
         matrix = _matrix(frame)
         if not (frame.format.is_rgb or frame.format.has_palette):
             frame = self.scaler.reformat(frame, width, height, "yuv420p", interpolation=SCALING, threads=1)
         rgb = self.colours.reformat(
             frame, width, height, "rgb24", src_colorspace=matrix, interpolation=SCALING, threads=1
         )
-        plane = rgb.planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
-        return rows[:, : width * 3].reshape(height, width, 3)
+        return _pixels(rgb, np.uint8)
+
+
+def _pixels(frame: VideoFrame, kind: type[np.uint8 | np.uint16]) -> np.ndarray:
+    """A view of the (H, W, 3) values of packed RGB, whose rows are padded."""
+    rows = np.frombuffer(memoryview(frame.planes[0]), kind).reshape(frame.height, -1)
+    return rows[:, : frame.width * 3].reshape(frame.height, frame.width, 3)
 
 
 def _matrix(frame: VideoFrame) -> Colorspace | None:

@@ -34,6 +34,7 @@ class VideoInfo:
         longest; `read_frames` fits pictures of another shape into it, with black beside them.
     stored: width and height of those pictures in the file.
     stream: the index of the stream that they are in.
+    hdr: "pq" or "hlg" where the pictures are of high dynamic range, which `read_frames` maps to the standard one.
     frame_times: (N,) float64, seconds from the first frame, strictly increasing.
     duration: end of the last frame, seconds.
     rotation, mirrored: stored pictures are turned clockwise by 0, 90, 180 or 270 degrees, then flipped left
@@ -57,6 +58,7 @@ class VideoInfo:
     key_frames: np.ndarray
     stored: tuple[int, int]
     stream: int = 0
+    hdr: str | None = None
     key_bytes: np.ndarray | None = None
     breaks: tuple[Break, ...] = ()
 

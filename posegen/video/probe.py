@@ -24,6 +24,7 @@ from av.video.stream import VideoStream
 from posegen.common.profiling import timed
 from posegen.video.clock import MOST_ASTRAY, Clock, far, repaired_clock, usual_step
 from posegen.video.container import Intact, VideoError, decode_packet, intact_frames, open_video, packets
+from posegen.video.hdr import TRANSFERS
 from posegen.video.info import Break, VideoInfo
 from posegen.video.shapes import Shapes, Size
 
@@ -89,6 +90,7 @@ def probe(path: str | Path) -> VideoInfo:
             key_frames=np.array(keys),
             stored=stored,
             stream=stream.index,
+            hdr=TRANSFERS.get(first.color_trc),
             key_bytes=np.array([shown[i].byte or 0 for i in keys]) if entered else None,
             breaks=_breaks(clock, sizes, [p.number for p in shown], [p.number for p in lost]),
         )

@@ -68,7 +68,8 @@ class Artifacts(Folder):
 
     def save_frames(self, name: str, frames: np.ndarray) -> None:
         """Keeps frames (F, H, W, 3) uint8."""
-        self.write(name, save({"frames": frames}))
+        # safetensors writes an array's memory as it lies, so a transposed view would come back as other frames.
+        self.write(name, save({"frames": np.ascontiguousarray(frames)}))
 
     def load_frames(self, name: str) -> np.ndarray:
         """Frames (F, H, W, 3) uint8; raises FileNotFoundError."""

@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageOps
+from PIL import Image
 from safetensors.numpy import save_file
 
 from posegen.dataset import unpack_keypoints
 from posegen.video import VideoError, probe, require_continuous
 from posegen.video.container import open_video
+from posegen.video.pictures import PictureError, read_picture
 
 PICTURES = ("JPEG", "PNG", "WEBP")
 MP4_BOXES, MATROSKA = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"), b"\x1aE\xdf\xa3"
@@ -53,13 +54,10 @@ def inspect_picture(path: Path, limits: UploadLimits) -> dict[str, Any]:
     """A picture's upright width and height; ValueError in a sentence where it cannot be taken."""
     Image.MAX_IMAGE_PIXELS = None  # the check below is narrower, and comes before anything is decoded as well
     try:
-        with Image.open(path, formats=PICTURES) as picture:
-            _check_size(picture.size, limits.pixels)
-            picture.load()
-            width, height = ImageOps.exif_transpose(picture).size
-    except (OSError, SyntaxError) as error:
-        raise ValueError("it cannot be read as a picture; send a whole JPEG, PNG or WebP file.") from error
-    return {"width": width, "height": height}
+        picture = read_picture(path, PICTURES, lambda size: _check_size(size, limits.pixels))
+    except PictureError as error:
+        raise ValueError(str(error).removeprefix(f"{path}: ")) from error
+    return {"width": picture.shape[1], "height": picture.shape[0]}
 
 
 def inspect_video(path: Path, limits: UploadLimits) -> dict[str, Any]:

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 from safetensors.numpy import load_file, save
 
 from posegen.common.weights import WeightsError
 from posegen.driving.alignment import Fit, fit_picture
 from posegen.driving.driving_video import Align, Driving, fill_gaps, place_on_picture, read_driving
 from posegen.driving.poses import PoseEstimator, load_estimator
+from posegen.video.pictures import read_picture
 from posegen.video.sound import extract_sound
 from serving.uploads.inspection import PICTURES, UploadLimits, confine
 
@@ -55,8 +55,7 @@ def prepare(wanted: Preparation, longest: float) -> int:
     longest: seconds that a driving video may have.
     PREPARED holds "picture" (H, W, 3) uint8 at the video's size and "keypoints" (T, 133, 3) float32 in its pixels.
     """
-    with Image.open(wanted.picture, formats=PICTURES) as file:
-        picture = np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
+    picture = read_picture(wanted.picture, PICTURES)
     estimator = load_estimator("blazepose")
     movement = _movement(wanted, longest, estimator)
     keypoints = place_on_picture(
@@ -66,7 +65,12 @@ def prepare(wanted: Preparation, longest: float) -> int:
         keypoints = keypoints[: max(1, round(wanted.seconds * wanted.rate))]
     folder = Path(wanted.folder)
     fitted = fit_picture(picture, wanted.size, wanted.fit)
-    prepared = {"picture": fitted, "keypoints": np.ascontiguousarray(keypoints, np.float32)}
+    prepared = {
+        "picture": np.ascontiguousarray(
+            fitted
+        ),  # safetensors writes memory as it lies, also of a transposed view
+        "keypoints": np.ascontiguousarray(keypoints, np.float32),
+    }
     (folder / PREPARED).write_bytes(save(prepared))
     if wanted.driving_video is not None:
         extract_sound(Path(wanted.driving_video), len(keypoints) / wanted.rate, folder / SOUND)
@@ -92,8 +96,7 @@ def main() -> None:
     except MemoryError:
         print(json.dumps({"error": "The uploads take too much memory; send a smaller or shorter video."}))
     except (ValueError, OSError, WeightsError) as error:
-        # Pillow's errors about a picture are OSErrors too, but without a number.
-        about_file = isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno is None)
+        about_file = isinstance(error, ValueError)
         print(json.dumps({"error" if about_file else "fault": _without_paths(str(error), wanted)}))
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import logging
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import ray
 
 from mini_model.draw_dataset import PuppetsConfig, run
 from mini_model.puppet_clips import ClipSettings, draw_clip
@@ -301,13 +298,6 @@ def test_hands_have_five_fingers_at_their_points() -> None:
     assert person[y, x].mean() > 0.95
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)
-    yield
-    ray.shutdown()
-
-
 def rows_of(folder: Path, name: str) -> list[dict]:
     files = sorted((folder / name).glob("*.parquet"))
     schema = CLIPS if name == "clips" else MEDIA
@@ -317,7 +307,7 @@ def rows_of(folder: Path, name: str) -> list[dict]:
 
 @pytest.mark.slow
 def test_the_job_writes_the_tables_of_curation(
-    cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ray_cluster: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = PuppetsConfig(output=str(tmp_path / "puppets"), clips=3, frames=5)
     assert run(config) == {"kept": 3, "failed": 0}

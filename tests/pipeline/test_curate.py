@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
-import logging
 import os
 import random
 import shutil
@@ -50,17 +49,10 @@ from testkit import ROOT
 from testkit.curation_workers import curation_workers
 from testkit.videos import write_video
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
 RAY = Path(sys.executable).with_name("ray")
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[str]:
-    context: Any = ray.init(num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)
-    yield context.address_info["gcs_address"]
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +76,7 @@ def drifting(number: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def dataset(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset(ray_cluster: str, videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What an undisturbed run makes of the folder."""
     output = tmp_path_factory.mktemp("undisturbed")
     run(CurateConfig(str(videos), str(output)))
@@ -219,10 +211,10 @@ def test_killed_workers_change_nothing(dataset: Path, videos: Path, tmp_path: Pa
 
 
 def test_a_killed_driver_leaves_what_a_rerun_needs(
-    cluster: str, dataset: Path, videos: Path, tmp_path: Path
+    ray_cluster: str, dataset: Path, videos: Path, tmp_path: Path
 ) -> None:
     command = [sys.executable, "pipeline/curate.py", "--input", str(videos), "--output", str(tmp_path)]
-    driver = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"RAY_ADDRESS": cluster})
+    driver = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"RAY_ADDRESS": ray_cluster})
     scores = tmp_path / "work"
     until(lambda: bool(list(scores.glob("scores-*/*/*.parquet"))))
     driver.send_signal(signal.SIGKILL)

@@ -29,7 +29,7 @@ def test_a_short_video_is_one_clip(tmp_path: Path):
     assert (row["start"], row["stop"], row["rate"]) == (0.0, 3.0, 30.0)
     assert (row["path"], row["width"], row["height"]) == ("a.mp4", 160, 96)
     assert row["video_id"] == file_id(tmp_path / "a.mp4")
-    assert row["error_stage"] is None
+    assert row["error_stage"] is None and row["hdr"] is None and row["source_notes"] == []
 
 
 def test_clips_of_a_long_video_follow_one_another(tmp_path: Path):

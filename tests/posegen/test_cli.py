@@ -17,8 +17,10 @@ from mini_model.puppets import Puppet, Scene, reference, render
 from posegen import cli
 from posegen.commands import generate, progress
 from posegen.estimate import Estimate, segment_table
+from posegen.loading import Placement
 from posegen.longvideo.sampling import Guidance, Step
 from posegen.longvideo.segments import plan
+from posegen.model.checkpoints import load_published
 from posegen.model.transformer import PoseGenTransformer3DModel
 from posegen.video import probe, read_frames, save_video
 from posegen.video.sound import RATE as SAMPLES
@@ -87,6 +89,7 @@ def test_a_dry_run_tells_segments_work_and_memory(
             "generate",
             *("--model", str(model), "--image", str(inputs["image"]), "--video", str(inputs["video"])),
             *("--output", str(output), "--dry-run", "--steps", "4", "--guidance-interval", "0.9", "1"),
+            *("--prompt", "a woman dances"),
         ]
     )
     told = capsys.readouterr().out
@@ -98,18 +101,68 @@ def test_a_dry_run_tells_segments_work_and_memory(
     assert "floating-point operations" in told and "GB at most: weights" in told
 
 
+CPU = Placement("cpu", "float32")
+
+
 def test_the_record_is_counted_where_it_is_kept(model: Path) -> None:
     settings = (model, plan(30, 13, 5, 4), SIZE, 25, Guidance(5.0))
-    here, host = (Estimate(*settings, "distant", 4, offload=offload) for offload in (False, True))
+    host = replace(CPU, record_on_host=True)
+    here = Estimate(*settings, "distant", CPU)
     record = (
         4 * 1 * 2 * 2 * (4 * 6 + 6) * 24 * 4
     )  # steps, blocks, branches, key and value, tokens, dim, bytes
-    assert here.record == host.record == record
-    assert Estimate(*settings, "distant", 4, "input").record == record // 2
-    assert here.memory()["record"] == record and not host.memory()["record"]
-    assert "of the first segment's record" in str(host)
-    assert Estimate(*settings, "off", 4).record == 0
-    assert Estimate(*settings, "auto", 4).record == record  # the largest
+    assert here.record == record
+    assert Estimate(*settings, "distant", CPU, "input").record == record // 2
+    assert here.memory()["record"] == record
+    assert here.memory(host)["record"] == record // 8  # one position, while it is written or read
+    assert (here.host(CPU), here.host(host)) == (0, record)
+    assert Estimate(*settings, "off", CPU).record == 0
+    assert Estimate(*settings, "auto", CPU).record == record  # the largest
+    assert Estimate(*settings, "1:3,0:2", CPU).record == record  # 2 steps and 2 blocks
+
+
+def test_a_dry_run_tells_what_a_card_needs(
+    model: Path, inputs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without that card."""
+    arguments = [part for name, value in inputs.items() for part in (f"--{name}", str(value))]
+    cli.main(["generate", "--model", str(model), *arguments, "--dry-run", "--memory", "24"])
+    told = capsys.readouterr().out
+    assert "with --memory 24: all on the device" in told
+    table = told[told.index("fits into") :].splitlines()[1:6]
+    assert [row.split("GB", 3)[-1].strip() for row in table] == [
+        "",
+        "--record-on-host",
+        "--record-on-host --tiling",
+        "--tiling --offload parts",
+        "--tiling --offload blocks",
+    ]
+
+
+def test_the_fastest_placement_that_fits_is_taken(model: Path) -> None:
+    card = Placement("cuda", "bfloat16")
+    made = Estimate(model, plan(30, 13, 5, 4), SIZE, 25, Guidance(5.0), "distant", card)
+    ways = card.smaller()
+    assert [(way.record_on_host, way.tiling, way.offload) for way in ways] == [
+        (False, False, "none"),
+        (True, False, "none"),
+        (True, True, "none"),
+        (True, True, "parts"),
+        (True, True, "blocks"),
+    ]
+    peaks = [made.memory(way)["peak"] for way in ways]
+    assert peaks[0] > peaks[1] >= peaks[2] > peaks[3] >= peaks[4]
+    assert made.host(ways[4]) > made.host(ways[2]) > made.host(ways[0]) == 0
+
+    def peak(way: Placement) -> int:
+        return made.memory(way)["peak"]
+
+    assert card.fitted(1.11 * peaks[0], peak) == ways[0]
+    assert card.fitted(1.11 * peaks[1], peak) == ways[1]
+    assert card.fitted(1.11 * peaks[3], peak) in ways[3:4]
+    with pytest.raises(ValueError, match="This video takes at least"):
+        card.fitted(peaks[4], peak)
+    assert len(replace(card, processes=2).smaller()) == 3
 
 
 def test_the_table_of_segments() -> None:
@@ -251,7 +304,7 @@ def test_segments_from_the_store_tell_no_rate(
 
 
 def test_the_distilled_lora_asks_for_few_steps_without_guidance() -> None:
-    given = {"image": Path("a.png"), "video": Path("a.mp4")}
+    given: dict[str, Any] = {"image": Path("a.png"), "video": Path("a.mp4")}
     fast = generate.Generate(**given, fast=Path("distilled.safetensors"))
     assert generate.steps_and_guidance(generate.Generate(**given)) == (None, None)
     assert generate.steps_and_guidance(fast) == (4, 1.0)
@@ -294,6 +347,10 @@ def test_published_folders_become_a_model_and_an_adapter_a_file(
     file = tmp_path / "lora.safetensors"
     cli.main(["export", "--adapter", str(tmp_path / "model/adapters/base"), "--output", str(file)])
     assert file.is_file() and (tmp_path / "lora_embeddings.safetensors").is_file()
+    again = ["export", "--adapter", str(tmp_path / "model/adapters/base"), "--format", "published"]
+    again += ["--output", str(tmp_path / "again"), "--transformer", str(tmp_path / "model/transformer")]
+    cli.main(again)
+    assert load_published(tmp_path / "again").config == load_published(tmp_path / "base").config
     with pytest.raises(SystemExit) as ended:
         cli.main(["export", "--adapter", str(tmp_path), "--output", str(file)])
     assert ended.value.code == 2

@@ -79,13 +79,15 @@ def test_decoding_of_another_vae_counts_its_video():
 
 def test_generation_has_its_peak_in_the_network_or_in_the_vae():
     config, vae = transformer(SMALL, 2).config, {"base_dim": 96}
-    memory = costs.generation_memory(config, 17, 96, 64, vae, other_weights=7, record=11)
-    assert memory["weights"] == 2 * costs.parameters(config) + 7
+    memory = costs.generation_memory(config, 17, 96, 64, vae, weights=7, record=11)
+    assert memory["weights"] == 7
     together = memory["weights"] + memory["latents"] + 11
     assert memory["decode"] > memory["activations"]
     assert memory["peak"] == together + memory["decode"]
-    memory = costs.generation_memory(config, 17, 96, 64, {}, other_weights=7, record=11)
+    memory = costs.generation_memory(config, 17, 96, 64, {}, weights=7, record=11)
     assert memory["peak"] == together + memory["activations"]
+    apart = costs.generation_memory(config, 17, 96, 64, vae, weights=10**9, decoding_weights=7, record=11)
+    assert apart["peak"] == 10**9 + apart["latents"] + 11 + apart["activations"]
 
 
 def test_impossible_numbers_are_refused_in_a_sentence():

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-import ray
 import torch
 
 from posegen.common.storage import Folder
@@ -422,15 +419,8 @@ def test_tables_in_a_bucket(bucket: str, tmp_path: Path, rows: list[Rows], model
         assert_same(one, other)
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)
-    yield
-    ray.shutdown()
-
-
 def test_encoders_on_a_cluster_give_the_same_and_outlive_a_death(
-    cluster: None, tmp_path: Path, config: DataConfig
+    ray_cluster: str, tmp_path: Path, config: DataConfig
 ) -> None:
     shutil.copytree(Path(config.dataset) / "text", tmp_path / "text")  # to start fewer processes
     prepare(replace(config, cache=str(tmp_path), encode_workers=1), tell=lambda line: None)

@@ -21,11 +21,12 @@ from posegen.video import probe
 from testkit.machines import Machine
 from testkit.tiny_training import SIZE, tiny_config, write_tiny_dataset, write_tiny_model
 from training.checkpoint import read_position
+from training.cluster import start_ray
 from training.config import ClusterConfig, TrainConfig
 from training.log import read_log
 from training.loop import Training
 from training.step.objective import Examples
-from training.train import run, start_ray, trainer
+from training.train import run, trainer
 
 pytestmark = pytest.mark.slow
 

@@ -1,14 +1,13 @@
-"""Fills the caches before a training: every selected clip is decoded and encoded once, every caption too.
+"""Fills the caches before a training: every selected clip and every caption is encoded once.
 
-Choices made: this is where it is decided, once for all workers, whether a clip can be trained on; one that cannot gets
-a row that says why, and the training never meets it. The work is cut into files of `media/` and is done by Ray Data,
-or in this process where the settings ask for no encoders. Nothing trains yet, so encoders that compute on a GPU take a
-whole one each, and all that are free. What is already there is not done again.
+Whether a clip can be trained on is decided here, once for all workers; one that cannot gets a row that says why, and
+the training never meets it. The work is divided by the files of `media/` and done by Ray Data, or in this process where
+the settings ask for no encoders. Since nothing trains yet, encoders on GPUs take all free ones, each a whole one. What
+is already there is not done again.
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -31,8 +30,8 @@ Unit = dict[str, Any]
 def prepare(config: DataConfig, tell: Callable[[str], object] = print) -> None:
     """Encodes the selected clips and their captions that the cache lacks; `tell` is given lines of progress.
 
-    What else goes wrong than with a single clip, such as storage that cannot be reached, is raised; the next call does
-    the rest.
+    A clip that cannot be used is recorded as such. Any other failure, such as storage that cannot be reached, is
+    raised; the next call does the rest.
     """
     clips = select(config).clips
     missing = _missing(config, clips)
@@ -92,9 +91,6 @@ def _with_ray(config: DataConfig, encoder: type, units: list[Unit]) -> Iterable[
     import ray
     import ray.data
 
-    # `tell` says how far it is; Ray's own reports would drown it.
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     worker: Any = _Worker
     gpus = int(ray.cluster_resources().get("GPU", 0)) if config.encode_gpus else 0
     return (

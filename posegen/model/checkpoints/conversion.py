@@ -66,7 +66,7 @@ def _take_patch_embedding(wan: Path, weights: Tensors) -> None:
 def _copy_other_parts(wan: Path, output: Path) -> None:
     """Copy a Wan pipeline without its transformer, and say that this is a pipeline of PoseGen."""
     for part in sorted(wan.iterdir()):
-        if part.is_dir() and part.name != "transformer":
+        if part.is_dir() and part.name not in ("transformer", "adapters"):
             shutil.copytree(part, output / part.name, dirs_exist_ok=True)
     index = read_json(wan / "model_index.json")
     index["_class_name"] = "PoseGenPipeline"

@@ -188,22 +188,25 @@ def _matrices(
     if "down" not in pair or "up" not in pair:
         missing = "up" if "down" in pair else "down"
         raise CheckpointError(f"{path} has no {missing} matrix for {name}: fetch it again.")
-    weight, rank = shapes.get(f"{module}.weight", ()), pair["down"].shape[0]
+    weight, down, up = shapes.get(f"{module}.weight", ()), pair["down"], pair["up"]
     if len(weight) != 2:
         raise CheckpointError(f"{path} has matrices for {name}, which is no linear layer: take another file.")
-    check_shape(f"the down matrix of {name}", pair["down"].shape, (rank, weight[1]), path)
-    check_shape(f"the up matrix of {name}", pair["up"].shape, (weight[0], rank), path)
+    rank = down.shape[0] if down.numel() else 1
+    check_shape(f"the down matrix of {name}", down.shape, (rank, weight[1]), path)
+    check_shape(f"the up matrix of {name}", up.shape, (weight[0], rank), path)
     if "alpha" in pair:
+        check_shape(f"alpha of {name}", pair["alpha"].flatten().shape, (1,), path)
         scale = pair["alpha"].item() / rank
-    return pair["down"], pair["up"].float() * scale
+    return down, up.float() * scale
 
 
 def _adapter(file: LoraFile, strength: float) -> Adapter:
     """The matrices as a PEFT adapter of scale 1."""
     ranks = {module: down.shape[0] for module, (down, _) in file.matrices.items()}
     rank = max(ranks.values())
+    others = {module: other for module, other in ranks.items() if other != rank}
     config = LoraConfig(
-        r=rank, lora_alpha=rank, target_modules=[*ranks], rank_pattern=ranks, alpha_pattern=ranks
+        r=rank, lora_alpha=rank, target_modules=[*ranks], rank_pattern=others, alpha_pattern=others
     )
     tensors: Tensors = {}
     for module, (down, up) in file.matrices.items():

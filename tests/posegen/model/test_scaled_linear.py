@@ -52,7 +52,10 @@ def test_an_fp8_product_is_that_of_rounded_activations(blocks: tuple[int, int]) 
     assert found.shape == expected.shape and found.dtype == torch.float32
     # The product comes out in bfloat16, which rounds by up to 2^-9.
     assert (found - expected).norm() / expected.norm() < 2**-9
-    assert made(inputs().bfloat16()).dtype == torch.bfloat16
+    for dtype in (torch.bfloat16, torch.float16):
+        narrow = made(inputs().to(dtype))
+        # Activations, scales and bias are rounded to this dtype before all that.
+        assert narrow.dtype == dtype and (narrow - expected).norm() / expected.norm() < 2**-5
     assert torch.equal(made(torch.zeros(1, 64)), made.bias[None])
 
 

@@ -25,6 +25,8 @@ def test_frames_come_back_as_they_were(artifacts: Artifacts) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (5, 8, 6, 3), np.uint8)
     artifacts.save_frames("video_1/frames.safetensors", frames)
     assert np.array_equal(artifacts.load_frames("video_1/frames.safetensors"), frames)
+    artifacts.save_frames("video_1/turned.safetensors", frames.transpose(0, 2, 1, 3))
+    assert np.array_equal(artifacts.load_frames("video_1/turned.safetensors"), frames.transpose(0, 2, 1, 3))
 
 
 def test_a_name_tells_everything_that_frames_depend_on() -> None:

@@ -9,7 +9,7 @@ tensor `X.comfy_quant` or for all layers in the header's `_quantization_metadata
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,10 +140,22 @@ def _take_scale(module: str, weight: torch.Tensor, tensors: Tensors, where: obje
         scale = scale.squeeze(2)
     rows, columns = scale.shape if scale.ndim == 2 else (scale.numel(), 1)
     outputs, inputs = weight.shape
-    squares = outputs // rows == inputs // columns
-    if outputs % rows or inputs % columns or scale.ndim > 2 or not (rows == outputs or squares):
+    if (
+        scale.ndim > 2
+        or 0 in scale.shape
+        or outputs % rows
+        or inputs % columns
+        or not _are_blocks(weight.shape, rows, columns)
+    ):
         raise CheckpointError(
             f"The scale of {module}.weight in {where} has shape {list(scale.shape)}, which is neither one number nor "
             f"one a row or a block of {list(weight.shape)}: fetch it again."
         )
     return scale.reshape(rows, columns)
+
+
+def _are_blocks(shape: Sequence[int], rows: int, columns: int) -> bool:
+    """Whether scales (rows, columns) are of single rows, or parts of them, or of squares; one may be cut at an edge."""
+    height, width = shape[0] // rows, shape[1] // columns
+    cut = (rows == 1 and height < width) or (columns == 1 and width < height)
+    return height == 1 or height == width or cut

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import GGUFQuantizationConfig, WanTransformer3DModel
 from diffusers.quantizers.gguf.utils import GGUFLinear
 from gguf import GGMLQuantizationType as Type
 
@@ -107,6 +108,18 @@ def test_loras_work_on_top(tmp_path: Path) -> None:
     assert isinstance(transformer.get_submodule("blocks.0.attn1.to_q.base_layer"), GGUFLinear)
     with pytest.raises(CheckpointError, match="is quantised, so this transformer cannot be saved"):
         model_weights(transformer)
+    with pytest.raises(ValueError, match="not serializable"):
+        transformer.save_pretrained(tmp_path / "saved")
+
+
+def test_a_wan_that_diffusers_loaded_becomes_a_posegen_transformer(tmp_path: Path) -> None:
+    write_tiny(tmp_path / "wan.gguf", Type.Q5_K)
+    tiny_wan().save_config(tmp_path)
+    wan = WanTransformer3DModel.from_single_file(
+        str(tmp_path / "wan.gguf"), config=str(tmp_path), quantization_config=GGUFQuantizationConfig()
+    )
+    found = output(PoseGenTransformer3DModel.from_wan(wan))
+    assert torch.equal(found, output(load_single_file(tmp_path / "wan.gguf")))
 
 
 def rewrite(tensors: Tensors, modules: list[str], kind: Type, **settings: Any) -> Callable[[Path], object]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import WanImageToVideoPipeline
 from peft import LoraConfig
 
 from posegen.model.checkpoints import (
@@ -77,6 +78,30 @@ def test_every_spelling_means_the_same(tmp_path: Path, spelling: str, strength: 
     expected = output(from_wan(merged(tiny_wan(), matrices, strength * ALPHA / RANK)))
     assert relative_error(output(transformer), expected) < SAME
     assert relative_error(output(from_wan(tiny_wan())), expected) > 0.01
+
+
+@pytest.mark.parametrize("spelling", ["lora_down and lora_up", "musubi's file"])
+def test_diffusers_takes_a_file_to_mean_the_same(tmp_path: Path, spelling: str) -> None:
+    matrices = random_matrices(tiny_wan())
+    within = {
+        module: pair for module, pair in matrices.items() if module.startswith("blocks.")
+    }  # as it asks for
+    path = WITH_ALPHA[spelling](within, tmp_path)
+    transformer = from_wan(tiny_wan())
+    load_lora(transformer, path, "style")
+    theirs = WanImageToVideoPipeline(None, None, None, None, transformer=from_wan(tiny_wan()))
+    theirs.load_lora_weights(path.parent, weight_name=path.name)
+    assert relative_error(output(transformer), output(theirs.transformer)) < SAME
+
+
+def test_ranks_may_differ(tmp_path: Path) -> None:
+    matrices = random_matrices(tiny_wan())
+    for module in list(matrices)[::3]:
+        down, up = matrices[module]
+        matrices[module] = down[:3], up[:, :3].contiguous()
+    transformer = from_wan(tiny_wan())
+    load_lora(transformer, distillation_file(matrices, {}, tmp_path), "style")
+    assert relative_error(output(transformer), output(from_wan(merged(tiny_wan(), matrices, 1.0)))) < SAME
 
 
 def test_a_distillation_lora_without_alpha(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -185,6 +210,11 @@ DAMAGES: dict[str, tuple[Callable[[Tensors], object], str]] = {
         put(f"{KEY}.lora_B.weight", 256, 3),
         r"up matrix of blocks\.0\.self_attn\.q .*\[256, 3\].*\[256, 8\]",
     ),
+    "an empty matrix": (
+        put(f"{KEY}.lora_A.weight", 0, 256),
+        r"down matrix of blocks\.0\.self_attn\.q .*\[0, 256\].*\[1, 256\]",
+    ),
+    "many alphas": (put(f"{KEY}.alpha", 2), r"alpha of blocks\.0\.self_attn\.q .*\[2\].*\[1\]"),
     "a difference of another shape": (
         put("diffusion_model.head.diff_m", 1, 2, 3),
         r"head\.diff_m .*\[1, 2, 3\].*\[1, 2, 256\]",

@@ -120,6 +120,15 @@ def test_scales_of_every_shape(tmp_path: Path, shape: str, dtype: torch.dtype) -
     assert relative_error(found, output(PoseGenTransformer3DModel.from_wan(tiny_wan()))) < BOUNDS[dtype]
 
 
+def test_a_square_may_be_cut_at_the_edge(tmp_path: Path) -> None:
+    """The head has 64 rows, less than a square of 128."""
+    stored, scales = quantised(original_tensors(tiny_wan()), ["head.head"], E4M3, (64, 128))
+    assert scales["head.head"].shape == (1, 2)
+    tensors = stored | {"head.head.weight_scale": scales["head.head"]}
+    found = output(load_single_file(write(tmp_path / "wan.safetensors", tensors)))
+    assert relative_error(found, expanded_output(stored, scales)) < 1e-5
+
+
 def test_fp8_as_plain_bytes(tmp_path: Path) -> None:
     stored, scales = parts(E4M3)
     tensors, _ = tensor_spelling(stored, scales)
@@ -192,6 +201,8 @@ def test_products_in_fp8(tmp_path: Path, blocks: tuple[int, int]) -> None:
 def test_a_quantised_transformer_is_not_saved_as_if_it_were_plain(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"blocks\.0\.attn1\.to_q\.weight is quantised.*adapters alone"):
         model_weights(load_fp8(tmp_path))
+    with pytest.raises(ValueError, match="cannot be saved; keep the file"):
+        load_fp8(tmp_path).save_pretrained(tmp_path / "saved")
 
 
 LAYER = "blocks.0.self_attn.q"
@@ -219,6 +230,10 @@ DAMAGES: dict[str, tuple[Callable[[Tensors], object], str]] = {
     "a scale of another shape": (
         put(f"{LAYER}.scale_weight", torch.ones(1, 256)),
         rf"scale of {LAYER}\.weight .* shape \[1, 256\]",
+    ),
+    "an empty scale": (
+        put(f"{LAYER}.scale_weight", torch.ones(0)),
+        rf"scale of {LAYER}\.weight .* shape \[0\]",
     ),
     "blocks that do not fit": (
         put(f"{LAYER}.scale_weight", torch.ones(3, 3)),

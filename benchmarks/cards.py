@@ -1,0 +1,104 @@
+"""What the 14B model takes on cards of several sizes, from the library's own estimates: `python benchmarks/cards.py`.
+
+Nothing is loaded: the folder that is asked about has the real configurations and empty files of the real weights'
+sizes. A video of three segments of 81 frames is counted, the record that of a full body with guidance. Prints a table
+for 480p and 720p; the last line is one JSON object. The estimates are held against torch's own counts by tests; no card
+was measured.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from posegen.costs import parameters
+from posegen.estimate import Estimate
+from posegen.loading import HEADROOM, Placement
+from posegen.longvideo.sampling import Guidance
+from posegen.longvideo.segments import plan
+from posegen.model.transformer import PoseGenTransformer3DModel
+
+SHAPE = {
+    name: parameter.default
+    for name, parameter in signature(PoseGenTransformer3DModel.__init__).parameters.items()
+    if parameter.default is not parameter.empty
+}
+SIZES = {"480p": (480, 832), "720p": (720, 1280)}
+CARDS = (24, 32, 48, 80)  # GB
+WEIGHTS = {  # bytes in bfloat16, the VAE's in float32: 5.68, 0.63 and 0.127 billion parameters
+    "text_encoder": 11_360_000_000,
+    "image_encoder": 1_264_000_000,
+    "vae": 508_000_000,
+}
+BITS = {"bf16": 16.0, "fp8": 8.0, "Q4_K": 4.5}
+"""Of a weight of the transformer, in the folder or in a single file in its place."""
+
+
+def main() -> None:
+    found: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = made_folder(Path(scratch))
+        print(f"{'size':5} {'weights':8} {'GB':>6} {'host GB':>8} {'card':>5}  options")
+        for size, pixels in SIZES.items():
+            for weights, bits in BITS.items():
+                for row in rows(folder, pixels, bits):
+                    found.append({"size": size, "weights": weights, **row})
+                    print(
+                        f"{size:5} {weights:8} {row['device_gb']:6.1f} {row['host_gb']:8.1f} "
+                        f"{row['card'] or '-':>5}  {row['options']}"
+                    )
+    print(json.dumps({"headroom": HEADROOM, "rows": found}))
+
+
+def rows(folder: Path, size: tuple[int, int], bits: float) -> list[dict[str, Any]]:
+    """Each placement's memory in GB with headroom, and the smallest card that it fits into."""
+    card = Placement("cuda", "bfloat16")
+    file = sparse(folder / "single.safetensors", round(parameters(SHAPE) * bits / 8))
+    made = Estimate(folder, plan(202), size, 25, Guidance(5.0), "full-body", card, transformer=file)
+    found = []
+    for way in card.smaller():
+        needed = HEADROOM * made.memory(way)["peak"] / 1e9
+        fits = [each for each in CARDS if needed <= each]
+        found.append(
+            {
+                "device_gb": round(needed, 1),
+                "host_gb": round(made.host(way) / 1e9, 1),
+                "card": min(fits) if fits else None,
+                "options": way.options,
+            }
+        )
+    return found
+
+
+def made_folder(folder: Path) -> Path:
+    """A model folder of the 14B shape without weights."""
+    configs: dict[str, dict[str, Any]] = {
+        "transformer/config.json": SHAPE,
+        "vae/config.json": {"base_dim": 96, "z_dim": 16},
+        "image_encoder/config.json": {"image_size": 224, "patch_size": 14},
+        "tokenizer/tokenizer_config.json": {"model_max_length": 512},
+        "scheduler/scheduler_config.json": {"shift": 5.0},
+        "model_index.json": {},
+    }
+    for name, values in configs.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
+    for name, size in WEIGHTS.items():
+        sparse(folder / name / "model.safetensors", size)
+    return folder
+
+
+def sparse(path: Path, size: int) -> Path:
+    """An empty file of so many bytes that takes no room on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.truncate(size)
+    return path
+
+
+if __name__ == "__main__":
+    main()

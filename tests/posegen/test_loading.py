@@ -1,0 +1,52 @@
+"""How a model is put on a machine: the same frames wherever its parts lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from posegen.loading import Placement, offload_blocks
+from posegen.source import ModelSource
+from testkit.tiny_model import picture, save_tiny_model, tiny_pipeline, walking
+
+FRAMES = 30  # two base segments and a bridge, so the adapters are switched
+
+
+def test_blocks_that_come_one_after_the_other_make_the_same_frames() -> None:
+    pipeline, offloaded = tiny_pipeline(), tiny_pipeline()
+    offload_blocks(offloaded, torch.device("cpu"))
+    arguments = picture(), walking(FRAMES), "a woman dances"
+    assert np.array_equal(offloaded(*arguments).frames, pipeline(*arguments).frames)
+
+
+def test_the_vae_is_exact_whatever_the_rest_computes_in(tmp_path: Path) -> None:
+    pipeline = Placement("cpu", "bfloat16", tiling=True).load(ModelSource(save_tiny_model(tmp_path)))
+    assert (pipeline.transformer.dtype, pipeline.vae.dtype) == (torch.bfloat16, torch.float32)
+    assert pipeline.vae.use_tiling
+
+
+def test_the_record_lies_where_it_was_asked_for() -> None:
+    assert Placement("cpu", "float32").record().device is None
+    assert Placement("cpu", "float32", record_on_host=True).record().device == torch.device("cpu")
+
+
+def test_products_in_fp8_need_weights_in_fp8(tmp_path: Path) -> None:
+    source = ModelSource(save_tiny_model(tmp_path), fp8_products=True)
+    with pytest.raises(ValueError, match="no layer that could multiply in fp8"):
+        Placement("cpu", "bfloat16").load(source)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"device": "cpu", "offload": "parts"}, "nothing to offload from a CPU"),
+        ({"device": "cpu", "processes": 2, "offload": "blocks"}, "leave offloading and the device out"),
+        ({"device": "cuda:9"}, "There is no device 'cuda:9' here"),
+    ],
+)
+def test_placements_that_cannot_be_are_refused(options: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        Placement.here(**options)  # type: ignore[arg-type]
