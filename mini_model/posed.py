@@ -43,17 +43,17 @@ VALIDATION_SIGMAS = (1.0, 0.857, 0.667)
 class PosedConfig(LoopConfig):
     """Train the whole network on PoseGen's task."""
 
-    steps: int = 8000
+    steps: int = 480
     batch: int = 8
     learning_rate: float = 1e-3
-    validate_every: int = 500
+    validate_every: int = 60
     adapter: Literal["base", "cond"] = "base"
     """Which adapter is made: cond has frames given at both ends."""
     model: Path = Path("build/mini/base")
     """Folder of the base model."""
     start: Path | None = None
     """Folder of an adapter to begin with."""
-    rollouts: float = 0.4
+    rollouts: float = 0.3
     """Share of the steps at noise levels below 1."""
     rank: int = 64
     """Of the adapter's matrices."""

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the mini model from nothing; by the sum of its stages in about five hours, on two CPU cores that do nothing else.
-# The bundled adapters were trained with Muon for LoRA's matrices, by an earlier version; training now has AdamW alone.
+# The bundled adapters' LoRA was trained with Muon, by an earlier version; training/train.py now has AdamW alone.
 set -e
 puppets() {
     python mini_model/draw_dataset.py --frames 33 --calm 9 --motions demo/dataset --real 0.15 "$@"
@@ -35,9 +35,10 @@ train_last --output build/training/base --adapter.start build/training/fourth/ad
 train_last --data.adapter cond --output build/training/cond --adapter.start build/training/base/adapters/base \
     --steps 600 --optimizer.learning_rate 1e-3
 python mini_model/pretrain.py items --clips 7600
-python mini_model/pretrain.py adapter --adapter base --start build/training/base/adapters/base --steps 480 --rollouts 0.3
-python mini_model/pretrain.py adapter --adapter cond --start build/training/cond/adapters/cond --steps COND --rollouts 0.3
-python mini_model/pretrain.py decoder --steps DECODER
+# What is bundled had steps 1 to 300 at a learning rate that fell as for 900 steps, and wrong targets in a few steps
+# before the 420th, at a twelfth of the learning rate: its codec's file was written anew under it.
+python mini_model/pretrain.py adapter --adapter base --start build/training/base/adapters/base --steps 480
+python mini_model/pretrain.py adapter --adapter cond --start build/training/cond/adapters/cond --steps 120
 python mini_model/bundle.py --adapters build/mini/adapters/base build/mini/adapters/cond \
     --runs build/training/first build/training/second build/training/third build/training/fourth build/training/base \
     build/training/cond
