@@ -43,7 +43,7 @@ def open_video(
     if index is None:
         index = _main_stream(path)
     with _open(path) as container:
-        stream = container.streams[index]
+        stream = next(s for s in container.streams.video if s.index == index)
         stream.thread_count = threads
         stream.thread_type = "AUTO" if threads > 1 else "NONE"
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}

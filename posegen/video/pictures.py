@@ -9,7 +9,7 @@ not applied.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def jpeg(picture: np.ndarray, height: int, quality: int = 85) -> bytes:
 
 def read_picture(
     path: str | Path,
-    formats: Collection[str] = FORMATS,
+    formats: tuple[str, ...] = FORMATS,
     check: Callable[[tuple[int, int]], None] = check_pixels,
 ) -> np.ndarray:
     """A picture file as (H, W, 3) uint8 RGB, turned upright.
@@ -67,7 +67,7 @@ def read_picture(
 
 
 @contextmanager
-def _said_of(path: str | Path, formats: Collection[str]) -> Iterator[None]:
+def _said_of(path: str | Path, formats: tuple[str, ...]) -> Iterator[None]:
     """Makes any error but that of too little memory a `PictureError` about this file."""
     try:
         yield

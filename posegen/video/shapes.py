@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import av
 from av.codec import CodecContext
 from av.packet import Packet
-from av.video.frame import VideoFrame
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 Size = tuple[int, int]
@@ -46,13 +46,14 @@ class Shapes:
 
 def _decoded_size(packet: Packet, stream: VideoStream) -> Size | None:
     decoder = CodecContext.create(stream.codec_context.codec.name, "r")
+    assert isinstance(decoder, VideoCodecContext)
     decoder.extradata = stream.codec_context.extradata
     decoder.options = stream.codec_context.options
     try:
         frames = [*decoder.decode(packet), *decoder.decode(None)]
     except av.error.FFmpegError:
         return None
-    return next(((frame.width, frame.height) for frame in frames if isinstance(frame, VideoFrame)), None)
+    return next(((frame.width, frame.height) for frame in frames), None)
 
 
 def _header(packet: Packet, stream: VideoStream) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -18,9 +19,9 @@ from testkit.videos import (
     write_video,
 )
 
-KEYED = {"options": {"x264-params": "keyint=10:scenecut=0:bframes=3"}}
-OPEN = {"options": {"x264-params": "keyint=10:open-gop=1:bframes=3"}}
-MPEG2 = {"codec": "mpeg2video", "options": {"g": "10", "bf": "2"}}
+KEYED: dict[str, Any] = {"options": {"x264-params": "keyint=10:scenecut=0:bframes=3"}}
+OPEN: dict[str, Any] = {"options": {"x264-params": "keyint=10:open-gop=1:bframes=3"}}
+MPEG2: dict[str, Any] = {"codec": "mpeg2video", "options": {"g": "10", "bf": "2"}}
 
 
 def numbers(info, indices=None) -> list[int]:
@@ -75,15 +76,12 @@ def test_the_clock_of_a_second_recording_goes_on_after_the_first(tmp_path: Path,
 
 
 def test_three_recordings_are_entered_near_what_is_wanted(tmp_path: Path):
-    files = [
-        write_video(
-            tmp_path / f"{part}.ts",
-            range(40),
-            picture=lambda n, p=part: numbered_picture(n + 100 * p),
-            **KEYED,
+    def recording(part: int) -> Path:
+        return write_video(
+            tmp_path / f"{part}.ts", range(40), picture=lambda n: numbered_picture(n + 100 * part), **KEYED
         )
-        for part in range(3)
-    ]
+
+    files = [recording(part) for part in range(3)]
     info = probe(concatenated(files, tmp_path / "three.ts"))
     assert info.numbered and info.key_bytes is not None and len(info.key_frames) == len(info.key_bytes) > 8
     assert numbers(info, [len(info.stamps) - 1]) == [239]

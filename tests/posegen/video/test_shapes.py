@@ -67,5 +67,5 @@ def test_another_shape_is_fitted_in_without_distortion(tmp_path: Path, name: str
 
 
 def test_a_recording_that_keeps_its_size_has_no_breaks(tmp_path: Path):
-    keyed = {"options": {"x264-params": "keyint=5"}}
-    assert probe(write_video(tmp_path / "a.ts", range(60), **keyed)).breaks == ()
+    path = write_video(tmp_path / "a.ts", range(60), options={"x264-params": "keyint=5"})
+    assert probe(path).breaks == ()

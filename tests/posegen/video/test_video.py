@@ -201,7 +201,7 @@ def write_streams(path: Path, *streams: tuple[int, Iterable[int]]) -> Path:
                 frame.pts, frame.time_base = number, Fraction(1, 30)
                 written += stream.encode(frame)
             written += stream.encode(None)
-        for packet in sorted(written, key=lambda packet: packet.pts * packet.time_base):
+        for packet in sorted(written, key=lambda packet: packet.pts or 0):
             container.mux(packet)
     return path
 
