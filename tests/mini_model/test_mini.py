@@ -29,7 +29,7 @@ from mini_model.posed import (
 from posegen.mini.codec import PrincipalVideoCodec
 from posegen.mini.text import MAX_TOKENS, make_tokenizer
 
-SMALL = {"steps": 4, "batch": 2, "validate_every": 2}
+SMALL: dict[str, Any] = {"steps": 4, "batch": 2, "validate_every": 2}
 
 
 @pytest.fixture(scope="module")
