@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, wraps
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -263,6 +263,7 @@ class PoseGenTransformer3DModel(ContextParallelTransformer):
         model.load_state_dict(started, strict=False, assign=True)
         return model.train(wan.training)
 
+    @wraps(WanTransformer3DModel.save_pretrained)  # a pipeline asks the signature what it may pass on
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """Write the transformer to a folder, as diffusers does; ValueError where its weights are quantised."""
         if any(isinstance(module, ScaledLinear) for module in self.modules()):
