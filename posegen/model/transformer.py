@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial, wraps
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -263,15 +263,16 @@ class PoseGenTransformer3DModel(ContextParallelTransformer):
         model.load_state_dict(started, strict=False, assign=True)
         return model.train(wan.training)
 
-    @wraps(WanTransformer3DModel.save_pretrained)  # a pipeline asks the signature what it may pass on
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+    def save_pretrained(
+        self, save_directory: str | Path, *, variant: str | None = None, **kwargs: Any
+    ) -> None:
         """Write the transformer to a folder, as diffusers does; ValueError where its weights are quantised."""
         if any(isinstance(module, ScaledLinear) for module in self.modules()):
             raise ValueError(
                 "Weights of fp8 or int8 with scales cannot be saved; keep the file that they came from, or load one "
                 "that is not quantised"
             )
-        super().save_pretrained(save_directory, **kwargs)
+        super().save_pretrained(save_directory, variant=variant, **kwargs)
 
     @apply_lora_scale("attention_kwargs")
     def forward(
