@@ -142,7 +142,7 @@ def draw_clip(
         "caption": clip.caption,
         "caption_source": "puppets",
         **pack_keypoints(keypoints),
-        "preview": jpeg(clip.frames[settings.frames // 2], PREVIEW_HEIGHT),
+        "preview": jpeg(clip.frames[settings.frames // 2], min(settings.size[1], PREVIEW_HEIGHT)),
         "preview_frame": settings.frames // 2,
         "scored_by": "puppets",
     }

@@ -38,8 +38,8 @@ def check_pixels(size: tuple[int, int]) -> None:
 
 
 def jpeg(picture: np.ndarray, height: int, quality: int = 85) -> bytes:
-    """A picture (H, W, 3) uint8 RGB as a JPEG, made smaller where it is higher than `height`; quality: 1 to 100."""
-    if picture.shape[0] > height:
+    """A picture (H, W, 3) uint8 RGB as a JPEG of this height; quality: 1 to 100."""
+    if picture.shape[0] != height:
         width = max(1, round(picture.shape[1] * height / picture.shape[0]))
         picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
     return cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
