@@ -101,15 +101,16 @@ class Estimate:
     def memory(self, placement: Placement | None = None) -> dict[str, int]:
         """Bytes on the device by what they hold, and their peak; of another placement if one is given."""
         placement = placement or self.placement
-        others, network = self.weights(placement), self._transformer_weights(placement)
         vae = _weights(self.folder / "vae")
+        # Block by block, the VAE stays on the device; part by part, nothing does.
+        beside = {"none": self._other_weights, "parts": 0, "blocks": vae}[placement.offload]
         memory = generation_memory(
             self.config,
             *self.segment,
             _json(self.folder / "vae" / "config.json"),
             *self._context(),
             itemsize=placement.itemsize,
-            weights=network + (others if placement.offload == "none" else 0),
+            weights=self._transformer_weights(placement) + beside,
             decoding_weights=None if placement.offload == "none" else vae,
             record=min(self.record, self._entry) if placement.record_on_host else self.record,
             tile=TILE if placement.tiling else None,
@@ -118,7 +119,8 @@ class Estimate:
             memory["peak"] = max(memory["peak"], _weights(self.folder / "text_encoder"))
         return memory
 
-    def weights(self, placement: Placement) -> int:
+    @property
+    def _other_weights(self) -> int:
         """Bytes of the weights beside the transformer's, as far as their files are there."""
         return sum(
             _weights(path) for path in self.folder.iterdir() if path.is_dir() and path.name != "transformer"
@@ -131,7 +133,7 @@ class Estimate:
         if placement.offload != "blocks":
             return whole
         # What is no block, one that computes and one on its way.
-        share = (parameters(self.config | {"num_layers": min(2, layers)})) / count
+        share = parameters(self.config | {"num_layers": min(2, layers)}) / count
         return round(whole * share)
 
     def host(self, placement: Placement) -> int:
@@ -139,9 +141,7 @@ class Estimate:
         record = self.record if placement.record_on_host else 0
         if placement.offload == "none":
             return record
-        return (
-            record + self._transformer_weights(replace(placement, offload="none")) + self.weights(placement)
-        )
+        return record + self._transformer_weights(replace(placement, offload="none")) + self._other_weights
 
     def __str__(self) -> str:
         memory, generated = self.memory(), len(self.plan.segments) * self.segment[0]

@@ -269,7 +269,7 @@ class PoseGenPipeline(DiffusionPipeline):
         if self.image_encoder is not None:
             image = encode_image(self.image_processor, self.image_encoder, job.picture[None])
         hands = None
-        if self.transformer.config.hand_channels is not None:
+        if self.transformer.config.hand_channels is not None and job.hands is None:
             hands = encode_frames(
                 self.vae, np.zeros((1, job.plan.segment_frames, *job.picture.shape), np.uint8)
             )
@@ -418,7 +418,8 @@ class PoseGenPipeline(DiffusionPipeline):
         index, with_given = segment.index, partial(job.plan.with_given_frames, segment.index)
         pose = with_given(job.pose_video(index, self.config.pose_oversampling), neighbours)
         hands = encoded.hands
-        if hands is not None and (job.hands is not None or segment.kind == "bridge"):
+        own = job.hands is not None or segment.kind == "bridge"
+        if own and self.transformer.config.hand_channels is not None:
             hands = encode_frames(self.vae, with_given(job.hand_video(index), neighbours)[None])
         return Conditions(
             pose=pose_condition(self.vae, pose[None], torch.from_numpy(job.plan.given(index))[None]),
