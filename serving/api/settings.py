@@ -74,12 +74,12 @@ class ApiSettings:
 
     open: whether callers from elsewhere are answered though there are no tokens. webhook_secret: signs the webhooks of
     callers without a token. origins: SCHEME://HOST[:PORT] of sites whose pages may call, beside the server's own.
-    webhook_hosts: hosts (HOST or HOST:PORT) that may be called by http and at private
-    addresses; all others need https and a public address. upload_bytes: of one request. field_bytes: of one of its
-    fields that is no file. pixels, seconds: of a picture or a video sent. video_pixels, video_seconds, steps: most that
-    may be asked for. inspections: how many uploads are inspected at once. disks: folders on the disks that must have
-    free_bytes, or no video is taken. poll: seconds between polls, advised to clients. refresh: seconds between looks into
-    the database for a stream of events.
+    webhook_hosts: hosts (HOST or HOST:PORT) that may be called by http and at private addresses; all others need https
+    and a public address. upload_bytes: of one request. field_bytes: of one of its fields that is no file. pixels,
+    seconds: of a picture or a video sent. video_pixels, video_seconds, steps: most that may be asked for. inspections:
+    how many uploads are inspected at once. disks: folders on the disks that must have free_bytes, or no video is taken.
+    poll: seconds between polls, advised to clients. refresh: seconds between looks
+    into the database for a stream of events.
     """
 
     model: Model = Model()

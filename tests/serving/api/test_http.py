@@ -209,3 +209,15 @@ def test_a_full_disk_keeps_new_videos_out_and_nothing_else(tmp_path: Path) -> No
     assert "MiB left" in refusal(answer, 503) and int(answer.headers["retry-after"]) > 0
     assert client.get(f"/v1/videos/{job_id}").status_code == client.get("/healthz").status_code == 200
     assert site.settings.model == MODEL
+
+
+def test_what_is_asked_for_has_limits_of_its_own(tmp_path: Path) -> None:
+    """Beside those of what is sent: a large picture or a long video may come in."""
+    site = Site(tmp_path, video_pixels=64 * 96, video_seconds=0.5)
+    client = site.client()
+    assert "more than 6144 pixels" in refusal(post(client, size="96x96"), 400)
+    assert "the movement lasts 1, a video at most 0.5" in refusal(post(client), 400)
+    assert site.artifacts.folders() == [], "nothing of the refused request stays"
+    assert "at most 0.5" in refusal(post(client, seconds="0.6"), 400)
+    assert post(client, seconds="0.5", size="96x64").status_code == 200
+    assert "more than 1048576 pixels" in refusal(post(Site(tmp_path).client(), size="4096x4096"), 400)
