@@ -1,10 +1,11 @@
 """Several processes of one machine that denoise a segment together: rank 0, and workers of rank 1 and above.
 
 Rank 0 is the process that holds the pipeline. It starts the workers, each on a GPU of its own (or all on the CPU). They
-map its transformer's weights, so the host holds one copy of them. All take the same steps in lockstep, split by context
-parallelism; a slow one is waited for as long as the group gets on. What only rank 0 does (the callback after a step,
-the store of the record) ends in a message to the workers: go on, or stop and wait for the next segment. So a cancelled
-segment stops all of them at the same step. A group that lost a process is of no use any more: its owner replaces it.
+map its transformer's weights, so the host holds one copy of them. All take the same steps in lockstep, each computing a
+part of the passes (`posegen.distributed.branches`); a slow one is waited for as long as the group gets on. What only
+rank 0 does (the callback after a step, the store of the record) ends in a message to the workers: go on, or stop and
+wait for the next segment. So a cancelled segment stops all of them at the same step. A group that lost a process is of
+no use any more: its owner replaces it.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Group:
         the next ones. patience: seconds without a block done by any process after which the group counts as stuck.
         Raises ValueError, a sentence, for a number of processes that cannot be, GroupError where one ends.
         """
-        transformer, context = pipeline.transformer, multiprocessing.get_context("spawn")
+        transformer, context = pipeline.transformer, _context()
         self._device = torch.device(device)
         _check_size(transformer, processes, self._device)
         self._scratch = tempfile.TemporaryDirectory()
@@ -91,7 +92,7 @@ class Group:
             theirs.close()  # so that the end of the process is the end of the pipe
         try:
             self._hand_over(transformer)
-            settings.join(0, transformer)
+            self._passes = settings.join(0, transformer)
         except BaseException:
             self.close()
             raise
@@ -164,7 +165,7 @@ class Group:
         self._idle.clear()
         try:
             self._send(task)
-            return denoise(transformer, conditions, noise, schedule, guidance, sharing, tell)
+            return denoise(transformer, conditions, noise, schedule, guidance, sharing, tell, self._passes)
         except BaseException:
             if not self._stopped:
                 self._end_workers()
@@ -247,6 +248,13 @@ class _GroupRecord:
         """Reads an entry, sends each worker its heads and returns rank 0's."""
         whole = self.run_and_tell(lambda: self.store.get(position), part_shape)
         return scatter(part_shape(whole), self.device, whole)
+
+
+def _context() -> Any:
+    """Starts processes that have imported all they need, and share the memory of that (300 MB)."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["posegen.distributed.worker", "posegen.model.transformer"])
+    return context
 
 
 def _check_size(transformer: Any, processes: int, device: torch.device) -> None:

@@ -17,7 +17,7 @@ STUCK_S = 300.0
 
 def counts(processes: int) -> Any:
     """A count for each process, in memory that all of them share once it was given to them at their start."""
-    return multiprocessing.get_context("spawn").RawArray("q", processes)
+    return multiprocessing.RawArray("q", processes)
 
 
 def count_blocks(transformer: Any, counts: Any, rank: int) -> None:

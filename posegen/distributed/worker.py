@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 from diffusers import ContextParallelConfig
 
+from posegen.distributed.branches import GroupPasses
 from posegen.distributed.progress import count_blocks
 from posegen.distributed.shared_weights import load_shared
 from posegen.longvideo.conditions import Conditions
@@ -56,8 +57,8 @@ class GroupSettings:
         """What a process computes on."""
         return torch.device("cuda", rank) if self.device == "cuda" else torch.device(self.device)
 
-    def join(self, rank: int, transformer: Any) -> None:
-        """Joins the group as this rank; the transformer computes a part of each pass from now on."""
+    def join(self, rank: int, transformer: Any) -> GroupPasses:
+        """Joins the group as this rank; the transformer computes its parts of the passes from now on."""
         cuda = self.device_of(rank) if self.device == "cuda" else None
         if cuda is not None:
             torch.cuda.set_device(cuda)
@@ -71,6 +72,7 @@ class GroupSettings:
         )
         transformer.enable_parallelism(config=ContextParallelConfig(ulysses_degree=self.processes))
         count_blocks(transformer, self.counts, rank)
+        return GroupPasses(transformer)
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,11 @@ def run_worker(settings: GroupSettings, rank: int, rank_zero: Connection) -> Non
         transformer = load_shared(rank_zero.recv_bytes()).to(device)
         rank_zero.send_bytes(b"loaded")
         rank_zero.recv_bytes()  # all have loaded
-        settings.join(rank, transformer)
-        _serve(rank_zero, transformer, device)
+        passes = settings.join(rank, transformer)
+        _serve(rank_zero, transformer, device, passes)
 
 
-def _serve(rank_zero: Connection, transformer: Any, device: torch.device) -> None:
+def _serve(rank_zero: Connection, transformer: Any, device: torch.device, passes: GroupPasses) -> None:
     """Denoises a segment after the other."""
 
     def receive() -> Any:
@@ -109,10 +111,12 @@ def _serve(rank_zero: Connection, transformer: Any, device: torch.device) -> Non
 
     while True:
         with suppress(SegmentStopped):
-            _take_part(receive(), transformer, device, receive)
+            _take_part(receive(), transformer, device, passes, receive)
 
 
-def _take_part(task: SegmentTask, transformer: Any, device: torch.device, receive: Callable[[], Any]) -> None:
+def _take_part(
+    task: SegmentTask, transformer: Any, device: torch.device, passes: GroupPasses, receive: Callable[[], Any]
+) -> None:
     """Computes this rank's part of a segment."""
     if task.adapters:
         set_adapter(transformer, task.adapters)
@@ -124,6 +128,7 @@ def _take_part(task: SegmentTask, transformer: Any, device: torch.device, receiv
         task.guidance,
         task.sharing and replace(task.sharing, store=_RankZeroRecord(receive, device)),
         lambda _step: receive(),
+        passes,
     )
 
 
