@@ -63,6 +63,9 @@ class Generate:
     """Lowest and highest noise level, 0..1, at which it is; elsewhere a step is half of the work."""
     size: tuple[int, int] | None = None
     """Width and height of the video in pixels; by default the model's."""
+    rate: float | None = None
+    """Frames/s that the video is written at; by default the model's, at which the movement is sampled in any case. For
+    another one frames are shown again or left out: the movement keeps its speed, and the sound stays in step."""
     planner: Literal["fitted", "published"] = "fitted"
     """Segments as short as the video's length allows, or always the model's longest."""
     align: Literal["reference", "none"] = "reference"
@@ -139,7 +142,8 @@ def generate(options: Generate) -> None:
     frames = UntilInterrupted(
         pipeline.generate(job, options.store, SegmentProgress(job.plan), placement.record())
     )
-    save_video(frames, options.output, pipeline.config.rate)
+    rate = pipeline.config.rate if options.rate is None else options.rate
+    save_video(at_rate(frames, pipeline.config.rate, rate), options.output, rate)
     add_sound(options.output, options.video, frames.count / pipeline.config.rate)
     print(f"{options.output}: {frames.count} frames of {job.size[0]}x{job.size[1]}")
     if frames.interrupted:
@@ -148,6 +152,8 @@ def generate(options: Generate) -> None:
 
 def check_options(options: Generate) -> None:
     """Raises ValueError for options that do not go together, before anything is loaded."""
+    from posegen.video.rates import check_rate
+
     if options.model == str(BUNDLED) and not BUNDLED.is_dir():
         raise ValueError(
             "This installation has no bundled model; give a folder or a hub repository with --model."
@@ -158,8 +164,20 @@ def check_options(options: Generate) -> None:
         raise ValueError(
             "blazepose brings its own weights; leave --pose-weights out or choose other --poses."
         )
+    if options.rate is not None:
+        check_rate(options.rate)
     if options.num_inference_steps is not None and options.num_inference_steps < 1:
         raise ValueError(f"--steps {options.num_inference_steps} are too few; ask for 1 or more.")
+
+
+def at_rate(chunks: Iterable[np.ndarray], rate: float, wanted: float) -> Iterator[np.ndarray]:
+    """Chunks of frames at `rate` as they are written at `wanted` frames/s, one at a time for the memory's sake."""
+    from posegen.video.rates import RateChange
+
+    change = RateChange(rate, wanted)
+    for chunk in chunks:
+        for index in change.shown(len(chunk)):
+            yield chunk[index : index + 1]
 
 
 class UntilInterrupted:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from posegen.sharing import Position, SharedEntry
+from posegen.video import probe
 from serving.state.database import Database
 from serving.state.rows import Claim, Job, JobPlan, Kind, QueueLimits, Role
 from serving.state.transitions import JobStatus
@@ -128,6 +129,20 @@ def test_a_killed_stitcher_writes_the_same_video(
     assert place.finish(Role.STITCH) == 0
     assert results(place) == undisturbed
     assert attempts(place) == {("stitch", stitch.index): 2}
+
+
+def test_a_video_is_written_at_the_rate_that_is_asked_for(
+    empty: Place, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    place = empty.copy(tmp_path_factory.mktemp("slow") / "server")
+    job = place.post(FRAMES, rate=place.model.rate / 2)
+    for role in Role:
+        assert place.finish(role) == 0
+    (stitch,) = place.database.jobs.tasks(job.id, Kind.STITCH)
+    with place.artifacts.local_copy(stitch.artifact) as path:
+        info = probe(path)
+    assert info.rate == place.model.rate / 2 and len(info.frame_times) == (FRAMES + 1) // 2
+    assert info.duration == pytest.approx(FRAMES / place.model.rate, abs=1 / place.model.rate)
 
 
 def test_a_lost_record_is_made_once_more(
