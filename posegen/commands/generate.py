@@ -14,13 +14,14 @@ import numpy as np
 import tyro
 
 from posegen.commands.output import check_output
-from posegen.commands.progress import SegmentProgress, say
+from posegen.commands.progress import PreviewFile, SegmentProgress, say
 
 if TYPE_CHECKING:
     from posegen.estimate import Estimate
     from posegen.loading import Placement
     from posegen.longvideo.job import VideoJob
-    from posegen.pipeline import PoseGenPipeline
+    from posegen.longvideo.sampling import Step
+    from posegen.pipeline import Callback, PoseGenPipeline
     from posegen.source import ModelSource
 
 FAST_STEPS = 4
@@ -88,6 +89,8 @@ class Generate:
     """Pose estimator."""
     pose_weights: str | None = None
     """File, folder, URI or hub name of the estimator's weights (dwpose, sapiens)."""
+    preview: Path | None = None
+    """JPEG that shows the segment in the making, four of its frames side by side, anew after each step."""
     store: Path | None = None
     """Folder that keeps finished segments: the same command goes on where it was interrupted."""
     device: str | None = None
@@ -116,6 +119,7 @@ class Generate:
 def generate(options: Generate) -> None:
     """Runs the command; raises ValueError or WeightsError, each a sentence, where it cannot be done."""
     # Imported here, so that --help is there at once.
+    from posegen.longvideo.preview import Preview
     from posegen.model.folder import model_folder
     from posegen.video import save_video
     from posegen.video.pictures import read_picture
@@ -124,6 +128,8 @@ def generate(options: Generate) -> None:
     check_options(options)
     if not options.dry_run:
         check_output(options.output)
+        if options.preview is not None:
+            check_output(options.preview, "--preview", (".jpg", ".jpeg"))
     source = model_source(options)
     folder = model_folder(options.model, weights=not options.dry_run)
     expected = estimate(folder, options)
@@ -139,9 +145,16 @@ def generate(options: Generate) -> None:
     job = make_job(pipeline, image, options, placement.device.startswith("cuda"))
     if not options.prompt and job.guidance.scale != 1:
         say(f"no prompt: a sentence about the person helps, {PROMPT_HELP}")
-    frames = UntilInterrupted(
-        pipeline.generate(job, options.store, SegmentProgress(job.plan), placement.record())
-    )
+    told: list[Callback] = [SegmentProgress(job.plan)]
+    if options.preview is not None:
+        told.append(PreviewFile(options.preview, Preview(pipeline.vae, job.picture)))
+        say(f"preview: {options.preview}")
+
+    def tell(index: int, step: Step) -> None:
+        for callback in told:
+            callback(index, step)
+
+    frames = UntilInterrupted(pipeline.generate(job, options.store, tell, placement.record()))
     rate = pipeline.config.rate if options.rate is None else options.rate
     save_video(at_rate(frames, pipeline.config.rate, rate), options.output, rate)
     add_sound(options.output, options.video, frames.count / pipeline.config.rate)

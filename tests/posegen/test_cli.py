@@ -95,6 +95,31 @@ def test_another_rate_keeps_the_speed_and_the_sound(
     assert len(heard(tmp_path / "slow.mp4")) == len(heard(tmp_path / "own.mp4"))
 
 
+def test_a_preview_is_there_while_a_segment_is_made(
+    model: Path,
+    inputs: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A whole JPEG after each step, another each time."""
+    seen = []
+
+    class Watching(progress.PreviewFile):
+        def __call__(self, index: int, step: Step) -> None:
+            super().__call__(index, step)
+            (only,) = (tmp_path / "watch").iterdir()
+            seen.append(only.read_bytes())
+            Image.open(only).load()
+
+    monkeypatch.setattr(generate, "PreviewFile", Watching)
+    preview = tmp_path / "watch" / "preview.jpg"
+    run(model=model, **inputs, output=tmp_path / "out.mp4", preview=preview, steps=2)
+    assert len(seen) == len(set(seen)) == 6  # 3 segments
+    assert f"preview: {preview}" in capsys.readouterr().err
+    assert "ends in .jpg or .jpeg" in fails(capsys, model=model, **inputs, preview=tmp_path / "preview.gif")
+
+
 def test_frames_of_another_rate_are_those_of_their_moments() -> None:
     numbered = np.arange(21).reshape(3, 7)
     written = list(generate.at_rate(iter(numbered), 30, 10))
@@ -254,8 +279,8 @@ def test_the_output_is_looked_at_before_any_work(
     (tmp_path / "file").touch()
     (tmp_path / "folder.mp4").mkdir()
     for name, sentence in (
-        ("out.gif", "give a name that ends in .mp4"),
-        ("folder.mp4", "give a name that ends in .mp4"),
+        ("out.gif", "file that ends in .mp4"),
+        ("folder.mp4", "file that ends in .mp4"),
         ("file/out.mp4", "cannot be written"),
     ):
         assert sentence in fails(capsys, model=tmp_path / "none", **inputs, output=tmp_path / name)
