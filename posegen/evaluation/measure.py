@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 import pyarrow as pa
 
@@ -49,6 +50,8 @@ METRICS = {
     "pose_distance": "distance of the pose to the reference's",
 }
 """Curves, by name; the last is of what was asked for, not of what was made."""
+JUDGED_HEIGHT = 384
+"""Pixels that a frame has at least where a pose estimator looks at it."""
 UNSEEN = "unseen_background"
 MEASUREMENTS = pa.schema(
     [
@@ -80,8 +83,8 @@ class Silhouettes:
 class Subject:
     """A video and all that is known of what it should be.
 
-    video: T frames, at `rate` a second. reference: (H, W, 3) uint8, the picture at the video's size; reference_pose:
-    (133, 3), of its person. keypoints: (T, 133, 3), the poses asked for, in pixels of the video. segments: what it was
+    video: T frames or more, at `rate` a second. reference: (H, W, 3) uint8, the picture at the video's size;
+    reference_pose: (133, 3), of its person. keypoints: (T, 133, 3), the poses asked for, in pixels of the video. segments: what it was
     made of, none where it is not known or only one. truth: T frames.
     """
 
@@ -96,7 +99,7 @@ class Subject:
     silhouettes: Silhouettes | None = None
 
     def __post_init__(self) -> None:
-        if len(self.video) != len(self.keypoints):
+        if len(self.video) < len(self.keypoints):
             raise ValueError(
                 f"{self.name}: the video has {len(self.video)} frames at {self.rate:g} frames/s and the driving poses "
                 f"{len(self.keypoints)}; give the driving video that it was made with."
@@ -109,7 +112,7 @@ class Subject:
 
     def seconds(self) -> Iterator[np.ndarray]:
         """The numbers of the frames of each second."""
-        numbers = np.arange(len(self.video))
+        numbers = np.arange(len(self.keypoints))
         second = np.floor(numbers / self.rate + 1e-9).astype(int)
         for at in range(second[-1] + 1):
             yield numbers[second == at]
@@ -144,7 +147,7 @@ class Measured:
         """One number a figure: of curves their mean, slope a minute and last 10 s over first 10 s; of seams ratios."""
         found: dict[str, float] = {}
         for name, values in self.curves.items():
-            if np.isfinite(values).any():
+            if not np.isnan(values).all():
                 found[name] = float(np.nanmean(values))
                 found[f"{name}_slope"] = slope_per_minute(values)
                 found[f"{name}_last_over_first"] = last_over_first(values)
@@ -174,10 +177,10 @@ def measure(subject: Subject, instruments: Instruments = Instruments()) -> Measu
     rows = [look.at(numbers) for numbers in subject.seconds()]
     curves = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     curves["identity"] = mean_of_parts([curves[f"identity_{part}"] for part in PLACES])
-    seams = overlaps(subject.segments, len(subject.video))
+    seams = overlaps(subject.segments, len(subject.keypoints))
     return Measured(
         subject.name,
-        len(subject.video),
+        len(subject.keypoints),
         subject.rate,
         {name: curves[name] for name in METRICS if name in curves},
         seam_figures(subject.video, matched_places(subject.keypoints, seams)),
@@ -187,7 +190,7 @@ def measure(subject: Subject, instruments: Instruments = Instruments()) -> Measu
 
 
 def _absent(subject: Subject, instruments: Instruments) -> Iterator[str]:
-    if not overlaps(subject.segments, len(subject.video)):
+    if not overlaps(subject.segments, len(subject.keypoints)):
         yield "Seams were not measured: it is not known where segments meet, or there is only one."
     if subject.truth is None:
         yield "PSNR, SSIM and perceptual distance were not measured: there is no true video."
@@ -242,13 +245,20 @@ class _Look:
             seen = find_person(frames, subject.silhouettes.background, subject.silhouettes.colours)
             found["silhouette_iou"] = np.array([iou(seen, masks)])
         if self.instruments.judge is not None:
-            seen = np.stack([self.follow(people) for people in self.instruments.judge(frames)])
-            found |= pose_figures(seen, poses)
+            found |= pose_figures(self._seen(frames, self.instruments.judge), poses)
         if self.instruments.faces is not None and self.face is not None:
             middle = len(numbers) // 2
             other = self.instruments.faces.embedding(frames[middle], poses[middle])
             found["face"] = np.array([np.nan if other is None else np.linalg.norm(other - self.face)])
         return {name: _mean(values) for name, values in found.items()}
+
+    def _seen(self, frames: np.ndarray, judge: PoseEstimator) -> np.ndarray:
+        """The poses (T, 133, 3) that the judge sees, NaN where nobody; small pictures are shown to it enlarged."""
+        scale = max(1.0, JUDGED_HEIGHT / frames.shape[1])
+        size = round(scale * frames.shape[2]), round(scale * frames.shape[1])
+        shown = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC) for frame in frames])
+        poses = np.stack([self.follow(people) for people in judge(shown)])
+        return poses / np.array([scale, scale, 1])
 
     def _gather(self, numbers: np.ndarray, frames: np.ndarray, around: np.ndarray) -> None:
         """The background of each segment, of frames that no other one shares; of seconds where none are known."""

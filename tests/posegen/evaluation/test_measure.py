@@ -123,5 +123,5 @@ def test_every_measurement_is_a_row(perfect: Subject) -> None:
 
 
 def test_poses_of_another_video_are_refused(perfect: Subject) -> None:
-    with pytest.raises(ValueError, match="120 frames at 12 frames/s and the driving poses 100"):
-        replace(perfect, keypoints=perfect.keypoints[:100])
+    with pytest.raises(ValueError, match="100 frames at 12 frames/s and the driving poses 120"):
+        replace(perfect, video=np.array(perfect.video)[:100])
