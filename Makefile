@@ -73,6 +73,9 @@ demo: setup
 	$(BIN)/posegen generate --image serving/page/samples/person.jpg --video demo/videos/walk.mp4 --output demo/long.mp4
 	@echo "Making it over HTTP: a server starts, shares the segments out over two workers, and stops"
 	$(BIN)/python serving/demo.py --image serving/page/samples/person.jpg --video demo/videos/walk.mp4 --output demo/served.mp4
+	@echo "Measuring the long video: identity, background, seams and pose over time"
+	$(BIN)/posegen evaluate demo/long.mp4 --reference serving/page/samples/person.jpg --driving demo/videos/walk.mp4 \
+		--segments 9 1 4 --output demo/evaluation
 
 lint: setup
 	$(BIN)/ruff check .
