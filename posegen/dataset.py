@@ -31,7 +31,7 @@ SCORES: dict[str, str] = {
     "repeated_frames": "share of frames that equal the frame before, 0..1",
     "still_seconds": "longest time for which the picture stands still, in seconds",
     "one_person": "share of frames with exactly one person, always the same, 0..1",
-    "second_person": "share of looked-at frames with evidence of a second person, 0..1",
+    "second_person": "least share of looks that show a second person, with 95 % confidence, 0..1",
     "human_evidence": "how far other models than the body model agree that this is a human being, 0..1",
     "face_oddity": "how far the face's proportions are from real ones, in standard deviations among people",
     "head_visible": "share of frames with a person in which the head is in the picture, 0..1",
@@ -46,7 +46,7 @@ SCORES: dict[str, str] = {
     "subject_motion": "mean speed of the joints, person heights a second",
     "camera_motion": "mean speed of the background, picture diagonals a second",
     "text_area": "share of the picture covered by text, 0..1",
-    "unsafe": "highest score of explicit content by a detector of the user's own, 0..1",
+    "unsafe": "highest score of explicit content that holds, by a detector of the user's own, 0..1",
 }
 
 CLIPS = pa.schema(

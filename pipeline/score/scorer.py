@@ -18,7 +18,7 @@ from pipeline.plan.planner import failure, said_of
 from pipeline.score.clothing import ClothingColours
 from pipeline.score.composed_caption import Measured, compose_caption
 from pipeline.score.evidence import Detector, Evidence
-from pipeline.score.explicit import ExplicitDetector
+from pipeline.score.explicit import ExplicitContent, ExplicitDetector
 from pipeline.score.person import PersonTrack
 from pipeline.score.quality import Quality
 from pipeline.score.text import text_detector
@@ -77,7 +77,8 @@ def make_scorer(config: CurateConfig) -> Callable[[Mapping[str, Any]], pa.Table]
         path: str | Path = name
         try:
             with collect() as seconds, timed("all"), folder.local_copy(name) as path:
-                row = measure(clip, probe(path), estimator, evidence, Quality(explicit))
+                content = explicit and ExplicitContent(explicit, clip["stop"] - clip["start"])
+                row = measure(clip, probe(path), estimator, evidence, Quality(content))
         except (VideoError, OSError) as error:
             return failed_clip(clip, "read", said_of(name, path, error))
         return table([row | {"scored_by": scored_by, "cpu_seconds": list(seconds.items())}], SCORED)
@@ -103,7 +104,7 @@ def measure(
     distinct, frame_of = np.unique(shown, return_inverse=True)
     track, clothing, preview = PersonTrack(size), ClothingColours(), None
     estimator.reset()
-    evidence.begin()
+    evidence.begin(clip["stop"] - clip["start"])
     for frames, indices in _chunks(info, distinct, size):
         times = info.frame_times[indices] - clip["start"]
         with timed("pose"):

@@ -216,9 +216,21 @@ def test_explicit_content_is_the_highest_score_of_the_person_and_surroundings(
     assert detector(red) == pytest.approx(0.8 * 0.75, abs=0.01)
     frames = still(np.zeros_like(red), 90)
     frames[60:, 70:110, 100:140] = red[0, 0]  # a corner of the person's box
-    found = run(ExplicitContent(detector), frames, [[standing()]] * 90)["unsafe"]
-    assert found > 1.2 * run(ExplicitContent(detector), frames)["unsafe"] > 0
-    assert ExplicitContent(detector).result() == {"unsafe": None}
+    found = run(ExplicitContent(detector, 3), frames, [[standing()]] * 90)["unsafe"]
+    assert found > 1.2 * run(ExplicitContent(detector, 3), frames)["unsafe"] > 0
+    assert ExplicitContent(detector, 3).result() == {"unsafe": None}
+
+
+def test_explicit_content_must_be_seen_again_to_count(tmp_path: Path) -> None:
+    red = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    red[..., 0] = 255
+    once = still(np.zeros_like(red), 90)
+    once[0] = red
+    lasting = once.copy()
+    lasting[:10] = red
+    detector = redness(tmp_path)
+    assert run(ExplicitContent(detector, 3), once)["unsafe"] == 0
+    assert run(ExplicitContent(detector, 3), lasting)["unsafe"] == pytest.approx(0.75, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +252,7 @@ def test_a_detector_of_another_form_is_refused_in_a_sentence(
 def test_a_detector_that_gives_no_score_fails_rather_than_passes(tmp_path: Path) -> None:
     detector = redness(tmp_path, factor=np.nan)
     with pytest.raises(ValueError, match=r"explicit\.onnx gave nan for a picture"):
-        run(Quality(detector), still(texture(), 10))
+        run(Quality(ExplicitContent(detector, 1)), still(texture(), 10))
 
 
 def test_what_cannot_be_measured_is_none() -> None:
