@@ -28,6 +28,8 @@ SCORES: dict[str, str] = {
     "source_rate": "frames a second of the source",
     "source_side": "shorter side of the source's pictures in pixels",
     "source_bit_rate": "bits a second of the source file, sound included, in thousands",
+    "new_frames": "share of frames with a picture of their own; under 1 above the source's rate, 0..1",
+    "distinct_rate": "different pictures a second, whatever the file states",
     "repeated_frames": "share of frames that equal the frame before, 0..1",
     "still_seconds": "longest time for which the picture stands still, in seconds",
     "one_person": "share of frames with exactly one person, always the same, 0..1",

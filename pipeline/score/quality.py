@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.score.distinct import DistinctPictures
 from pipeline.score.duplicates import PerceptualHashes
 from pipeline.score.explicit import ExplicitContent
 from pipeline.score.measures import (
@@ -29,6 +30,7 @@ class Quality:
     def __init__(self, explicit: ExplicitContent | None = None) -> None:
         self.measures: list[Measure] = [
             RepeatedFrames(),
+            DistinctPictures(),
             Blur(),
             Brightness(),
             SubjectMotion(),

@@ -121,6 +121,7 @@ def measure(
     scores |= {"seconds": clip["stop"] - clip["start"], "frames": len(shown), **evidence.result()}
     scores |= {name: found[name] for name in SCORES if name in found}
     scores |= {
+        "new_frames": len(distinct) / max(len(shown), 1),
         "source_rate": info.rate,
         "source_side": min(info.width, info.height),
         "source_bit_rate": Path(info.path).stat().st_size * 8 / 1000 / info.duration,

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.score.distinct import DistinctPictures
 from pipeline.score.duplicates import PerceptualHashes, near_duplicates, perceptual_hash
 from pipeline.score.explicit import ExplicitContent, ExplicitDetector
 from pipeline.score.measures import (
@@ -205,6 +206,23 @@ def redness(folder: Path, **form: Any) -> ExplicitDetector:
     return ExplicitDetector(explicit(folder / "explicit.onnx", **form))
 
 
+def test_pictures_are_counted_whatever_the_file_states() -> None:
+    """Film, the same at half of its rate, and two slideshows; noise makes every frame different."""
+    film, noise = pan(91, 3).astype(np.int16), np.random.default_rng(0)
+    found = {}
+    for each in (1, 2, 8, 15):
+        shown = film[np.arange(90) // each * each]
+        frames = np.clip(shown + noise.integers(-6, 7, shown.shape), 0, 255).astype(np.uint8)
+        assert run(RepeatedFrames(), frames)["repeated_frames"] == 0
+        found[each] = run(DistinctPictures(), frames)["distinct_rate"]
+    assert found == {each: pytest.approx(30 / each, rel=0.25) for each in found}
+
+
+def test_a_picture_without_change_has_no_rate() -> None:
+    assert run(DistinctPictures(), still(texture(), 60)) == {"distinct_rate": None}
+    assert run(DistinctPictures(), pan(11, 1)) == {"distinct_rate": None}  # under a second
+
+
 @pytest.mark.parametrize("batch", [1, None])
 def test_explicit_content_is_the_highest_score_of_the_person_and_surroundings(
     tmp_path: Path, batch: int | None
@@ -258,6 +276,7 @@ def test_a_detector_that_gives_no_score_fails_rather_than_passes(tmp_path: Path)
 def test_what_cannot_be_measured_is_none() -> None:
     empty = run(Quality(), still(np.full((HEIGHT, WIDTH, 3), 128, np.uint8), 30))
     assert {name for name, value in empty.items() if value is None} == {
+        "distinct_rate",
         "blur",
         "subject_motion",
         "camera_motion",

@@ -72,10 +72,14 @@ def test_a_file_changes_the_rules_that_it_names_and_no_other(tmp_path: Path):
     assert set(changed.rules) == others | {Rule("text_area", max=0.4)}
 
 
-def test_the_demo_changes_how_short_a_clip_may_be_and_nothing_else():
+def test_the_demo_changes_how_short_and_small_a_clip_may_be_and_nothing_else():
     default, demo = load_thresholds(), load_thresholds(DEFAULT.with_name("thresholds_demo.yaml"))
     assert names(demo) == names(default) and demo.near_duplicate_bits == default.near_duplicate_bits
-    assert {rule.score for rule in set(demo.rules) - set(default.rules)} == {"seconds", "frames"}
+    assert {rule.score for rule in set(demo.rules) - set(default.rules)} == {
+        "seconds",
+        "frames",
+        "source_side",
+    }
 
 
 def test_what_nothing_measures_has_no_rule_and_is_said_to(tmp_path: Path):
