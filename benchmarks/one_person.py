@@ -20,13 +20,9 @@ import tyro
 from pipeline.config import CurateConfig
 from pipeline.curate import run
 from pipeline.score.looks import wilson
-from posegen.dataset import KEPT
+from posegen.dataset import ABOUT_PERSON, KEPT
 
-PERSON_RULES = (
-    *("one_person", "second_person", "human_evidence", "face_oddity", "head_visible", "person_height"),
-    *("face_size", "visible_joints", "hand_confidence", "pose_jitter", "truncation"),
-)
-
+PERSON_RULES = set(ABOUT_PERSON) - {"blur", "subject_motion"}
 TWO_SIDED = 1.96
 """Standard deviations of a normal distribution within which 95 % of it lie."""
 

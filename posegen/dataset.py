@@ -51,6 +51,20 @@ SCORES: dict[str, str] = {
     "unsafe": "highest score of explicit content that holds, by a detector of the user's own, 0..1",
 }
 
+ABOUT_PERSON = (
+    *("one_person", "second_person", "human_evidence", "face_oddity", "head_visible", "person_height"),
+    *(
+        "face_size",
+        "visible_joints",
+        "hand_confidence",
+        "pose_jitter",
+        "truncation",
+        "blur",
+        "subject_motion",
+    ),
+)
+"""Scores that need a person; where there is none, one sentence says so in place of their rules."""
+
 CLIPS = pa.schema(
     [
         pa.field("clip_id", pa.string(), nullable=False),
@@ -80,6 +94,8 @@ CLIPS = pa.schema(
         pa.field("keypoints_shape", pa.list_(pa.int32())),
         pa.field("preview", pa.binary()),
         pa.field("preview_frame", pa.int32()),
+        # Where the preview shows a second person: x0, y0, x1, y1 as shares of the picture's width and height.
+        pa.field("second_person_box", pa.list_(pa.float32())),
         pa.field("scored_by", pa.string()),
         pa.field("thresholds_hash", pa.string()),
         pa.field("cpu_seconds", pa.map_(pa.string(), pa.float64())),

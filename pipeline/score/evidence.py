@@ -48,9 +48,10 @@ Detector = Callable[[np.ndarray], list[tuple[np.ndarray, np.ndarray]]]
 
 @dataclass(frozen=True)
 class Sighting:
-    """A second person: when (seconds in the clip), and their box (4,) in pixels of the frame looked at."""
+    """A second person: when (seconds in the clip), the frame (H, W, 3) and their box (4,) in its pixels."""
 
     time: float
+    frame: np.ndarray
     box: np.ndarray
 
 
@@ -77,12 +78,12 @@ class Evidence:
         for frame, present, time in zip(frames, people, times.tolist(), strict=True):
             if not present or not self._looks.due(time):
                 continue
-            found = [Sighting(time, box) for box in self._others(frame, present[0])]
+            found = list(self._others(frame, present[0]))
             if self._looks.further:
                 self._check(found)
                 continue
             self._human.append(self._human_share(frame, present[0]))
-            self._claims = found
+            self._claims = [Sighting(time, frame.copy(), box) for box in found]
             if found:
                 self._looks.found(time)
 
@@ -93,10 +94,10 @@ class Evidence:
         second = at_least(self._second, len(self._human))
         return {"second_person": second, "human_evidence": float(np.mean(self._human))}
 
-    def _check(self, found: list[Sighting]) -> None:
+    def _check(self, found: list[np.ndarray]) -> None:
         """Counts the look that is being checked, once, where one of its people is among those found now."""
         for claim in self._claims:
-            if any(overlap(claim.box, other.box[None])[0] >= SAME_PLACE for other in found):
+            if any(overlap(claim.box, box[None])[0] >= SAME_PLACE for box in found):
                 self._second += 1
                 self._claims = []
                 self.sighting = self.sighting or claim

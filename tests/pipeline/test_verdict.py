@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.verdict import DEFAULT, Rule, Thresholds, ThresholdsError, load_thresholds
-from posegen.dataset import SCORES
+from pipeline.verdict import DEFAULT, NOBODY, Rule, Thresholds, ThresholdsError, load_thresholds
+from posegen.dataset import ABOUT_PERSON, SCORES
 
 SHARES = st.floats(0, 1)
 
@@ -56,6 +56,15 @@ def test_reasons_come_in_the_order_of_the_rules():
     ]
     assert thresholds.reasons({"frames": 81, "blur": 0.5, "text_area": 0.1}) == []
     assert thresholds.reasons({}) == [f"{score}: not measured" for score in ("blur", "frames", "text_area")]
+
+
+def test_of_a_clip_without_anybody_one_sentence_says_so():
+    nobody = {"one_person": 0.0, "seconds": 1.0, "frames": 100.0, "text_area": 0.0}
+    reasons = load_thresholds().reasons(nobody)
+    assert "seconds: 1 is below 2" in reasons
+    assert [reason for reason in reasons if reason.split(":")[0] in ABOUT_PERSON] == [NOBODY]
+    somebody = load_thresholds().reasons(nobody | {"person_height": 0.5})
+    assert NOBODY not in somebody and "one_person: 0 is below 0.975" in somebody
 
 
 def test_a_score_without_a_rule_rejects_nothing():
