@@ -43,6 +43,7 @@ SCORES: dict[str, str] = {
     "hand_confidence": "mean confidence of the hand points, of hands whose wrist is seen, 0..1",
     "pose_jitter": "median frame-to-frame shake of the joints that is no motion, person heights",
     "truncation": "mean share of the 17 body joints outside the picture, 0..1",
+    "tilt": "median angle of the body from upright, in degrees: 90 filmed sideways, 180 upside down",
     "blur": "loss of detail inside the person's box, 0 (sharp) .. 1 (blurred)",
     "brightness": "mean luma, 0..1",
     "subject_motion": "mean speed of the joints, person heights a second",

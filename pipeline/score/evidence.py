@@ -23,12 +23,12 @@ import numpy as np
 
 from pipeline.score.faces import FaceDetector
 from pipeline.score.looks import Looks, at_least
-from pipeline.score.person import COUNTS_FROM, HEAD
+from pipeline.score.person import COUNTS_FROM, HEAD, SHOULDERS
 from pipeline.score.segmentation import PersonSegmenter
 from posegen.driving.poses import Person
 from posegen.driving.poses.landmarks import Body, BodyNetwork, FaceNetwork
 from posegen.driving.poses.regions import Region, overlap
-from posegen.driving.skeleton import BODY, FACE, KEYPOINT_INDEX, VISIBLE
+from posegen.driving.skeleton import BODY, FACE, VISIBLE
 
 SURE = 0.5
 """Least presence or score for a network's answer to count."""
@@ -39,7 +39,6 @@ SAME_PLACE = 0.3
 LEAST_FACE = 64
 """Pixels of head below which no face can be asked for."""
 
-SHOULDERS = [KEYPOINT_INDEX["left_shoulder"], KEYPOINT_INDEX["right_shoulder"]]
 BLAZEPOSE_HEAD = slice(11)
 """BlazePose's points of the face; 7 and 8 are the ears, 11 and 12 the shoulders."""
 

@@ -17,6 +17,7 @@ from pipeline.config import CurateConfig
 from pipeline.plan.planner import make_planner
 from pipeline.sample_videos import SAMPLES
 from pipeline.score.scorer import ANALYSIS_SIDE, SCORED, analysis_size, make_scorer
+from pipeline.verdict import load_thresholds
 from posegen.common.weights import wheel_file
 from posegen.dataset import unpack_keypoints
 from posegen.video import probe, read_frames, save_video
@@ -216,3 +217,14 @@ def test_large_frames_are_measured_at_a_bounded_size(folder: Path):
         object.__setattr__(info, "width", width)
         object.__setattr__(info, "height", height)
         assert analysis_size(info) == size and min(size) <= ANALYSIS_SIDE
+
+
+@pytest.mark.parametrize(("turns", "angle"), [(1, 90), (2, 180)])
+def test_a_person_filmed_sideways_or_upside_down_is_rejected_as_such(
+    score: Scorer, folder: Path, turns: int, angle: float
+):
+    (frames,) = read_frames(probe(wheel_file(*SAMPLES["walk.mp4"])), range(0, 60, 2), (960, 540), chunk=60)
+    save_video(np.ascontiguousarray(np.rot90(frames, turns, (1, 2))), folder / "turned.mp4", 15)
+    (row,) = score(clip("turned.mp4", 0, 2)).to_pylist()
+    assert row["tilt"] == pytest.approx(angle, abs=25)
+    assert [reason for reason in load_thresholds().reasons(row) if reason.startswith("tilt: ")]
