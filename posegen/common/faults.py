@@ -1,7 +1,7 @@
 """Faults of a storage that say nothing about a file: throttling, lost connections, expired credentials, a full disk.
 
 Calls to a bucket are repeated with growing pauses, as its owner asks of whoever is throttled. What still fails is a
-`StorageFault`, so that nobody takes it for a property of the file.
+`StorageFaultError`, so that nobody takes it for a property of the file.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ OF_THE_BUCKET = re.compile(
 """What pyarrow's messages say of such answers of a bucket; 400 and 401 are what expired credentials get."""
 
 
-class StorageFault(OSError):
+class StorageFaultError(OSError):
     """The storage could not be used just now; the message says how. It is no fault of the file that was asked for."""
 
 
 def is_fault(error: BaseException) -> bool:
     """Whether an error is the storage's or the machine's, and not the file's."""
-    if isinstance(error, StorageFault):
+    if isinstance(error, StorageFaultError):
         return True
     return isinstance(error, OSError) and (
         error.errno in OF_THE_MACHINE or bool(OF_THE_BUCKET.search(str(error)))
@@ -47,7 +47,7 @@ def is_fault(error: BaseException) -> bool:
 def patiently(call: Callable[[], T]) -> T:
     """What the call returns; one that meets a fault is made again after a pause.
 
-    Raises StorageFault where the fault stays, and at once what is no fault.
+    Raises StorageFaultError where the fault stays, and at once what is no fault.
     """
     for pause in (*PAUSES, None):
         try:
@@ -56,6 +56,6 @@ def patiently(call: Callable[[], T]) -> T:
             if not is_fault(error):
                 raise
             if pause is None:
-                raise StorageFault(error.errno, " ".join(str(error).split())) from error
+                raise StorageFaultError(error.errno, " ".join(str(error).split())) from error
             time.sleep(pause * random.uniform(0.5, 1.0))
     raise AssertionError("the last attempt returns or raises")

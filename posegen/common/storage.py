@@ -1,8 +1,8 @@
 """A folder that may be local or in a bucket: one small class over pyarrow's file systems.
 
-Calls to a bucket are patient (see faults.py). A file written here is whole or absent. Locally it is renamed into place, and a bucket shows an object only when its
-upload has ended. That one property is what resuming after a kill rests on. Names are relative to the folder, with
-slashes, and cannot leave it.
+Calls to a bucket are patient (see faults.py). A file written here is whole or absent. Locally it is renamed into place,
+and a bucket shows an object only when its upload has ended. That one property is what resuming after a kill rests on.
+Names are relative to the folder, with slashes, and cannot leave it.
 """
 
 from __future__ import annotations
