@@ -23,7 +23,7 @@ import tyro
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from pipeline.caption.captioner import make_captioner
-from pipeline.config import COMPOSED, CurateConfig
+from pipeline.config import COMPOSED, CurateConfig, Pool
 from pipeline.feeds import Feed, unplanned_videos, unscored_clips
 from pipeline.plan.listing import list_videos, listed_parts
 from pipeline.records.attempts import Attempts
@@ -207,7 +207,7 @@ def attempts() -> Any:
     return ray.remote(Attempts).options(num_cpus=0, max_restarts=-1).remote()
 
 
-def pool_size(config: CurateConfig) -> int:
+def pool_size(config: Pool) -> int:
     """How many measuring processes the cluster holds."""
     resources = ray.cluster_resources()
     if config.workers:

@@ -62,12 +62,12 @@ def video_key(row: dict[str, Any]) -> str:
 class Worker:
     """What planning and scoring share: attempts, the time limit, the record."""
 
-    make: Callable[[CurateConfig], Callable[..., pa.Table]]
+    make: Callable[[Any], Callable[..., pa.Table]]
     """Loads the models; returns the function that does the work."""
     most_seconds: float
     """How long a row may take before it is taken to hang."""
 
-    def __init__(self, config: CurateConfig, attempts: ActorHandle, journal: Journal):
+    def __init__(self, config: Any, attempts: ActorHandle, journal: Journal):
         self.retry_failed = config.retry_failed
         cv2.setNumThreads(1)  # one process a core: more threads only take turns
         self.attempts, self.journal = attempts, journal
@@ -181,7 +181,7 @@ def died(seconds: float) -> str:
     )
 
 
-def load_models(config: CurateConfig, make: Callable[[CurateConfig], object], gpus: float) -> None:
+def load_models(config: Any, make: Callable[[Any], object], gpus: float) -> None:
     """Loads a worker's models once, where a worker would run, so that a missing model is reported in a sentence.
 
     Raises SetupError.
