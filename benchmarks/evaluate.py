@@ -4,10 +4,10 @@
 
 For each length and seed every way to make the video gets the same picture, poses and caption, of a puppet that the
 model never saw and a camera that stands still. Measured by `posegen.evaluation`: curves over seconds against the truth,
-their slope a minute, the last 10 s over the first, seams against motion-matched places inside segments, and how much segments
-disagree where the reference's person hides the place. Brackets are 95 % bootstrap intervals over videos; effects are
-paired, video by video. Each video's measurements are kept in the output folder, so an interrupted run goes on; the
-last line is one JSON object.
+their slope a minute, the last 10 s over the first, seams against motion-matched places inside segments, and how much
+segments disagree where the reference's person hides the place. Brackets are 95 % bootstrap intervals over videos;
+effects are paired, video by video. Each video's measurements are kept in the output folder, so an interrupted run goes
+on; the last line is one JSON object.
 """
 
 from __future__ import annotations
