@@ -65,5 +65,5 @@ class CurateConfig:
     def score_version(self) -> str:
         """Names the settings that scores depend on, so that no run takes over scores of another estimator."""
         return content_id(
-            "score", 3, self.poses, self.pose_weights, self.person_detector, self.explicit_detector
+            "score", 4, self.poses, self.pose_weights, self.person_detector, self.explicit_detector
         )

@@ -12,16 +12,18 @@ from __future__ import annotations
 import dataclasses
 import sys
 
+import pyarrow as pa
 import ray
 import tyro
-from ray.data import ActorPoolStrategy
 
-from pipeline.curate import WORKER_CPUS, attempts, pool_size, start_ray, tables
+from pipeline.curate import start_ray, work
 from pipeline.evaluating.config import EvaluateConfig
 from pipeline.evaluating.listing import list_subjects
 from pipeline.evaluating.summary import write_summary
 from pipeline.evaluating.worker import EvaluateWorker, evaluation_journal, make_evaluator
+from pipeline.records.journal import Journal, is_failed
 from pipeline.workers import SetupError, load_models
+from posegen.common.faults import StorageFaultError
 from posegen.common.progress import Progress
 from posegen.common.storage import Folder, StorageError, absolute
 
@@ -29,30 +31,35 @@ from posegen.common.storage import Folder, StorageError, absolute
 def run(config: EvaluateConfig) -> dict[str, int]:
     """Runs the whole job; returns how many videos were measured and how many failed.
 
-    Raises StorageError or SetupError, a sentence, where it cannot be done.
+    Raises StorageError, StorageFaultError or SetupError, a sentence, where it cannot be done.
     """
     subjects, journal = list_subjects(config), evaluation_journal(config)
+    todo = [row for row in subjects if is_open(journal, row["key"], config.retry_failed)]
     progress = Progress("evaluate", "videos", len(subjects), rate_unit="frames")
-    open_rows = [row for row in subjects if journal.is_open(row["key"], config.retry_failed)]
-    progress.find(len(subjects) - len(open_rows))
-    if open_rows:
+    progress.find(len(subjects) - len(todo))
+    faults: dict[str, str] = {}
+    if todo:
         start_ray()
         load_models(config, make_evaluator, config.gpus_per_worker)
-        # A block, and so a task, for each video: a worker that dies loses one video's work.
-        done = ray.data.from_items(open_rows, override_num_blocks=len(open_rows)).map(
-            EvaluateWorker,
-            fn_constructor_args=(config, attempts()),
-            compute=ActorPoolStrategy(
-                size=min(pool_size(config), len(open_rows)), max_tasks_in_flight_per_actor=2
-            ),
-            num_cpus=WORKER_CPUS,
-            num_gpus=config.gpus_per_worker,
-        )
-        for table in tables(done):
-            for row in table.to_pylist():
-                progress.add(work=row["work"], failed=row["failed"])
+        faults = work(config, [ray.put(pa.Table.from_pylist(todo))], EvaluateWorker, (), progress)
     progress.end()
-    return write_summary(Folder(config.output), (journal.read(row["key"]) for row in subjects))
+    if faults:
+        path, said = next(iter(faults.items()))
+        raise StorageFaultError(
+            f"the storage refused {len(faults):,} videos, such as {path} ({said}); what was done is recorded, so run "
+            "the job again once the storage is well"
+        )
+    return write_summary(Folder(config.output), (journal.read(row["key"], row["key"]) for row in subjects))
+
+
+def is_open(journal: Journal, key: str, retry_failed: bool) -> bool:
+    """Whether a video is still to measure; a failed one that is to be tried again loses its record."""
+    if not journal.has(key, key):
+        return True
+    again = retry_failed and is_failed(journal.read(key, key, ["error_stage"]))
+    if again:
+        journal.folder.delete(journal.name(key, key))
+    return again
 
 
 def main() -> None:
@@ -62,7 +69,7 @@ def main() -> None:
     config = dataclasses.replace(config, input=absolute(config.input), output=absolute(config.output))
     try:
         counts = run(config)
-    except (StorageError, SetupError) as error:
+    except (StorageError, StorageFaultError, SetupError) as error:
         sys.exit(f"evaluate: {error}")
     print(", ".join(f"{count:,} {status}" for status, count in counts.items()))
     print(f"summary: {config.output}/summary.md")

@@ -14,6 +14,7 @@ from pipeline.evaluating.config import EvaluateConfig
 from pipeline.evaluating.listing import FILES
 from pipeline.records.journal import Journal, is_failed
 from pipeline.workers import Worker
+from posegen.common.faults import StorageFaultError
 from posegen.common.storage import Folder
 from posegen.driving.poses import load_estimator
 from posegen.evaluation.faces import FaceDistance
@@ -24,13 +25,14 @@ from posegen.evaluation.perceptual import PerceptualDistance
 ERRORS = ("error_stage", "error_type", "error_message")
 EVALUATED = pa.schema([*MEASUREMENTS, ("frames", pa.int64()), *((name, pa.string()) for name in ERRORS)])
 """A video's record: its measurements, or one row that says how it failed."""
+PACKED_ROWS = 10_000
 VIDEO_SECONDS = 6 * 3600.0
 """Longer work is taken to hang: three minutes of video take a quarter of an hour on one core."""
 
 
 def evaluation_journal(config: EvaluateConfig) -> Journal:
-    """Finished videos by key."""
-    return Journal(Folder(config.output, "work"), "evaluated", EVALUATED)
+    """Finished videos by key, each in a file of its own."""
+    return Journal(Folder(config.output, "work"), "evaluated", EVALUATED, packed_rows=PACKED_ROWS)
 
 
 def make_evaluator(config: EvaluateConfig) -> Callable[[dict[str, Any]], pa.Table]:
@@ -46,8 +48,8 @@ def make_evaluator(config: EvaluateConfig) -> Callable[[dict[str, Any]], pa.Tabl
     def evaluate(row: dict[str, Any]) -> pa.Table:
         folder = Folder(config.input)
         with ExitStack() as stack:
-            paths = {name: stack.enter_context(folder.local_copy(row[name])) for name in FILES if row[name]}
-            inputs = Inputs(**paths, segments=config.segments, planner=config.planner, align=config.align)
+            files = [row[name] and stack.enter_context(folder.local_copy(row[name])) for name in FILES]
+            inputs = Inputs(*files, segments=config.segments, planner=config.planner, align=config.align)
             subject, _ = inputs.load(estimator)
             measured = measure(replace(subject, name=row["video"]), instruments)
         table = measured.table().append_column("frames", pa.repeat(measured.frames, len(measured.table())))
@@ -65,16 +67,23 @@ def failed_video(row: dict[str, Any], error: Exception) -> pa.Table:
 
 
 class EvaluateWorker(Worker):
-    """Measures one listed video: a row in, counts for the progress line out."""
-
-    make = staticmethod(make_evaluator)
-    most_seconds = VIDEO_SECONDS
+    """Measures one listed video: a row in, counts for the progress out."""
 
     def __init__(self, config: EvaluateConfig, attempts: ActorHandle):
-        super().__init__(config, attempts, evaluation_journal(config))
+        super().__init__(attempts)
+        self.journal, self.evaluate = evaluation_journal(config), make_evaluator(config)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        record = self.do(
-            row["key"], self.most_seconds, lambda: self.work(row), lambda error: failed_video(row, error)
-        )
-        return {"work": float(record["frames"][0].as_py() or 0), "failed": int(is_failed(record))}
+        done: dict[str, Any] = {"path": row["video"], "work": 0.0, "failed": 0, "fault": None}
+        try:
+            record = self.do(
+                self.journal,
+                row["key"],
+                row["key"],
+                VIDEO_SECONDS,
+                lambda: self.evaluate(row),
+                lambda error: failed_video(row, error),
+            )
+        except StorageFaultError as fault:
+            return done | {"fault": str(fault)}
+        return done | {"work": float(record["frames"][0].as_py() or 0), "failed": int(is_failed(record))}

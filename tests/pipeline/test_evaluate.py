@@ -67,10 +67,10 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_rows(
     assert run(config) == {"measured": 3, "failed": 1}
     environment = os.environ | {"RAY_ADDRESS": ray_cluster}
     job = subprocess.Popen([*command(videos, killed), "--workers", "1"], cwd=ROOT, env=environment)
-    until(lambda: any(killed.glob("work/evaluated/*/*.parquet")))
+    until(lambda: any(killed.glob("work/evaluated/**/*.parquet")))
     job.send_signal(signal.SIGKILL)
     job.wait()
-    before = {path: path.stat().st_mtime_ns for path in killed.glob("work/evaluated/*/*.parquet")}
+    before = {path: path.stat().st_mtime_ns for path in killed.glob("work/evaluated/**/*.parquet")}
     assert not (killed / "measurements.parquet").exists(), "the job ended before it was killed"
     again = subprocess.run(
         command(videos, killed), cwd=ROOT, env=environment, capture_output=True, text=True, check=True
