@@ -5,7 +5,7 @@ BIN := .venv/bin
 # One thread a process: several torch or OpenCV processes that each take all cores slow one another down.
 export OMP_NUM_THREADS := 1
 
-BENCHMARKS := curate kill decode sharing gpu cards memory train resume adapters formats stream mini schedule stitch kill-serving clients
+BENCHMARKS := curate kill decode sharing gpu cards memory loading train resume adapters formats stream mini schedule stitch kill-serving clients
 .PHONY: help setup hashes demo serve test test-fast test-programs lint clean $(BENCHMARKS:%=bench-%)
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make bench-gpu           the 14B model's block, step, VAE and memory on this machine's GPU, random weights"
 	@echo "make bench-cards         what the 14B model takes on cards of 24 to 80 GB, by the library's estimates"
 	@echo "make bench-memory        peak memory of a ten-minute video beside a one-minute one"
+	@echo "make bench-loading       peak memory of a model on the host: one process, and a group of four"
 	@echo "make bench-train         a training step beside a plain PyTorch loop"
 	@echo "make bench-resume        loss curves of trainings that were killed or given other workers"
 	@echo "make bench-adapters      exported adapters in diffusers and PEFT: difference and size"
@@ -72,6 +73,9 @@ demo: setup
 	$(BIN)/posegen generate --image serving/page/samples/person.jpg --video demo/videos/walk.mp4 --output demo/long.mp4
 	@echo "Making it over HTTP: a server starts, shares the segments out over two workers, and stops"
 	$(BIN)/python serving/demo.py --image serving/page/samples/person.jpg --video demo/videos/walk.mp4 --output demo/served.mp4
+	@echo "Measuring the long video: identity, background, seams and pose over time"
+	$(BIN)/posegen evaluate demo/long.mp4 --reference serving/page/samples/person.jpg --driving demo/videos/walk.mp4 \
+		--segments 9 1 4 --output demo/evaluation
 
 lint: setup
 	$(BIN)/ruff check .
@@ -105,7 +109,7 @@ bench-decode: setup
 bench-stream: setup
 	$(BIN)/python benchmarks/stream.py --dataset $(DATASET) --model $(MODEL)
 
-bench-kill bench-sharing bench-memory bench-train bench-resume bench-adapters bench-formats bench-gpu bench-cards bench-mini bench-schedule bench-stitch: bench-%: setup
+bench-kill bench-sharing bench-memory bench-loading bench-train bench-resume bench-adapters bench-formats bench-gpu bench-cards bench-mini bench-schedule bench-stitch: bench-%: setup
 	$(BIN)/python benchmarks/$*.py
 
 bench-kill-serving: setup

@@ -22,13 +22,13 @@ from pipeline.score.explicit import ExplicitContent, ExplicitDetector
 from pipeline.score.person import PersonTrack
 from pipeline.score.quality import Quality
 from pipeline.score.text import text_detector, text_recogniser
+from posegen.common.faults import is_fault
 from posegen.common.profiling import collect, timed
-from posegen.common.storage import Folder
 from posegen.common.weights import Weight, fetch
 from posegen.dataset import CLIPS, SCORES, pack_keypoints, table
 from posegen.driving.poses import PoseEstimator, load_estimator
 from posegen.driving.poses.yolox import DETECTOR, YoloxDetector
-from posegen.video import VideoError, VideoInfo, probe, read_frames, sample_indices
+from posegen.video import VideoError, VideoInfo, read_frames, sample_indices
 from posegen.video.pictures import jpeg
 
 ANALYSIS_SIDE = 720
@@ -64,24 +64,23 @@ SCORED = pa.schema(
 )
 
 
-def make_scorer(config: CurateConfig) -> Callable[[Mapping[str, Any]], pa.Table]:
-    """A function from a row of the plan to its record, a table of one row of schema `SCORED`. Loads the models."""
-    folder = Folder(config.input)
+def make_scorer(config: CurateConfig) -> Callable[[Mapping[str, Any], VideoInfo], pa.Table]:
+    """A function from a row of the plan and its video to its record, one row of schema `SCORED`. Loads the models."""
     estimator = make_estimator(config)
     evidence = Evidence(_yolox(config))
     explicit = make_explicit_detector(config)
     text_detector(), text_recogniser()  # now, so that a missing file is noticed at once
     scored_by = f"{config.poses} {config.score_version[:8]}"
 
-    def score(clip: Mapping[str, Any]) -> pa.Table:
-        name: str = clip["path"]
-        path: str | Path = name
+    def score(clip: Mapping[str, Any], info: VideoInfo) -> pa.Table:
         try:
-            with collect() as seconds, timed("all"), folder.local_copy(name) as path:
+            with collect() as seconds, timed("all"):
                 content = explicit and ExplicitContent(explicit, clip["stop"] - clip["start"])
-                row = measure(clip, probe(path), estimator, evidence, Quality(content))
+                row = measure(clip, info, estimator, evidence, Quality(content))
         except (VideoError, OSError) as error:
-            return failed_clip(clip, "read", said_of(name, path, error))
+            if is_fault(error):
+                raise
+            return failed_clip(clip, "read", said_of(clip["path"], info.path, error))
         return table([row | {"scored_by": scored_by, "cpu_seconds": list(seconds.items())}], SCORED)
 
     return score

@@ -20,7 +20,7 @@ from starlette.datastructures import Headers
 
 from posegen.video import probe, read_frames
 from serving.api.errors import ApiError
-from serving.state.artifacts import Artifacts
+from serving.state.artifacts import Artifacts, preview_artifact
 from serving.state.rows import Task
 from serving.state.transitions import TaskState
 from serving.work.growing import GrowingVideo
@@ -131,6 +131,18 @@ def preview(artifacts: Artifacts, content: Content, variant: str) -> bytes:
         frames = np.concatenate(list(read_frames(info, shown, size)))
     rows = frames.reshape(SHEET, SHEET, size[1], size[0], 3).transpose(0, 2, 1, 3, 4)
     return _encoded(rows.reshape(SHEET * size[1], SHEET * size[0], 3), "JPEG")
+
+
+def segment_preview(artifacts: Artifacts, job_id: str, index: int) -> Response:
+    """The answer with the picture of a segment in the making; ApiError 404 before its first step."""
+    try:
+        picture = artifacts.read(preview_artifact(job_id, index))
+    except FileNotFoundError:
+        raise ApiError(
+            404, f"There is no preview of segment {index} yet; ask again later.", "not_ready"
+        ) from None
+    headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, no-store"}
+    return Response(picture, headers=headers, media_type="image/jpeg")
 
 
 def _encoded(picture: np.ndarray, form: str) -> bytes:

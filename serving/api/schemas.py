@@ -13,6 +13,7 @@ from fastapi import UploadFile
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from posegen.driving.alignment import Fit
+from posegen.video.rates import HIGHEST, LOWEST
 from serving.api.settings import ApiSettings, Model
 from serving.state.rows import JOB_ID, Job, Kind, Task
 from serving.state.transitions import JobStatus, TaskState
@@ -61,6 +62,14 @@ class VideoCreate(BaseModel):
     )
     seconds: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="At most so much of the movement; by default all."
+    )
+    rate: float | None = Field(
+        None,
+        ge=LOWEST,
+        le=HIGHEST,
+        allow_inf_nan=False,
+        description="Frames/s that the video is written at; by default the model's. For another one frames are shown "
+        "again or left out: the movement keeps its speed, and the sound stays in step.",
     )
     seed: Seed = Field(42, description="The same seed gives the same video.")
     steps: int | None = Field(None, ge=1, description="Denoising steps; by default the model's.")

@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving.api.content import asked_range
 from serving.api.settings import Token
 from serving.api.upkeep import expire
+from serving.state.artifacts import preview_artifact
 from serving.state.rows import QueueLimits, Role
 from serving.work.growing import GrowingVideo
 from testkit.api_server import PLAN, Site, fragments, frames_of, movie, picture, post, refusal
@@ -137,6 +138,7 @@ ROUTES = [
     ("GET", "/content?partial=true"),
     ("GET", "/events"),
     ("GET", "/segments"),
+    ("GET", "/segments/0/preview"),
     ("POST", "/segments/0/regenerate"),
 ]
 
@@ -153,6 +155,19 @@ def test_the_jobs_of_others_are_not_found(shared_site: Site, method: str, path: 
 @pytest.mark.parametrize("job_id", ["video_0", "..%2f..%2fserving.db", "video_" + "g" * 24, "%00"])
 def test_what_is_no_id_is_not_found(site: Site, job_id: str) -> None:
     refusal(site.client().get(f"/v1/videos/{job_id}/content"), 404)
+
+
+def test_a_preview_is_there_from_the_first_step_on(shared_site: Site) -> None:
+    """And is sent to nobody but its owner, and not kept."""
+    ada = shared_site.client(Authorization="Bearer ada")
+    job_id = shared_site.job("ada")
+    address = f"/v1/videos/{job_id}/segments/0/preview"
+    assert "no preview of segment 0 yet" in refusal(ada.get(address), 404)
+    shared_site.artifacts.write(preview_artifact(job_id, 0), b"a JPEG")
+    answer = ada.get(address)
+    assert answer.content == b"a JPEG" and answer.headers["content-type"] == "image/jpeg"
+    assert answer.headers["cache-control"] == "private, no-store"
+    refusal(shared_site.client().get(address), 401)
 
 
 def test_without_tokens_only_this_machine_is_answered(tmp_path: Path) -> None:
