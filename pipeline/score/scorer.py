@@ -21,7 +21,7 @@ from pipeline.score.evidence import Detector, Evidence, Sighting
 from pipeline.score.explicit import ExplicitContent, ExplicitDetector
 from pipeline.score.person import PersonTrack
 from pipeline.score.quality import Quality
-from pipeline.score.text import text_detector
+from pipeline.score.text import text_detector, text_recogniser
 from posegen.common.faults import is_fault
 from posegen.common.profiling import collect, timed
 from posegen.common.weights import Weight, fetch
@@ -69,7 +69,7 @@ def make_scorer(config: CurateConfig) -> Callable[[Mapping[str, Any], VideoInfo]
     estimator = make_estimator(config)
     evidence = Evidence(_yolox(config))
     explicit = make_explicit_detector(config)
-    text_detector()  # now, so that a missing file is noticed at once
+    text_detector(), text_recogniser()  # now, so that a missing file is noticed at once
     scored_by = f"{config.poses} {config.score_version[:8]}"
 
     def score(clip: Mapping[str, Any], info: VideoInfo) -> pa.Table:

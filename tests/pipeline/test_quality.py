@@ -26,7 +26,7 @@ from pipeline.score.measures import (
     blur_effect,
 )
 from pipeline.score.quality import Quality
-from pipeline.score.text import text_boxes, text_share
+from pipeline.score.text import is_read, text_boxes, text_share
 from posegen.common.profiling import collect
 from posegen.driving.poses import Person
 from testkit.onnx_models import explicit
@@ -189,6 +189,32 @@ def test_text_is_found_and_blotches_are_not() -> None:
             3,
         )
     assert 0.1 < text_share(page) < 0.4
+
+
+def writing(angle: float) -> tuple[np.ndarray, np.ndarray]:
+    """A picture (360, 640, 3) of a line of writing turned by an angle, and the line's corners (4, 2)."""
+    page = np.full((360, 640, 3), 60, np.uint8)
+    cv2.putText(page, "SUBSCRIBE FOR MORE", (120, 190), cv2.FONT_HERSHEY_SIMPLEX, 1.2, (255, 255, 255), 3)
+    corners = np.array([[110, 150], [530, 150], [530, 200], [110, 200]], np.float32)
+    turn = cv2.getRotationMatrix2D((320, 180), angle, 1)
+    turned = cv2.warpAffine(page, turn, (640, 360), borderMode=cv2.BORDER_REPLICATE)
+    return turned, corners @ turn[:, :2].T.astype(np.float32) + turn[:, 2].astype(np.float32)
+
+
+@pytest.mark.parametrize("angle", [0, 20, -20, -45])
+def test_what_can_be_read_is_text_and_what_cannot_is_none(angle: float) -> None:
+    page, corners = writing(angle)
+    assert is_read(page, corners)
+    assert not is_read(np.full_like(page, 60), corners)
+    assert not is_read(texture(1, 360, 640, 12), corners)
+
+
+def test_what_lies_on_a_face_is_no_text() -> None:
+    page, corners = writing(0)
+    face = np.array([90, 90, 550, 260])
+    assert text_share(page) > 0.05
+    assert text_share(page, [face]) == 0
+    assert text_share(page, [face + np.array([450, 0, 450, 0])]) == text_share(page)
 
 
 def test_text_boxes_are_grown_by_as_much_as_the_network_shrinks_them_turned_ones_too() -> None:
