@@ -13,7 +13,7 @@ import pickle
 import signal
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from multiprocessing.connection import Connection
@@ -25,7 +25,7 @@ from diffusers import ContextParallelConfig
 
 from posegen.longvideo.conditions import Conditions
 from posegen.longvideo.sampling import Guidance, Schedule, denoise
-from posegen.model.checkpoints import set_adapter
+from posegen.model.merging import AdapterMerger
 from posegen.sharing import Position, SegmentSharing, SharedEntry
 from posegen.sharing.parts import gather, scatter
 from posegen.source import ModelSource
@@ -93,6 +93,7 @@ def run_worker(settings: GroupSettings, rank: int, rank_zero: Connection) -> Non
     transformer = pipeline.transformer.to(device)
     rank_zero.send_bytes(b"loaded")
     settings.join(rank, transformer)
+    merger = AdapterMerger()
 
     def receive() -> Any:
         message = pickle.loads(rank_zero.recv_bytes())
@@ -103,13 +104,13 @@ def run_worker(settings: GroupSettings, rank: int, rank_zero: Connection) -> Non
     with suppress(EOFError):  # rank 0 has ended
         while True:
             with suppress(SegmentStopped):
-                _take_part(receive(), transformer, device, receive)
+                task = receive()
+                with merger.merged(transformer, task.adapters, device) if task.adapters else nullcontext():
+                    _take_part(task, transformer, device, receive)
 
 
 def _take_part(task: SegmentTask, transformer: Any, device: torch.device, receive: Callable[[], Any]) -> None:
     """Computes this rank's part of a segment."""
-    if task.adapters:
-        set_adapter(transformer, task.adapters)
     denoise(
         transformer,
         moved(task.conditions, device),
