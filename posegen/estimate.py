@@ -143,14 +143,14 @@ class Estimate:
     def _originals(self, placement: Placement) -> int:
         """Bytes of the weights as they are in the files, kept on the host while adapters are merged.
 
-        At most those of all blocks; a quantised file's adapters are not merged.
+        At most those of all blocks; on quantised weights and in a group of processes none are merged.
         """
         count = parameters(self.config)
         quantised = self.transformer is not None and self.transformer.stat().st_size < QUANTISED * count
-        if quantised or not (self.folder / "adapters").is_dir():
+        if quantised or placement.processes > 1 or not (self.folder / "adapters").is_dir():
             return 0
         blocks = count - parameters(self.config | {"num_layers": 0})
-        return placement.processes * blocks * placement.itemsize
+        return blocks * placement.itemsize
 
     def host(self, placement: Placement) -> int:
         """Bytes in the host's memory beside a GPU: offloaded weights, originals of merged ones, and the record."""

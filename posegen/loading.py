@@ -14,7 +14,8 @@ import torch
 import transformers
 from diffusers.hooks import apply_group_offloading
 
-from posegen.distributed.group import TIMEOUT_S, Group
+from posegen.distributed.group import Group
+from posegen.distributed.progress import STUCK_S
 from posegen.model.scaled_linear import use_fp8_products
 from posegen.pipeline import PoseGenPipeline
 from posegen.sharing import HostRecord, SharedRecord
@@ -117,16 +118,18 @@ class Placement:
         asked = ["--record device"] * (self.record == "device") + ["--tiling"] * self.tiling
         return " ".join(asked if self.offload == "none" else [*asked, f"--offload {self.offload}"])
 
-    def load(self, source: ModelSource, timeout: float = TIMEOUT_S) -> PoseGenPipeline:
+    def load(self, source: ModelSource, patience: float = STUCK_S) -> PoseGenPipeline:
         """The model's pipeline, ready to generate.
 
-        timeout: seconds that a process waits for another while they denoise together.
+        patience: seconds that a group of processes may take without getting on, see `Group`.
         """
         diffusers.utils.logging.disable_progress_bar()
         transformers.utils.logging.disable_progress_bar()
         pipeline = source.load({"default": getattr(torch, self.dtype), "vae": torch.float32})
         if self.tiling:
             pipeline.vae.enable_tiling()
+        if self.processes > 1:
+            pipeline.group = Group(pipeline, self.processes, self.device, patience)
         if self.offload == "parts":
             pipeline.enable_model_cpu_offload(device=self.device)
         elif self.offload == "blocks":
@@ -135,8 +138,6 @@ class Placement:
             pipeline.to(self.device)
         if source.fp8_products:
             use_fp8_products(pipeline.transformer)  # again, as only now its device is known
-        if self.processes > 1:
-            pipeline.group = Group(pipeline, source, self.processes, timeout)
         return pipeline
 
     def empty_record(self) -> SharedRecord:

@@ -56,7 +56,7 @@ from posegen.longvideo.sampling import (
     shared_positions,
 )
 from posegen.longvideo.segments import Segment, Stitcher, plan
-from posegen.model.checkpoints import load_adapter, model_weights, save_adapter
+from posegen.model.checkpoints import load_adapter, model_weights, save_adapter, set_adapter
 from posegen.model.folder import model_folder
 from posegen.model.merging import AdapterMerger
 from posegen.model.transformer import PoseGenTransformer3DModel
@@ -347,7 +347,7 @@ class PoseGenPipeline(DiffusionPipeline):
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Each segment's index and frames in the plan's order, taken from the store or made."""
         encoded = self.encode(job)
-        bridges = range(1, len(job.plan.segments), 2)
+        bridges = [segment.index for segment in job.plan.segments if segment.kind == "bridge"]
         waiting = Counter(base for bridge in bridges for base in job.plan.dependencies(bridge))
         bases: dict[int, np.ndarray] = {}  # those that a bridge still waits for
         recorded = False
@@ -364,8 +364,7 @@ class PoseGenPipeline(DiffusionPipeline):
             yield index, frames
             if index in waiting:
                 bases[index] = frames
-                continue
-            for base in job.plan.dependencies(index):
+            for base in job.plan.dependencies(index) if index in bridges else ():
                 waiting[base] -= 1
                 if not waiting[base]:
                     del bases[base]
@@ -419,7 +418,10 @@ class PoseGenPipeline(DiffusionPipeline):
         levels = levels.first(steps or job.num_inference_steps)
         device = conditions.pose.device
         with ExitStack() as stack:
-            if names := self._adapters(ADAPTERS[segment.kind == "bridge"]):
+            names = self._adapters(ADAPTERS[segment.kind == "bridge"])
+            if names and self.group:  # whose processes map one copy of the weights, so none writes to them
+                set_adapter(self.transformer, names)
+            elif names:
                 stack.enter_context(self._merger.merged(self.transformer, names, device))
             if isinstance(sharing, AnchorReader):
                 order = shared_positions(sharing.shared, levels, job.guidance)

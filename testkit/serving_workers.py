@@ -52,6 +52,7 @@ REQUEST: dict[str, Any] = {
     "framing": "full-body",
     "foreground": "pose",
     "keep_person": True,
+    "rate": None,
     "planner": "fitted",
 }
 
