@@ -57,7 +57,7 @@ from posegen.longvideo.sampling import (
 )
 from posegen.longvideo.segments import Segment, Stitcher, plan
 from posegen.model.checkpoints import load_adapter, model_weights, save_adapter, set_adapter
-from posegen.model.folder import model_folder
+from posegen.model.folder import model_folder, require_one_image_transformer
 from posegen.model.merging import AdapterMerger
 from posegen.model.transformer import PoseGenTransformer3DModel
 from posegen.sharing import (
@@ -162,7 +162,7 @@ class PoseGenPipeline(DiffusionPipeline):
             )
         hub = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
         folder = model_folder(pretrained_model_name_or_path, **hub)
-        _require_one_image_transformer(cls.load_config(folder), folder)
+        require_one_image_transformer(cls.load_config(folder), folder)
         for value in cls.load_config(folder).values():
             if isinstance(value, list) and str(value[0]).startswith("posegen."):
                 importlib.import_module(value[0])  # diffusers takes no class of a module that is not imported
@@ -476,15 +476,3 @@ class PoseGenPipeline(DiffusionPipeline):
         grid = ((segment.frames - 1) // 4 + 1, rows, columns)
         words = subject_tokens(self.tokenizer, job.prompt)
         return SubjectForeground(words, grid, job.sharing.subject_blocks)
-
-
-def _require_one_image_transformer(index: Mapping[str, Any], folder: Path) -> None:
-    """Raise ValueError for a folder of a pipeline that PoseGen cannot be built on, by its model_index.json."""
-    if index.get("transformer_2", [None])[0] is not None:
-        raise ValueError(
-            f"{folder} is a model of two transformers, like Wan 2.2; give one of PoseGen, or Wan 2.1 image-to-video."
-        )
-    if "transformer" not in index:
-        raise ValueError(
-            f"{folder} is a {index.get('_class_name')}, without a transformer; give a PoseGen folder."
-        )
