@@ -111,6 +111,10 @@ class Generate:
     """Encode and decode pictures in tiles: less memory, slower."""
     offload: Literal["none", "parts", "blocks"] = "none"
     """Keep on the GPU only the part of the model that computes, or of the transformer only two blocks: slower."""
+    attention: Literal["torch", "cudnn", "flash", "flash3", "sage"] = "torch"
+    """Kernels of attention: torch's own choice, or one of these on an NVIDIA GPU; sage is less exact."""
+    compile: bool = False
+    """Compile the transformer's blocks: the first pass takes a minute longer, all others less time."""
     fp8_products: bool = False
     """Multiply in fp8 where the --transformer file has fp8 weights: less exact; for Ada, Hopper and later GPUs."""
     dry_run: bool = False
@@ -225,7 +229,14 @@ def estimate(folder: Path, options: Generate) -> Estimate:
     steps, scale = steps_and_guidance(options)
     scale = settings["guidance_scale"] if scale is None else scale
     negative = settings["negative_prompt"] if options.negative_prompt is None else options.negative_prompt
-    where = (options.devices, options.record, options.tiling, options.offload)
+    where = (
+        options.devices,
+        options.record,
+        options.tiling,
+        options.offload,
+        options.attention,
+        options.compile,
+    )
     if options.dry_run and options.memory is not None and options.device is None:
         placement = Placement("cuda", options.dtype or "bfloat16", *where)  # of a card that need not be here
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,3 +33,15 @@ def model_folder(name: str | Path, weights: bool = True, **hub: Any) -> Path:
             f"{folder} has no {INDEX_FILE}; give the folder of a pipeline, in diffusers' layout."
         )
     return folder
+
+
+def require_one_image_transformer(index: Mapping[str, Any], folder: Path) -> None:
+    """Raise ValueError for a folder of a pipeline that PoseGen cannot be built on, by its model_index.json."""
+    if index.get("transformer_2", [None])[0] is not None:
+        raise ValueError(
+            f"{folder} is a model of two transformers, like Wan 2.2; give one of PoseGen, or Wan 2.1 image-to-video."
+        )
+    if "transformer" not in index:
+        raise ValueError(
+            f"{folder} is a {index.get('_class_name')}, without a transformer; give a PoseGen folder."
+        )

@@ -16,6 +16,7 @@ from PIL import Image
 from mini_model.puppets import Puppet, Scene, reference, render
 from posegen import cli
 from posegen.commands import generate, progress
+from posegen.costs import parameters
 from posegen.estimate import Estimate, segment_table
 from posegen.loading import Placement
 from posegen.longvideo.sampling import Guidance, Step
@@ -198,7 +199,13 @@ def test_the_fastest_placement_that_fits_is_taken(model: Path) -> None:
     ]
     peaks = [made.memory(way)["peak"] for way in ways]
     assert peaks[0] > peaks[1] >= peaks[2] > peaks[3] >= peaks[4]
-    assert made.host(ways[4]) > made.host(ways[2]) > made.host(ways[0]) == 0
+    blocks = parameters(made.config) - parameters(made.config | {"num_layers": 0})
+    originals = made.host(ways[0])
+    assert originals == 2 * blocks  # in bfloat16, while adapters are merged
+    assert made.host(replace(ways[0], processes=2)) == 0  # where they are not
+    assert made.host(ways[4]) > made.host(ways[2]) == originals + made.record
+    on_cpu = made.memory(replace(card, device="cpu"))["weights"]
+    assert on_cpu == made.memory(card)["weights"] + originals
 
     def peak(way: Placement) -> int:
         return made.memory(way)["peak"]
