@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from diffusers import WanTransformer3DModel
 from PIL import Image
 
@@ -22,11 +23,13 @@ from posegen.longvideo.sampling import Guidance, Step
 from posegen.longvideo.segments import plan
 from posegen.model.checkpoints import load_published
 from posegen.model.transformer import PoseGenTransformer3DModel
+from posegen.pipeline import PoseGenPipeline
 from posegen.video import probe, read_frames, save_video
 from posegen.video.sound import RATE as SAMPLES
 from posegen.video.sound import add_sound
 from testkit import onnx_models
 from testkit.published_folders import TINY, tiny_converted
+from testkit.single_files import original_tensors, tiny_wan, write
 from testkit.sounds import heard, sounding
 from testkit.tiny_model import SIZE, save_tiny_model, walking, whole
 
@@ -327,6 +330,21 @@ def test_files_that_are_not_there_are_named(
     for option in ("lora", "transformer", "fast"):
         missing = tmp_path / f"{option}.safetensors"
         assert f"{missing}: no such file" in fails(capsys, model=model, **inputs, **{option: missing})
+
+
+def test_a_single_file_becomes_a_model_to_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wan = tiny_wan(text_dim=16, image_dim=16)
+    file = write(tmp_path / "wan.safetensors", original_tensors(wan))
+    save_tiny_model(tmp_path / "wan")
+    options = ["convert", "--wan", str(tmp_path / "wan"), "--output", str(tmp_path / "model")]
+    cli.main([*options, "--transformer", str(file)])
+    assert "ready for training/train.py" in capsys.readouterr().out
+    made = PoseGenPipeline.from_pretrained(tmp_path / "model")
+    assert torch.equal(made.transformer.proj_out.weight, wan.proj_out.weight)
+    assert not getattr(made.transformer, "peft_config", {})
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*options, "--base", str(tmp_path)])
+    assert ended.value.code == 2 and "Give both published folders" in capsys.readouterr().err
 
 
 def test_published_folders_become_a_model_and_an_adapter_a_file(
