@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from posegen.longvideo.conditions import Conditions
-from posegen.sharing import Branch, SegmentSharing
+from posegen.sharing import Branch, Position, SegmentSharing, SharedRange
 
 
 class Cancelled(Exception):  # noqa: N818 - a wish, not an error
@@ -86,6 +86,15 @@ def schedule(steps: int, shift: float, timestep_dtype: torch.dtype = torch.float
     sigmas = shift * sigmas / (1 + (shift - 1) * sigmas)
     timesteps = torch.from_numpy(1000 * sigmas[:-1]).to(torch.float32).to(timestep_dtype)
     return Schedule(sigmas.tolist(), timesteps.tolist())
+
+
+def shared_positions(shared: SharedRange, schedule: Schedule, guidance: Guidance) -> list[Position]:
+    """The shared positions in the order in which `denoise` comes to them."""
+    return [
+        position
+        for position in shared.positions()
+        if position.branch == "guided" or guidance.applies(schedule.sigmas[position.step])
+    ]
 
 
 def flow_shift(scheduler_config: Mapping[str, Any]) -> float:
