@@ -3,10 +3,10 @@
     python benchmarks/cards.py
 
 Nothing is loaded: the folder that is asked about has the real configurations and empty files of the real weights'
-sizes. For generating, a video of three segments of 81 frames of the 14B model is counted, the record that of a full body with guidance. Prints a table
-for 480p and 720p, and one of what each configuration of a training takes of a worker's card at least and at most, as
-its other workers come and go; the last line is one JSON object. The estimates are held against torch's own counts by
-tests; no card was measured.
+sizes. For generating, a video of three segments of 81 frames of the 14B model is counted, the record that of a full
+body with guidance; the table is for 480p and 720p. For training, it tells what each configuration takes of a worker's
+card with the fewest and the most workers. The last line is one JSON object. The estimates are held against torch's own
+counts by tests; no card was measured.
 """
 
 from __future__ import annotations
