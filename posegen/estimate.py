@@ -137,11 +137,16 @@ class Estimate:
         return round(whole * share)
 
     def host(self, placement: Placement) -> int:
-        """Bytes in the host's memory: offloaded weights, and the record where it is there."""
+        """Bytes in the host's memory: offloaded weights, and the record where it is there.
+
+        Processes on GPUs load the transformer from one copy on the host, before there is a record.
+        """
         record = self.record if placement.record == "host" else 0
-        if placement.offload == "none":
-            return record
-        return record + self._transformer_weights(replace(placement, offload="none")) + self._other_weights
+        transformer = self._transformer_weights(replace(placement, offload="none"))
+        if placement.offload != "none":
+            return record + transformer + self._other_weights
+        shares = placement.processes > 1 and placement.device != "cpu"
+        return max(record, transformer) if shares else record
 
     def __str__(self) -> str:
         memory, generated = self.memory(), len(self.plan.segments) * self.segment[0]

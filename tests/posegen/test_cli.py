@@ -17,6 +17,7 @@ from PIL import Image
 from mini_model.puppets import Puppet, Scene, reference, render
 from posegen import cli
 from posegen.commands import generate, progress
+from posegen.costs import parameters
 from posegen.estimate import Estimate, segment_table
 from posegen.loading import Placement
 from posegen.longvideo.sampling import Guidance, Step
@@ -169,6 +170,14 @@ def test_the_record_is_counted_where_it_is_kept(model: Path) -> None:
     assert Estimate(*settings, "off", CPU).record == 0
     assert Estimate(*settings, "auto", CPU).record == record  # the largest
     assert Estimate(*settings, "1:3,0:2", CPU).record == record  # 2 steps and 2 blocks
+
+
+def test_processes_on_gpus_load_one_copy_of_the_weights(model: Path) -> None:
+    gpu = Placement("cuda", "float32")
+    made = Estimate(model, plan(30, 13, 5, 4), SIZE, 25, Guidance(5.0), "off", gpu)
+    weights = 4 * parameters(made.config)
+    assert [made.host(replace(gpu, processes=processes)) for processes in (1, 2, 4)] == [0, weights, weights]
+    assert made.host(replace(CPU, processes=4)) == 0  # the device is the host
 
 
 def test_a_dry_run_tells_what_a_card_needs(
