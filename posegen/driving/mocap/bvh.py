@@ -64,7 +64,8 @@ class _Lines:
         except ValueError:
             values = ()
         if len(values) != count or not np.isfinite(values).all():
-            raise self.error(f"{what} should be {count} numbers, not {' '.join(words)[:40]!r}")
+            wanted = "a number" if count == 1 else f"{count} numbers"
+            raise self.error(f"{what} should be {wanted}, not {' '.join(words)[:40]!r}")
         return values
 
 

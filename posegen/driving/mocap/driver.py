@@ -12,8 +12,6 @@ from posegen.driving.mocap.camera import Camera
 from posegen.driving.mocap.join import joined
 from posegen.driving.mocap.motion import resampled
 
-SUFFIX = ".bvh"
-
 
 def read_motion(
     path: str | Path,
@@ -35,3 +33,8 @@ def read_motion(
         return Driving(camera.keypoints(body_of(motion, names), rate), camera.size)
     except ValueError as error:
         raise BvhError(f"{path}: {error}") from error
+
+
+def frame_count(path: str | Path, rate: float, seconds: float | None = None) -> int:
+    """How many poses `read_motion` gives."""
+    return max(1, round(seconds * rate)) if seconds is not None else len(resampled(read_bvh(path), rate))

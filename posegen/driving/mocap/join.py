@@ -29,10 +29,10 @@ def joined(motions: Sequence[Motion], seconds: float, up: int = 1) -> Motion:
     up: the index of the world's axis that points up or down. Raises ValueError where the skeletons differ or one is
     shorter than four fades.
     """
-    first = motions[0]
-    frames, fade = round(seconds * first.rate), max(1, round(FADE_S * first.rate))
     if not 0 < seconds <= MOST_SECONDS:
         raise ValueError(f"A motion of {seconds:g} s is not made; ask for up to {MOST_SECONDS:g}.")
+    first = motions[0]
+    frames, fade = max(1, round(seconds * first.rate)), max(1, round(FADE_S * first.rate))
     clips = [motion if motion.rate == first.rate else resampled(motion, first.rate) for motion in motions]
     for clip in clips:
         if (clip.names, clip.parents) != (first.names, first.parents):

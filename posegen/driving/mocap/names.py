@@ -35,6 +35,7 @@ FINGERS = {
     "ring_finger": ("ring",),
     "pinky_finger": ("pinky", "little"),
 }
+_SIDES = ("left", "right")
 _RIGS = ("mixamorig", "bip001", "bip01", "bip", "character1", "def", "jbip", "bone", "j")
 
 
@@ -47,6 +48,10 @@ def name_joints(names: Sequence[str], given: Mapping[str, str] | None = None) ->
     given = given or {}
     if missing := set(given) - set(names):
         raise ValueError(f"There is no joint {', '.join(sorted(missing))}; the joints are {_listed(names)}.")
+    if unknown := set(given.values()) - _wanted() - _also():
+        raise ValueError(
+            f"{', '.join(sorted(unknown))} are no joints of a body; choose of head, {', '.join(sorted(_wanted()))}."
+        )
     plain = {_plain(name): index for index, name in reversed(list(enumerate(names)))}
     told = {ours: names.index(theirs) for theirs, ours in given.items()}
     found: dict[str, int] = {}
@@ -70,7 +75,13 @@ def name_joints(names: Sequence[str], given: Mapping[str, str] | None = None) ->
 
 
 def _wanted() -> set[str]:
-    return {f"{side}_{limb}" for side in ("left", "right") for limb in LIMBS}
+    return {f"{side}_{limb}" for side in _SIDES for limb in LIMBS}
+
+
+def _also() -> set[str]:
+    """What may be given besides."""
+    fingers = {f"{side}_{finger}{number}" for side in _SIDES for finger in FINGERS for number in range(1, 5)}
+    return {"head", "left_toe", "right_toe", *fingers}
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -81,7 +92,7 @@ def _plain(name: str) -> str:
     """Of "mixamorig:LeftArm", "Bip01 L UpperArm", "upper_arm.L" and the like: leftarm, leftupperarm, leftupperarm."""
     end = " end" if name.endswith(" end") else ""
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name.removesuffix(" end").rpartition(":")[2])
-    words = [word.lower() for word in words]
+    words = [word.lower() for word in words if word != "C"]  # VRM's mark of what is in the middle
     text = "".join(words)
     for rig in _RIGS:
         if text.startswith(rig) and len(text) > len(rig) and words and text != "joint":
@@ -111,7 +122,7 @@ def _without(words: list[str], rig: str) -> list[str]:
 def _sided(plain: Mapping[str, int], wanted: Mapping[str, str]) -> dict[str, int]:
     return {
         f"{side}_{ours}": plain[f"{side}{theirs}"]
-        for side in ("left", "right")
+        for side in _SIDES
         for ours, theirs in wanted.items()
         if f"{side}{theirs}" in plain
     }
@@ -120,7 +131,7 @@ def _sided(plain: Mapping[str, int], wanted: Mapping[str, str]) -> dict[str, int
 def _toes(plain: Mapping[str, int], names: Sequence[str]) -> dict[str, int]:
     """The front of each foot: the end of the toes' joint where there is one."""
     toes = {}
-    for side in ("left", "right"):
+    for side in _SIDES:
         for name in (*(f"{side}{toe} end" for toe in names), *(f"{side}{toe}" for toe in names)):
             if name in plain:
                 toes[f"{side}_toe"] = plain[name]
@@ -131,7 +142,7 @@ def _toes(plain: Mapping[str, int], names: Sequence[str]) -> dict[str, int]:
 def _fingers(plain: Mapping[str, int]) -> dict[str, int]:
     """The four joints of all five fingers, such as left_thumb1 to left_thumb4; of a hand that lacks some, none."""
     found: dict[str, int] = {}
-    for side in ("left", "right"):
+    for side in _SIDES:
         hand: dict[str, int] = {}
         for ours, names in FINGERS.items():
             for name, middle in ((name, middle) for name in names for middle in ("hand", "")):
