@@ -2,7 +2,9 @@
 
 One clip is left for the next where pose and velocity agree best (Kovar et al., Motion Graphs, 2002), wherever the
 person stands and whichever way they face; the next is turned and moved to go on from there, and both are mixed for
-half a second. Joints' distances are weighed alike, velocities by a quarter of a second.
+half a second. A clip in which the person turns would, over and over, soon show backs only, so one that is entered again
+is turned back, little by little, to how it was first. Joints' distances are weighed alike, velocities by a quarter of a
+second.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ FADE_S = 0.5
 VELOCITY_S = 0.25
 """Seconds of movement that weigh as much as so much distance of the pose."""
 MOST_SECONDS = 3600.0
-WINDOW = 0.45
+WINDOW = 0.25
 """The share at the end of a clip in which it may be left, and at the start of the next in which that is entered."""
 
 
@@ -42,11 +44,14 @@ def joined(motions: Sequence[Motion], seconds: float, up: int = 1) -> Motion:
             raise ValueError(f"A motion of {length:.2g} s is too short to go on from; give {4 * FADE_S:g} s.")
     parts, made = [], 0
     current, start = clips[0], 0  # the clip where it is now, and its first frame that is not yet in the parts
-    for clip in cycle([*clips[1:], clips[0]]):
+    facing = {0: 0.0}  # how far each clip is turned, as it is entered first
+    for number in cycle([*range(1, len(clips)), 0]):
         if made + len(current) - start >= frames:
             break
+        clip = clips[number]
         leave, enter = _seam(current, max(start, round((1 - WINDOW) * len(current))), clip, fade, up)
-        clip = _carried(clip, enter, current, leave, up)
+        angle = _angle(clip, enter, current, leave, up)
+        clip = _carried(clip, enter, angle, facing.setdefault(number, angle), current.places[leave, 0], up)
         share = (np.arange(fade) + 1) / (fade + 1)
         steps = np.arange(fade)
         mixed = blended(current, leave + steps, clip, enter + steps, share * share * (3 - 2 * share))
@@ -86,20 +91,23 @@ def _features(motion: Motion, up: int) -> tuple[np.ndarray, np.ndarray]:
     return both[..., (up + 1) % 3] + 1j * both[..., (up + 2) % 3], both[..., up]
 
 
-def _carried(clip: Motion, enter: int, current: Motion, leave: int, up: int) -> Motion:
-    """The clip turned about the up axis and moved over the ground to be, at a frame, where the current one is."""
+def _angle(clip: Motion, enter: int, current: Motion, leave: int, up: int) -> float:
+    """How far, in radians about the up axis, the clip is to be turned to face as the current one does."""
     theirs, ours = _features(clip, up)[0][enter], _features(current, up)[0][leave]
-    angle = np.angle((theirs.conj() * ours).sum())
-    turn, (one, other) = np.eye(3), ((up + 1) % 3, (up + 2) % 3)
-    turn[[one, other, other, one], [one, other, one, other]] = (
-        np.cos(angle),
-        np.cos(angle),
-        np.sin(angle),
-        -np.sin(angle),
-    )
+    return float(np.angle((theirs.conj() * ours).sum()))
+
+
+def _carried(clip: Motion, enter: int, angle: float, home: float, place: np.ndarray, up: int) -> Motion:
+    """The clip turned by an angle and moved over the ground to a place (3,), where it is at the frame `enter`; from
+    there to its end it is turned on to the angle `home`, the shorter way."""
+    share = np.clip((np.arange(len(clip)) - enter) / max(len(clip) - 1 - enter, 1), 0, 1)
+    angles = angle + share * np.angle(np.exp(1j * (home - angle)))
+    turns, (one, other) = np.tile(np.eye(3), (len(clip), 1, 1)), ((up + 1) % 3, (up + 2) % 3)
+    turns[:, one, one] = turns[:, other, other] = np.cos(angles)
+    turns[:, other, one], turns[:, one, other] = np.sin(angles), -np.sin(angles)
     rotations, places = clip.rotations.copy(), clip.places.copy()
-    rotations[:, 0] = turn @ rotations[:, 0]
-    places[:, 0] = places[:, 0] @ turn.T
-    shift = (current.places[leave, 0] - places[enter, 0]) * (np.arange(3) != up)
-    places[:, 0] += shift
+    rotations[:, 0] = turns @ rotations[:, 0]
+    steps = np.diff(places[:, 0], axis=0, prepend=places[:1, 0])
+    path = places[0, 0] + np.einsum("tij,tj->ti", turns, steps).cumsum(axis=0)
+    places[:, 0] = path + (place - path[enter]) * (np.arange(3) != up)
     return replace(clip, rotations=rotations, places=places)

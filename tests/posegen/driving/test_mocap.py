@@ -247,6 +247,18 @@ def test_a_motion_goes_on_without_a_jump(seconds: float, tmp_path: Path) -> None
     assert np.allclose(long.rotations @ long.rotations.swapaxes(-1, -2), np.eye(3), atol=1e-6)
 
 
+def test_who_turns_in_a_clip_does_not_turn_on_for_ever(tmp_path: Path) -> None:
+    """60 degrees in 3 s, so in a minute they would turn around three times."""
+    facing = {"Hips": (2, np.linspace(0, 60, 90))}
+    sway = {"LeftArm": (0, 40 * np.sin(2 * np.pi * np.arange(90) / 30))}
+    motion = read_bvh(write_bvh(tmp_path / "turn.bvh", moves(90, facing | sway)))
+    long = joined([motion], 60.0)
+    ahead = long.rotations[:, 0, :, 2]
+    facing_now = np.degrees(np.arctan2(ahead[:, 0], ahead[:, 2]))
+    assert np.abs(facing_now - 30).max() < 65
+    assert jumps(long).max() < 2.5 * jumps(motion).max()  # they turn back as fast
+
+
 def test_clips_of_one_skeleton_follow_each_other_the_same_way_on(tmp_path: Path) -> None:
     """The second faces another way and is taken up where the first one is."""
     first, second = (
