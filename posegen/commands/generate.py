@@ -111,8 +111,8 @@ class Generate:
     memory: float | None = None
     """GB of the GPU's memory that may be used; by default what the GPU has. Of the next three options the fastest is
     chosen that fits. With --dry-run that GPU need not be here."""
-    record_on_host: bool = False
-    """Keep what is kept of the first segment in the host's memory."""
+    record: Literal["host", "device"] = "host"
+    """Memory in which what is kept of the first segment lies, the host's or the GPU's."""
     tiling: bool = False
     """Encode and decode pictures in tiles: less memory, slower."""
     offload: Literal["none", "parts", "blocks"] = "none"
@@ -161,7 +161,7 @@ def generate(options: Generate) -> None:
         for callback in told:
             callback(index, step)
 
-    frames = UntilInterrupted(pipeline.generate(job, options.store, tell, placement.record()))
+    frames = UntilInterrupted(pipeline.generate(job, options.store, tell, placement.empty_record()))
     rate = pipeline.config.rate if options.rate is None else options.rate
     save_video(at_rate(frames, pipeline.config.rate, rate), options.output, rate)
     if not is_motion(options):
@@ -232,7 +232,7 @@ def estimate(folder: Path, options: Generate) -> Estimate:
     steps, scale = steps_and_guidance(options)
     scale = settings["guidance_scale"] if scale is None else scale
     negative = settings["negative_prompt"] if options.negative_prompt is None else options.negative_prompt
-    where = (options.devices, options.record_on_host, options.tiling, options.offload)
+    where = (options.devices, options.record, options.tiling, options.offload)
     if options.dry_run and options.memory is not None and options.device is None:
         placement = Placement("cuda", options.dtype or "bfloat16", *where)  # of a card that need not be here
     else:

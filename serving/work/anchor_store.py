@@ -1,6 +1,6 @@
 """Records of anchors in Ray's object store: one store for each node, an actor that owns what is in it.
 
-Choices made: an object dies with the process that made it, so a replica hands its entries to the store of its node,
+An object dies with the process that made it, so a replica hands its entries to the store of its node,
 which puts them again under its own name: they outlive the replica. Readers get references and fetch what those name, so
 a node holds one copy for all its readers. Tensors travel as arrays of bytes, which Ray maps into the reader without a
 copy. The store is a detached actor; it ends when nobody has called it for a while.
@@ -73,11 +73,6 @@ class AnchorStore:
         self._called = time.monotonic()
         self._records.setdefault(record, {})[place] = ray.put(packed)
 
-    def places(self, record: RecordId) -> list[Position]:
-        """What is here of a record, in the order of writing."""
-        self._called = time.monotonic()
-        return list(self._records.get(record, {}))
-
     def entry(self, record: RecordId, place: Position) -> list[ray.ObjectRef[PackedEntry]]:
         """The reference of an entry; None if it is not here."""
         self._called = time.monotonic()
@@ -123,10 +118,6 @@ class RayRecords:
     def put(self, record: RecordId, place: Position, entry: SharedEntry) -> None:
         with _or_lost():
             self._get(self._near().put.remote(record, place, pack(entry)))
-
-    def places(self, store: str, record: RecordId) -> list[Position]:
-        with _or_lost():
-            return self._get(_actor(store).places.remote(record))
 
     def get(self, store: str, record: RecordId, place: Position) -> SharedEntry:
         with _or_lost():

@@ -87,10 +87,7 @@ class Generate:
         else:
             record = RecordId(claim.job.id, claim.job.record_generation)
             reader = RecordReader(self._records, claim.job.record_store or "", record)
-            try:
-                frames = self._segment(opened, claim, {}, reader, beat)
-            finally:
-                reader.close()
+            frames = self._segment(opened, claim, {}, reader, beat)
         beat(
             task.steps, task.steps
         )  # a worker that was replaced while decoding must not write over the result

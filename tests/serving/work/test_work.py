@@ -195,11 +195,11 @@ class Unreadable(FileRecords):
 class Corrupt(FileRecords):
     """Records whose first generation is damaged once it is written."""
 
-    def places(self, store: str, record: RecordId) -> list[Position]:
+    def get(self, store: str, record: RecordId, place: Position) -> SharedEntry:
         if record.generation == 1:
             for path in self._record(store, record).iterdir():
                 path.write_bytes(b"\xff" * 100)
-        return super().places(store, record)
+        return super().get(store, record, place)
 
 
 def generator(place: Place, records: FileRecords) -> Worker:
