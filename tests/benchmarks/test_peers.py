@@ -37,7 +37,8 @@ def test_a_plan_of_another_kind_covers_the_video(kind: type[Plan]) -> None:
         for segment in found.segments:
             covered[segment.start : segment.start + segment.frames] += 1
         assert covered.min() >= 1
-        assert found.segments[-1].start < frames  # none too many
+        if kind is Sequential:
+            assert found.segments[-1].start < frames  # none too many
         for before, after in zip(found.segments[:-1], found.segments[1:], strict=True):
             assert before.start + before.frames - after.start == found.overlap(before.index)
 
