@@ -3,6 +3,7 @@
 - `curate.py`: the job, top to bottom; `config.py`: its settings; `workers.py`, `feeds.py`: what Ray Data runs;
 - `plan/`, `score/`, `caption/`: videos become clips, clips get scores, kept clips get captions;
 - `verdict.py`: which clips are kept; `tables/`, `report/`: what is written at the end;
-- `records/`: what is already done; `sample_videos.py`: videos for a first run.
+- `records/`, `journals.py`: what is already done; `groups.py`: the rows of all videos while the job runs;
+- `sample_videos.py`: videos for a first run.
 - `evaluate.py`, `evaluating/`: the job that measures made videos.
 """
