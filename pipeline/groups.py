@@ -21,6 +21,7 @@ from pipeline.records.journal import Files, Journal, group_of
 from pipeline.tables.join import join_group
 from pipeline.tables.media import MediaReader
 from pipeline.tables.verdicts import (
+    LOOKS,
     duplicates,
     fail_open,
     judge,
@@ -199,7 +200,7 @@ def _seen(rows: pa.Table) -> tuple[pa.Array, pa.Array]:
 
 
 def _looks(rows: pa.Table) -> pa.Table:
-    return kept(rows).select(["clip_id", "perceptual_hashes"])
+    return kept(rows).select(LOOKS)
 
 
 def _together(*tables: pa.Table) -> pa.Table:
