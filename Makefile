@@ -5,7 +5,7 @@ BIN := .venv/bin
 # One thread a process: several torch or OpenCV processes that each take all cores slow one another down.
 export OMP_NUM_THREADS := 1
 
-BENCHMARKS := curate kill decode sharing gpu cards memory loading train resume adapters formats stream mini schedule stitch kill-serving clients
+BENCHMARKS := curate kill decode sharing gpu cards memory loading train resume adapters formats stream mini evaluate schedule stitch kill-serving clients
 .PHONY: help setup hashes demo serve test test-fast test-programs lint clean $(BENCHMARKS:%=bench-%)
 
 help:
@@ -33,6 +33,7 @@ help:
 	@echo "make bench-formats       fp8, int8, GGUF and LoRA files: error of the output, size, memory"
 	@echo "make bench-stream        how fast training data is made; DATASET=DIR MODEL=DIR"
 	@echo "make bench-mini          the mini model on people and motions it never saw, beside two baselines"
+	@echo "make bench-evaluate      the method over minutes: drift, seams, ablations, peers (hours); SHORT=1: 5 and 30 s"
 	@echo "make bench-schedule      makespan of long videos on 1 to 64 simulated replicas and on 1 and 2 real ones,"
 	@echo "                         beside its lower bound"
 	@echo "make bench-stitch        memory of joining a minute of 720p video; the program takes longer ones"
@@ -111,6 +112,9 @@ bench-stream: setup
 
 bench-kill bench-sharing bench-memory bench-loading bench-train bench-resume bench-adapters bench-formats bench-gpu bench-cards bench-mini bench-schedule bench-stitch: bench-%: setup
 	$(BIN)/python benchmarks/$*.py
+
+bench-evaluate: setup
+	$(BIN)/python benchmarks/evaluate.py $(if $(SHORT),--short)
 
 bench-kill-serving: setup
 	$(BIN)/python benchmarks/kill_serving.py

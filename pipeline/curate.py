@@ -24,7 +24,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.caption.captioner import make_captioner
-from pipeline.config import COMPOSED, CurateConfig
+from pipeline.config import COMPOSED, CurateConfig, Pool
 from pipeline.feeds import listed_videos, one_by_one
 from pipeline.groups import Groups, count
 from pipeline.plan.listing import list_videos
@@ -133,7 +133,7 @@ def score_videos(config: CurateConfig, thresholds: Thresholds, groups: Groups) -
 
 
 def work(
-    config: CurateConfig, tables: list[Any], worker: Any, arguments: tuple[Any, ...], progress: Progress
+    config: Pool, tables: list[Any], worker: Any, arguments: tuple[Any, ...], progress: Progress
 ) -> dict[str, str]:
     """Runs a pool of workers over tasks, one at a time each; returns what the storage refused, by path."""
     faults: dict[str, str] = {}
@@ -233,7 +233,7 @@ def alive_nodes() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
-def pool_size(config: CurateConfig) -> int:
+def pool_size(config: Pool) -> int:
     """How many measuring processes the cluster holds."""
     resources = ray.cluster_resources()
     if config.workers:

@@ -344,7 +344,7 @@ class PoseGenPipeline(DiffusionPipeline):
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Each segment's index and frames in the plan's order, taken from the store or made."""
         encoded = self.encode(job)
-        bridges = range(1, len(job.plan.segments), 2)
+        bridges = [segment.index for segment in job.plan.segments if segment.kind == "bridge"]
         waiting = Counter(base for bridge in bridges for base in job.plan.dependencies(bridge))
         bases: dict[int, np.ndarray] = {}  # those that a bridge still waits for
         recorded = False
@@ -361,8 +361,7 @@ class PoseGenPipeline(DiffusionPipeline):
             yield index, frames
             if index in waiting:
                 bases[index] = frames
-                continue
-            for base in job.plan.dependencies(index):
+            for base in job.plan.dependencies(index) if index in bridges else ():
                 waiting[base] -= 1
                 if not waiting[base]:
                     del bases[base]

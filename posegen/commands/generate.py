@@ -69,8 +69,9 @@ class Generate:
     another one frames are shown again or left out: the movement keeps its speed, and the sound stays in step."""
     planner: Literal["fitted", "published"] = "fitted"
     """Segments as short as the video's length allows, or always the model's longest."""
-    align: Literal["reference", "none"] = "reference"
-    """Lay the driving person onto the picture's, in scale and position, or leave them where they are."""
+    align: Literal["reference", "proportions", "none"] = "reference"
+    """Lay the driving person onto the picture's, in scale and position, and with the limb lengths of the picture's, or
+    leave them where they are."""
     fit: Literal["crop", "pad"] = "crop"
     """How the picture is put into the size."""
     framing: str = "auto"
