@@ -75,7 +75,7 @@ def make_scorer(config: CurateConfig) -> Callable[[Mapping[str, Any], VideoInfo]
     def score(clip: Mapping[str, Any], info: VideoInfo) -> pa.Table:
         try:
             with collect() as seconds, timed("all"):
-                content = explicit and ExplicitContent(explicit, clip["stop"] - clip["start"])
+                content = ExplicitContent(explicit, clip["stop"] - clip["start"]) if explicit else None
                 row = measure(clip, info, estimator, evidence, Quality(content))
         except (VideoError, OSError) as error:
             if is_fault(error):
