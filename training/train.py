@@ -105,12 +105,18 @@ def export(result: Result, config: TrainConfig) -> Path:
     return target
 
 
+def newest_version(dataset: str) -> int | None:
+    """The dataset's newest version, so that a training keeps to it; None where its tables have none."""
+    return max(versions.numbers(Folder(dataset)), default=None)
+
+
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
-    """Local paths made absolute, as workers may run in another directory than the driver."""
+    """Local paths made absolute, as workers may run in another directory than the driver, and the dataset's version."""
     data, adapter = config.data, config.adapter
     data = dataclasses.replace(
         data,
         dataset=absolute(data.dataset),
+        dataset_version=data.dataset_version or newest_version(absolute(data.dataset)),
         cache=data.cache and absolute(data.cache),
         model=absolute(data.model) if Path(data.model).is_dir() else data.model,
     )

@@ -15,8 +15,10 @@ import pytest
 
 from pipeline.config import CurateConfig
 from pipeline.plan.planner import make_planner
+from pipeline.plan.source import Source
 from pipeline.sample_videos import SAMPLES
 from pipeline.score.scorer import ANALYSIS_SIDE, SCORED, analysis_size, make_scorer
+from posegen.common.storage import Folder
 from posegen.common.weights import wheel_file
 from posegen.dataset import unpack_keypoints
 from posegen.video import probe, read_frames, save_video
@@ -37,7 +39,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def score(folder: Path) -> Scorer:
-    return make_scorer(CurateConfig(str(folder), "nowhere"))
+    return scorer(folder)
+
+
+def scorer(folder: Path, **how: Any) -> Scorer:
+    """Scores clips of the files of a folder."""
+    score = make_scorer(CurateConfig(str(folder), "nowhere", **how))
+    return lambda clip: score(clip, Source(Folder(str(folder)), clip["path"]))
 
 
 def clip(path: str, start: float, stop: float, rate: float = 30.0) -> dict[str, Any]:
@@ -133,7 +141,7 @@ def test_explicit_content_is_measured_by_the_file_that_was_given_and_by_none_wit
     score: Scorer, folder: Path, tmp_path: Path
 ):
     path = explicit(tmp_path / "own.onnx")
-    given = make_scorer(CurateConfig(str(folder), "nowhere", explicit_detector=str(path)))
+    given = scorer(folder, explicit_detector=str(path))
     assert 0 < given(clip("numbers.mp4", 0, 0.1))["unsafe"][0].as_py() < 1
     assert score(clip("numbers.mp4", 0, 0.1))["unsafe"][0].as_py() is None
 
@@ -143,7 +151,7 @@ def test_the_same_clip_gives_the_same_record_whatever_came_before(
 ):
     score(clip("talk.mp4", 2, 2.5))  # leaves a track of the man where he is not yet
     again = score(clip("talk.mp4", 0, 2)).to_pylist()[0]
-    anew = make_scorer(CurateConfig(str(folder), "nowhere"))(clip("talk.mp4", 0, 2)).to_pylist()[0]
+    anew = scorer(folder)(clip("talk.mp4", 0, 2)).to_pylist()[0]
     for row in (again, anew):
         assert row | {"cpu_seconds": None} == talk | {"cpu_seconds": None}
 
@@ -168,7 +176,8 @@ def test_a_file_that_cannot_be_read_is_a_record_that_says_so(score: Scorer):
 
 
 def test_what_is_planned_can_be_scored(score: Scorer, folder: Path):
-    planned = make_planner(CurateConfig(str(folder), "nowhere", shots="adaptive"))("talk.mp4").to_pylist()
+    plan = make_planner(CurateConfig(str(folder), "nowhere", shots="adaptive"))
+    planned = plan(Source(Folder(str(folder)), "talk.mp4")).to_pylist()
     assert planned[-1]["stop"] == pytest.approx(probe(folder / "talk.mp4").duration)
     last = planned[-1] | {"start": planned[-1]["stop"] - 0.5}
     assert score(last)["error_stage"][0].as_py() is None
