@@ -25,7 +25,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.caption.captioner import make_captioner
-from pipeline.config import COMPOSED, CurateConfig
+from pipeline.config import COMPOSED, CurateConfig, Pool
 from pipeline.feeds import listed_videos, one_by_one
 from pipeline.groups import Groups, count
 from pipeline.plan.listing import list_videos
@@ -139,7 +139,7 @@ def make_models(config: CurateConfig) -> None:
 
 
 def work(
-    config: CurateConfig, tables: list[Any], worker: Any, arguments: tuple[Any, ...], progress: Progress
+    config: Pool, tables: list[Any], worker: Any, arguments: tuple[Any, ...], progress: Progress
 ) -> dict[str, str]:
     """Runs a pool of workers over tasks, one at a time each; returns what the storage refused, by path."""
     faults: dict[str, str] = {}
@@ -239,7 +239,7 @@ def alive_nodes() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
-def pool_size(config: CurateConfig) -> int:
+def pool_size(config: Pool) -> int:
     """How many measuring processes the cluster holds."""
     resources = ray.cluster_resources()
     if config.workers:

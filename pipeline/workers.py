@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import pyarrow as pa
@@ -37,6 +37,8 @@ from posegen.common.storage import Folder, StorageError
 from posegen.common.weights import WeightsError
 from posegen.dataset import content_id, table
 from posegen.video import VideoInfo, cut
+
+T = TypeVar("T")
 
 # Longer work is taken to hang. A clip of 20 s takes half a minute on one core, a video of an hour some minutes.
 PLAN_SECONDS = 4 * 3600.0
@@ -275,7 +277,7 @@ def died(seconds: float) -> str:
     )
 
 
-def load_models(config: CurateConfig, make: Callable[[CurateConfig], object], gpus: float) -> None:
+def load_models(config: T, make: Callable[[T], object], gpus: float) -> None:
     """Loads a worker's models once, where a worker would run, so that a missing model is reported in a sentence.
 
     Raises SetupError.
