@@ -5,8 +5,8 @@
 As many clips, ten to a video, are recorded as an earlier run would have left them. Then the job's own steps run on Ray,
 but for the measuring: start and join; verdicts, near duplicates and both tables; the same again under another
 threshold, as `--rescore` does; and once more after 20 videos were added. Keypoints, previews and the clips' own videos
-are a few bytes each, so the seconds are those of rows and files, not of the storage's bandwidth. Objects read and written
-are counted in all processes.
+are a few bytes each, so the seconds are those of rows and files, not of the storage's bandwidth. Objects read and
+written are counted in all processes.
 """
 
 from __future__ import annotations
@@ -84,11 +84,11 @@ def measure(config: CurateConfig, videos: int) -> Figures:
     figures: Figures = {}
     make_listing(config, videos)
     make_records(config, range(videos))
-    run(config, STRICT, figures, "first run")
-    run(config, LENIENT, figures, "rescore")
+    run(config, LENIENT, figures, "first run")
+    run(config, STRICT, figures, "rescore")
     make_listing(config, videos + MORE_VIDEOS)
     make_loose_records(config, range(videos, videos + MORE_VIDEOS))
-    run(config, LENIENT, figures, "20 more")
+    run(config, STRICT, figures, "20 more")
     return figures
 
 
@@ -101,7 +101,6 @@ def run(config: CurateConfig, thresholds: Thresholds, figures: Figures, name: st
     with step(figures, f"{name}: judge"):
         groups.judge(thresholds)
         left += groups.uncut()
-        groups.with_media()
         ray.wait(list(groups.rows.values()), num_returns=len(groups.rows))
     with step(figures, f"{name}: write"):
         counts = groups.write()

@@ -176,8 +176,9 @@ def cut_clips(config: CurateConfig, groups: Groups) -> Stage:
     """Cuts out the kept clips that were not cut out when they were scored, as under other thresholds."""
     tables = groups.uncut()
     progress = Progress("cut", "videos", count(tables), rate_unit="clips")
-    refused(work(config, tables, CutWorker, (), progress), count(tables))
-    groups.with_media()
+    if tables:
+        refused(work(config, tables, CutWorker, (), progress), progress.done)
+        groups.with_media()
     return progress.end()
 
 
