@@ -1,6 +1,5 @@
 """Curation on Ray beside a plain loop over the same functions and beside MediaPipe's own Holistic: speed and accuracy.
 
-Choices made:
 - All three see the same videos in one run, in the order loop, MediaPipe, job, MediaPipe, loop, twice, so that a machine
   that slows down slows all alike. The loop and MediaPipe take one half of a round's videos on each side of the job.
 - The job is planning and scoring with a worker a core. Its seconds run from the beginning of the first video's work to

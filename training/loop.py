@@ -1,6 +1,6 @@
 """What each worker does: it takes its share of every step's batch, and all together make the step of one batch.
 
-Choices made: an item's loss is weighed by the batch of all workers, so one worker and many follow the same curve. All
+An item's loss is weighed by the batch of all workers, so one worker and many follow the same curve. All
 workers pass the same number of micro-batches through the model, as ZeRO-3 requires; one with fewer items repeats an
 item with weight zero. What ends a training early (its time limit, a signal to the driver) travels with the sum of the
 losses, so all workers stop at the same step, with a checkpoint.

@@ -1,6 +1,6 @@
 """Captions by Qwen2.5-VL: a few frames of each clip in, one sentence with one subject word out.
 
-Choices made: the prompt is written out in the model's own chat format with frames as pictures, so that only a tokenizer
+The prompt is written out in the model's own chat format with frames as pictures, so that only a tokenizer
 and a picture processor are needed (the video processor would ask for torchvision). Answers are greedy. They are
 returned by clip_id, so a caption cannot land on another clip's row, in whatever order batches finish.
 """

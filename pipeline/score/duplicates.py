@@ -1,6 +1,6 @@
 """Near-duplicate clips, found by perceptual hashes of three moments.
 
-Choices made: two clips are near duplicates if each of their three 64-bit hashes differs in at most n bits. If a hash is
+Two clips are near duplicates if each of their three 64-bit hashes differs in at most n bits. If a hash is
 cut into n + 1 bands, at least one band of two such hashes is equal, so candidates are the clips that share a band of
 their first hash and one of their last; sorting finds them, for a million clips in about a minute. Every duplicate
 points at the smallest clip id that it duplicates and that is no duplicate itself, so there are no chains.
