@@ -206,7 +206,8 @@ def looked_at(config: CurateConfig) -> tuple[int, list[dict[str, float]]]:
             count += len(np.unique(sample_indices(info, clip["start"], clip["stop"], clip["rate"])))
     for group, files in scores.files().items():
         seconds = scores.rows(scores.pack(group, files), ["cpu_seconds"])["cpu_seconds"]
-        cpu += [dict(of_clip) for of_clip in seconds.to_pylist() if of_clip is not None]
+        clips = [of_clip for of_clip in seconds.to_pylist() if of_clip is not None]
+        cpu += [{spent["step"]: spent["seconds"] for spent in of_clip} for of_clip in clips]
     return count, cpu
 
 

@@ -5,5 +5,6 @@
 - `plan/`, `score/`, `caption/`: videos become clips, clips get scores, kept clips get captions;
 - `verdict.py`: which clips are kept; `tables/`, `report/`: what is written at the end;
 - `records/`: what is already done; `sample_videos.py`: videos for a first run.
+- `export.py`: the kept clips in the layouts of other trainers;
 - `evaluate.py`, `evaluating/`: the job that measures made videos.
 """

@@ -85,7 +85,8 @@ def make_scorer(config: CurateConfig) -> Callable[[Mapping[str, Any], Source], p
             if is_fault(error):
                 raise
             return failed_clip(clip, "read", source.said(error))
-        return table([row | {"scored_by": scored_by, "cpu_seconds": list(seconds.items())}], SCORED)
+        took = [{"step": step, "seconds": spent} for step, spent in seconds.items()]
+        return table([row | {"scored_by": scored_by, "cpu_seconds": took}], SCORED)
 
     return score
 
