@@ -5,7 +5,7 @@ BIN := .venv/bin
 # One thread a process: several torch or OpenCV processes that each take all cores slow one another down.
 export OMP_NUM_THREADS := 1
 
-BENCHMARKS := curate kill decode sharing gpu cards memory loading train resume adapters formats stream mini evaluate schedule stitch kill-serving clients
+BENCHMARKS := curate scale kill decode sharing gpu cards memory loading train resume adapters formats stream mini evaluate schedule stitch kill-serving clients
 .PHONY: help setup hashes demo serve test test-fast test-programs lint clean $(BENCHMARKS:%=bench-%)
 
 help:
@@ -20,6 +20,8 @@ help:
 	@echo "Benchmarks print a table, and their figures as JSON in the last line:"
 	@echo "make bench-curate        speed and accuracy of curation, beside a plain loop and beside MediaPipe;"
 	@echo "                         with WHOLEBODY=DIR (COCO-WholeBody pictures, annotations) the keypoints' too"
+	@echo "make bench-scale         curation's records and tables for a million made clips: time, driver memory, objects;"
+	@echo "                         CLIPS=20000 for fewer"
 	@echo "make bench-kill          kill curation at ten random moments and compare what it ends with"
 	@echo "make bench-decode        speed and correctness of video decoders"
 	@echo "make bench-sharing       what sharing the background costs, beside the authors' formula"
@@ -102,6 +104,9 @@ serve: setup
 
 bench-curate: setup
 	$(BIN)/python benchmarks/curate.py $(if $(WHOLEBODY),--wholebody $(WHOLEBODY))
+
+bench-scale: setup
+	$(BIN)/python benchmarks/scale.py $(if $(CLIPS),--clips $(CLIPS))
 
 bench-decode: setup
 	$(BIN)/python pipeline/sample_videos.py --output demo/videos

@@ -24,7 +24,8 @@ import tyro
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from posegen.common.storage import StorageError, absolute
+from posegen import versions
+from posegen.common.storage import Folder, StorageError, absolute
 from training.checkpoint import EMA, check_output
 from training.cluster import start_ray
 from training.config import CONFIGS, TrainConfig
@@ -46,6 +47,8 @@ def run(config: TrainConfig) -> Path:
     prepare(config.data)
     stream = TrainingStream(config.data)
     check_output(config, stream)
+    if config.data.dataset_version:
+        print(f"dataset: version {config.data.dataset_version} of {config.data.dataset}", flush=True)
     print(
         f"{stream.steps_per_epoch:,} steps show each clip once, {len(stream.left_out):,} clips left out",
         flush=True,
@@ -105,12 +108,18 @@ def export(result: Result, config: TrainConfig) -> Path:
     return target
 
 
+def newest_version(dataset: str) -> int | None:
+    """The dataset's newest version, so that a training keeps to it; None where its tables have none."""
+    return max(versions.numbers(Folder(dataset)), default=None)
+
+
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
-    """Local paths made absolute, as workers may run in another directory than the driver."""
+    """Local paths made absolute, as workers may run in another directory than the driver, and the dataset's version."""
     data, adapter = config.data, config.adapter
     data = dataclasses.replace(
         data,
         dataset=absolute(data.dataset),
+        dataset_version=data.dataset_version or newest_version(absolute(data.dataset)),
         cache=data.cache and absolute(data.cache),
         model=absolute(data.model) if Path(data.model).is_dir() else data.model,
     )
@@ -130,7 +139,7 @@ def main() -> None:
     config = parse()
     try:
         print(f"adapter: {run(with_absolute_paths(config))}")
-    except (ValueError, FileNotFoundError, StorageError) as error:
+    except (ValueError, FileNotFoundError, StorageError, versions.VersionError) as error:
         sys.exit(f"train: {error}")
 
 

@@ -15,9 +15,11 @@ import pytest
 
 from pipeline.config import CurateConfig
 from pipeline.plan.planner import make_planner
+from pipeline.plan.source import Source
 from pipeline.sample_videos import SAMPLES
 from pipeline.score.scorer import ANALYSIS_SIDE, SCORED, analysis_size, make_scorer
 from pipeline.verdict import load_thresholds
+from posegen.common.storage import Folder
 from posegen.common.weights import wheel_file
 from posegen.dataset import unpack_keypoints
 from posegen.video import probe, read_frames, save_video
@@ -39,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scorer(folder: Path, **settings: Any) -> Scorer:
     """A function from a clip of a file in the folder to its record."""
     score = make_scorer(CurateConfig(str(folder), "nowhere", **settings))
-    return lambda clip: score(clip, probe(folder / clip["path"]))
+    return lambda clip: score(clip, Source(Folder(str(folder)), clip["path"]))
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +104,7 @@ def test_the_preview_is_the_middle_frame(talk: dict[str, Any], folder: Path):
 
 
 def test_seconds_are_told_by_what_took_them(talk: dict[str, Any]):
-    seconds = dict(talk["cpu_seconds"])
+    seconds = {spent["step"]: spent["seconds"] for spent in talk["cpu_seconds"]}
     assert {"all", "decode", "model", "pose", "evidence", "quality"} <= seconds.keys()
     assert seconds["decode"] + seconds["model"] <= seconds["all"]
 
@@ -197,7 +199,7 @@ def test_a_file_that_cannot_be_read_is_a_record_that_says_so(folder: Path):
 
 def test_what_is_planned_can_be_scored(score: Scorer, folder: Path):
     plan = make_planner(CurateConfig(str(folder), "nowhere", shots="adaptive"))
-    planned = plan("talk.mp4", folder / "talk.mp4", "v1").to_pylist()
+    planned = plan(Source(Folder(str(folder)), "talk.mp4")).to_pylist()
     assert planned[-1]["stop"] == pytest.approx(probe(folder / "talk.mp4").duration)
     last = planned[-1] | {"start": planned[-1]["stop"] - 0.5}
     assert score(last)["error_stage"][0].as_py() is None
