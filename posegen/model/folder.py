@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import metadata_load, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from yaml import YAMLError
 
 INDEX_FILE = "model_index.json"
 
@@ -32,3 +33,13 @@ def model_folder(name: str | Path, weights: bool = True, **hub: Any) -> Path:
             f"{folder} has no {INDEX_FILE}; give the folder of a pipeline, in diffusers' layout."
         )
     return folder
+
+
+def model_summary(folder: Path) -> str:
+    """What the model of a folder can do, in a sentence or two: "summary" of its README's metadata, "" without one."""
+    card = folder / "README.md"
+    try:
+        found = metadata_load(card) if card.is_file() else None
+    except (ValueError, YAMLError):  # a card for people, whose metadata no program reads
+        return ""
+    return str((found or {}).get("summary", ""))
