@@ -250,6 +250,7 @@ def _settings(config: ServingConfig) -> ReplicaSettings:
         model.steps,
         model.transformer["num_layers"],
         processes,
+        model.summary,
     )
     disks = config.api.disks
     if "://" not in config.artifacts:

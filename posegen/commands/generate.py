@@ -43,7 +43,8 @@ class Generate:
     output: Path = Path("out.mp4")
     """The video to write."""
     model: str = str(BUNDLED)
-    """Folder of a model, or a repository of the Hugging Face hub; by default the bundled mini model."""
+    """Folder of a model, or a repository of the Hugging Face hub; by default the bundled mini model, which knows drawn
+    people only, not photographs."""
     transformer: Path | None = None
     """Single file of a Wan 2.1 image-to-video transformer in place of the folder's, whose adapters go on top: .gguf, or
     .safetensors in bf16, fp16, scaled fp8 or int8."""
@@ -131,7 +132,7 @@ def generate(options: Generate) -> None:
     """Runs the command; raises ValueError or WeightsError, each a sentence, where it cannot be done."""
     # Imported here, so that --help is there at once.
     from posegen.longvideo.preview import Preview
-    from posegen.model.folder import model_folder
+    from posegen.model.folder import model_folder, model_summary
     from posegen.video import save_video
     from posegen.video.pictures import read_picture
     from posegen.video.sound import add_sound
@@ -152,6 +153,8 @@ def generate(options: Generate) -> None:
         return
     placement = fitted(expected, options.memory)
     image = read_picture(options.image)
+    if summary := model_summary(folder):
+        say(f"model: {summary}")
     pipeline = placement.load(replace(source, folder=folder))
     job = make_job(pipeline, image, options, placement.device.startswith("cuda"))
     if not options.prompt and job.guidance.scale != 1:
