@@ -5,7 +5,7 @@ BIN := .venv/bin
 # One thread a process: several torch or OpenCV processes that each take all cores slow one another down.
 export OMP_NUM_THREADS := 1
 
-BENCHMARKS := curate kill decode sharing gpu cards memory train resume adapters formats stream mini schedule stitch kill-serving clients
+BENCHMARKS := curate kill decode sharing gpu cards memory loading train resume adapters formats stream mini evaluate schedule stitch kill-serving clients
 .PHONY: help setup hashes demo serve test test-fast test-programs lint clean $(BENCHMARKS:%=bench-%)
 
 help:
@@ -26,12 +26,14 @@ help:
 	@echo "make bench-gpu           the 14B model's block, step, VAE and memory on this machine's GPU, random weights"
 	@echo "make bench-cards         what the 14B model takes on cards of 24 to 80 GB, by the library's estimates"
 	@echo "make bench-memory        peak memory of a ten-minute video beside a one-minute one"
+	@echo "make bench-loading       peak memory of a model on the host: one process, and a group of four"
 	@echo "make bench-train         a training step beside a plain PyTorch loop"
 	@echo "make bench-resume        loss curves of trainings that were killed or given other workers"
 	@echo "make bench-adapters      exported adapters in diffusers and PEFT: difference and size"
 	@echo "make bench-formats       fp8, int8, GGUF and LoRA files: error of the output, size, memory"
 	@echo "make bench-stream        how fast training data is made; DATASET=DIR MODEL=DIR"
 	@echo "make bench-mini          the mini model on people and motions it never saw, beside two baselines"
+	@echo "make bench-evaluate      the method over minutes: drift, seams, ablations, peers (hours); SHORT=1: 5 and 30 s"
 	@echo "make bench-schedule      makespan of long videos on 1 to 64 simulated replicas and on 1 and 2 real ones,"
 	@echo "                         beside its lower bound"
 	@echo "make bench-stitch        memory of joining a minute of 720p video; the program takes longer ones"
@@ -72,6 +74,9 @@ demo: setup
 	$(BIN)/posegen generate --image serving/page/samples/person.jpg --video demo/videos/walk.mp4 --output demo/long.mp4
 	@echo "Making it over HTTP: a server starts, shares the segments out over two workers, and stops"
 	$(BIN)/python serving/demo.py --image serving/page/samples/person.jpg --video demo/videos/walk.mp4 --output demo/served.mp4
+	@echo "Measuring the long video: identity, background, seams and pose over time"
+	$(BIN)/posegen evaluate demo/long.mp4 --reference serving/page/samples/person.jpg --driving demo/videos/walk.mp4 \
+		--segments 9 1 4 --output demo/evaluation
 
 lint: setup
 	$(BIN)/ruff check .
@@ -105,8 +110,11 @@ bench-decode: setup
 bench-stream: setup
 	$(BIN)/python benchmarks/stream.py --dataset $(DATASET) --model $(MODEL)
 
-bench-kill bench-sharing bench-memory bench-train bench-resume bench-adapters bench-formats bench-gpu bench-cards bench-mini bench-schedule bench-stitch: bench-%: setup
+bench-kill bench-sharing bench-memory bench-loading bench-train bench-resume bench-adapters bench-formats bench-gpu bench-cards bench-mini bench-schedule bench-stitch: bench-%: setup
 	$(BIN)/python benchmarks/$*.py
+
+bench-evaluate: setup
+	$(BIN)/python benchmarks/evaluate.py $(if $(SHORT),--short)
 
 bench-kill-serving: setup
 	$(BIN)/python benchmarks/kill_serving.py

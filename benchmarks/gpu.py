@@ -31,7 +31,14 @@ from posegen.longvideo.conditions import Conditions, decode_latents, encode_fram
 from posegen.longvideo.sampling import Guidance, denoise, initial_noise, schedule
 from posegen.model.scaled_linear import ScaledLinear, use_fp8_products
 from posegen.model.transformer import PoseGenTransformer3DModel
-from posegen.sharing import AnchorReader, AnchorRecorder, GivenForeground, SharedRange, SharedRecord
+from posegen.sharing import (
+    AnchorReader,
+    AnchorRecorder,
+    GivenForeground,
+    HostRecord,
+    SharedRange,
+    SharedRecord,
+)
 
 RESULTS = Path(__file__).parent / "results"
 FRAMES = 81
@@ -181,7 +188,7 @@ def steps(model: PoseGenTransformer3DModel, shape: tuple[int, int, int]) -> dict
     flops = flops_per_forward(config, *shape, TEXT_TOKENS, IMAGE_TOKENS)
     found: dict[str, Any] = {}
     for place in ("plain", "device", "host"):
-        record = SharedRecord(device=torch.device("cpu") if place == "host" else None)
+        record = HostRecord() if place == "host" else SharedRecord()
         sharing = None if place == "plain" else AnchorRecorder(shared, person, record)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()

@@ -7,9 +7,9 @@ moves. The model is given a picture of the puppet standing in the place, the pos
 picture repeated, and the base model without adapters continuing it; differences to them are taken clip by clip.
 Silhouettes are found by colour alone (`find_person`): the rows "truth" and "codec" say what that finds
 in the true video and in the true video after the codec, the most any row below them can reach. Long videos have three
-segments (base, bridge, base), with the background shared and not; a seam of 1 is none, drift is in Lab to the first
-frame. Brackets are 95 % bootstrap intervals over clips. A picture of poses, ours and truth is written to --sheet. The
-last line is one JSON object.
+segments (base, bridge, base), with the background shared and not; a seam of 1 is none
+(`posegen.evaluation.seams`), drift is in Lab to the first frame. Brackets are 95 % bootstrap intervals over clips. A
+picture of poses, ours and truth is written to --sheet. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -29,19 +29,14 @@ import torch
 import tyro
 from diffusers import WanTransformer3DModel
 
-from benchmarks.metrics import (
-    Interval,
-    background_drift,
-    bootstrap,
-    find_person,
-    identity_error,
-    iou,
-    person_colours,
-    psnr,
-    seam,
-)
 from mini_model.puppets import ACTIONS, Puppet, PuppetClip, Scene, kind_of, motion, reference, render
 from posegen.commands.generate import BUNDLED
+from posegen.evaluation.background import background_error, grown
+from posegen.evaluation.fidelity import psnr
+from posegen.evaluation.identity import identity_error
+from posegen.evaluation.seams import matched_places, overlaps, seam_figures
+from posegen.evaluation.silhouettes import find_person, iou, person_colours
+from posegen.evaluation.statistics import Interval, bootstrap
 from posegen.longvideo.conditions import (
     decode_latents,
     draw_poses,
@@ -88,9 +83,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Case:
-    """A validation clip, the picture (H, W, 3) given of it, and the colours of who is in it."""
+    """A validation clip, its place, the picture (H, W, 3) given of it, and the colours of who is in it."""
 
     clip: PuppetClip
+    scene: Scene
     picture: np.ndarray
     colours: np.ndarray
 
@@ -100,7 +96,11 @@ class Case:
         keypoints = motion(seed, frames, rate, size)
         clip = render(puppet, scene, keypoints, size, rate, ACTIONS[kind_of(seed)])
         picture = reference(puppet, scene, seed, size, like=keypoints)
-        return cls(clip, picture, person_colours(picture, clip.background[0]))
+        return cls(clip, scene, picture, person_colours(picture, clip.background[0]))
+
+    def masks(self) -> np.ndarray:
+        """The silhouettes as frames (T, H, W, 3) uint8, white on black."""
+        return np.repeat(self.clip.silhouettes[..., None], 3, axis=3).astype(np.uint8) * 255
 
     def measure(self, video: np.ndarray, background: np.ndarray) -> Row:
         """The figures of a video; background (H, W, 3): what it would show without the person."""
@@ -113,17 +113,12 @@ class Case:
 
     def measure_long(self, video: np.ndarray, background: np.ndarray, plan: Plan) -> Row:
         """The same, and those that a video of several segments has beside."""
-        near = np.stack(
-            [cv2.dilate(mask.astype(np.uint8), np.ones((5, 5))) for mask in self.clip.silhouettes]
-        )
-        joints = [
-            segment.start + frame
-            for segment in plan.segments[1:]
-            for frame in range(plan.overlap(segment.index - 1) + 1)
-        ]
-        drift = background_drift(video, near > 0)[plan.segments[-1].start :]
+        person = grown(self.clip.silhouettes)
+        drift = background_error(video, person, video[0], person[0])[plan.segments[-1].start :]
+        places = matched_places(self.clip.keypoints, overlaps(plan.segments, len(video)))
+        seams = [figure.ratio for figure in seam_figures(video, places) if figure.name == "difference"]
         return self.measure(video, background) | {
-            "seam": seam(video, joints),
+            "seam": float(np.mean(seams)) if seams else np.nan,
             "drift": float(np.nanmean(drift)),
         }
 
@@ -250,14 +245,10 @@ def table(title: str, rows: list[dict[str, Row]]) -> dict[str, dict[str, Interva
     figures: dict[str, dict[str, Interval]] = {}
     for maker, measured in rows[0].items():
         columns = {name: np.array([row[maker][name] for row in rows]) for name in measured}
-        figures[maker] = {name: bootstrap(column[np.isfinite(column)]) for name, column in columns.items()}
-        cells = [cell(figures[maker][name]) if name in measured else "" for name in names]
+        figures[maker] = {name: bootstrap(column) for name, column in columns.items()}
+        cells = [str(figures[maker][name]) if name in measured else "" for name in names]
         print(f"{maker:14}" + "".join(f"{text:>26}" for text in cells), flush=True)
     return figures
-
-
-def cell(interval: Interval) -> str:
-    return f"{interval.mean:.3g} [{interval.low:.3g}, {interval.high:.3g}]"
 
 
 def write_sheet(shown: list[tuple[Case, np.ndarray]], path: Path, oversampling: int) -> None:

@@ -19,12 +19,12 @@ import tyro
 
 from pipeline.config import CurateConfig
 from pipeline.curate import run
-from posegen.dataset import KEPT
+from pipeline.score.looks import wilson
+from posegen.dataset import ABOUT_PERSON, KEPT
 
-PERSON_RULES = (
-    *("one_person", "second_person", "human_evidence", "face_oddity", "head_visible", "person_height"),
-    *("face_size", "visible_joints", "hand_confidence", "pose_jitter", "truncation"),
-)
+PERSON_RULES = set(ABOUT_PERSON) - {"blur", "subject_motion"}
+TWO_SIDED = 1.96
+"""Standard deviations of a normal distribution within which 95 % of it lie."""
 
 
 def main(data: Path, labels: Path, person_detector: str | None = None, output: Path | None = None) -> None:
@@ -66,17 +66,22 @@ def shares(rows: list[dict]) -> tuple[dict[str, float], dict[str, bool]]:
 
 
 def print_scores(truth: dict[str, bool], share: dict[str, float], kept: dict[str, bool]) -> None:
-    """The table by video, and the JSON line."""
+    """The table by video, and the JSON line: precision and recall, each with the ends of its 95 % interval."""
     print(f"{'video':<44} {'one person':>10} {'share':>6} {'kept':>5}")
     for name, real in truth.items():
         mark = "" if (share[name] >= 0.5) == real else "  <- wrong"
         print(f"{name:<44} {real!s:>10} {share[name]:6.2f} {kept[name]!s:>5}{mark}")
     found = {name for name in truth if share[name] >= 0.5}
     people = {name for name in truth if truth[name]}
-    precision = len(found & people) / max(len(found), 1)
-    recall = len(found & people) / max(len(people), 1)
-    videos = {"videos": len(truth), "kept": sum(kept[name] for name in truth)}
-    print(json.dumps({"precision": round(precision, 3), "recall": round(recall, 3), **videos}))
+    right = len(found & people)
+    figures = {"precision": with_interval(right, len(found)), "recall": with_interval(right, len(people))}
+    print(json.dumps({**figures, "videos": len(truth), "kept": sum(kept[name] for name in truth)}))
+
+
+def with_interval(right: int, count: int) -> list[float]:
+    """The share of right ones, and the ends of its 95 % interval (Wilson); 0 of none, about which nothing is known."""
+    low, high = wilson(right, count, TWO_SIDED)
+    return [round(value, 3) for value in (right / max(count, 1), low, high)]
 
 
 if __name__ == "__main__":

@@ -23,20 +23,7 @@ import numpy as np
 from benchmarks.mediapipe_holistic import frames
 from benchmarks.mediapipe_peer import PARTS, SHORT_SIDE, holistic, keypoints
 from posegen.driving.poses.blazepose import BlazePose
-
-HAND_SIGMAS = [29, 22, 35, 37, 47, 26, 25, 24, 35, 18, 24, 22, 26, 17, 21, 21, 32, 20, 19, 22, 31]
-# fmt: off
-SIGMAS = np.array([
-    26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89,  # body
-    68, 66, 66, 92, 94, 94,  # feet
-    42, 43, 44, 43, 40, 35, 31, 25, 20, 23, 29, 32, 37, 38, 43, 41, 45,  # jaw
-    13, 12, 11, 11, 12, 12, 11, 11, 13, 15, 9, 7, 7, 7, 12, 9, 8, 16, 10, 17,  # brows, nose
-    11, 9, 11, 9, 7, 13, 8, 11, 12, 10, 34, 8,  # eyes
-    8, 9, 8, 8, 7, 10, 8, 9, 9, 9, 7, 7, 8, 11, 8, 8, 8, 10, 8,  # lips
-    *HAND_SIGMAS, *HAND_SIGMAS,
-]) / 1000
-# fmt: on
-"""Of the 133 points, from the evaluation code of COCO-WholeBody (Jin et al., ECCV 2020)."""
+from posegen.evaluation.pose import oks
 
 REPEAT = 5
 GROUPS = {"all": slice(0, 133), **PARTS}
@@ -46,16 +33,6 @@ def labels(annotation: dict) -> np.ndarray:
     """An annotation's keypoints (133, 3): x, y in pixels and whether labelled (above 0)."""
     names = ("keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
     return np.concatenate([np.reshape(annotation[name], (-1, 3)) for name in names]).astype(np.float64)
-
-
-def oks(points: np.ndarray, truth: np.ndarray, area: float, part: slice) -> float:
-    """Object keypoint similarity of points (133, >=2) over the labelled ones of a part; NaN where none is."""
-    labelled = truth[part, 2] > 0
-    if not labelled.any():
-        return np.nan
-    squared = ((points[part, :2] - truth[part, :2]) ** 2).sum(1)
-    similarity = np.exp(-squared / (2 * area * (2 * SIGMAS[part]) ** 2))
-    return float(np.nan_to_num(similarity)[labelled].mean())
 
 
 def cut(picture: np.ndarray, box: list[float]) -> tuple[np.ndarray, np.ndarray]:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from pipeline.verdict import DEFAULT as DEFAULT_THRESHOLDS
 from posegen.dataset import content_id
 
 COMPOSED = "composed"
+
+
+class Pool(Protocol):
+    """How many processes measure, and the share of a GPU that each has."""
+
+    @property
+    def workers(self) -> int | None: ...
+
+    @property
+    def gpus_per_worker(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -55,5 +65,5 @@ class CurateConfig:
     def score_version(self) -> str:
         """Names the settings that scores depend on, so that no run takes over scores of another estimator."""
         return content_id(
-            "score", 3, self.poses, self.pose_weights, self.person_detector, self.explicit_detector
+            "score", 4, self.poses, self.pose_weights, self.person_detector, self.explicit_detector
         )

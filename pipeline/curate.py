@@ -13,34 +13,28 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 import tyro
 from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.caption.captioner import make_captioner
-from pipeline.config import COMPOSED, CurateConfig
-from pipeline.feeds import Feed, unplanned_videos, unscored_clips
-from pipeline.plan.listing import list_videos, listed_parts
+from pipeline.config import COMPOSED, CurateConfig, Pool
+from pipeline.feeds import listed_videos, one_by_one
+from pipeline.groups import Groups, count
+from pipeline.plan.listing import list_videos
+from pipeline.plan.planner import make_planner
 from pipeline.records.attempts import Attempts
 from pipeline.report.write import write_report
-from pipeline.tables.write import (
-    caption_batches,
-    clips_parts,
-    delete_others,
-    join_records,
-    judge,
-    make_clips_writer,
-    make_media_writer,
-    media_parts,
-    updated,
-)
-from pipeline.verdict import ThresholdsError, load_thresholds
-from pipeline.workers import CaptionWorker, PlanWorker, ScoreWorker, SetupError, load_models
+from pipeline.score.scorer import make_scorer
+from pipeline.verdict import Thresholds, ThresholdsError, load_thresholds
+from pipeline.workers import CaptionWorker, CutWorker, SetupError, VideoWorker, load_models
+from posegen.common.faults import StorageFaultError
 from posegen.common.progress import Progress, Stage
 from posegen.common.storage import Folder, StorageError, absolute
 from posegen.dataset import FAILED, KEPT, REJECTED
@@ -48,6 +42,17 @@ from posegen.dataset import FAILED, KEPT, REJECTED
 # A measuring process computes on one core all the time. It asks Ray for a little less, so that the light tasks that
 # feed it, which ask for the rest, always find room, even with as many processes as cores.
 WORKER_CPUS, LIGHT_CPUS = 0.9, 0.1
+CAPTIONS_PER_BATCH = 8
+
+CLIPS_PER_TASK = 32
+"""Clips of a video that lies on this disk that one task scores: ten minutes of video. A video in a bucket is one task
+however long it is, so that it is fetched once."""
+ROUNDS, PAUSE_SECONDS = 4, 20.0
+"""How often what the storage refused is tried again, and how long to wait before the first time; then twice as long."""
+MOST_FAULTS, LEAST_TASKS = 0.05, 20
+"""Share of tasks that the storage may refuse, once so many have been tried; more stop the job."""
+AGAIN = 75
+"""Exit status of a job that the storage stopped: EX_TEMPFAIL of sysexits.h, try again later."""
 
 LEAST_RATE = 8.1
 """Frames a second at which the shortest clip, of 81 frames, is half the longest, of 20 s: any shot can be split."""
@@ -56,11 +61,31 @@ LEAST_RATE = 8.1
 def run(config: CurateConfig) -> dict[str, int]:
     """Runs the whole job; returns how many clips are kept, rejected and failed.
 
-    Raises StorageError, ThresholdsError or SetupError, each a sentence, where it cannot be done.
+    Raises StorageError, StorageFaultError, ThresholdsError or SetupError, each a sentence, where it cannot be done.
     """
     thresholds = load_thresholds(config.thresholds)
     if config.explicit_detector is None:
         thresholds = thresholds.without("unsafe")
+    check(config)
+    start_ray()
+    stages = [] if config.rescore else [list_videos(config)]
+    groups = Groups(config, listed_videos(config))
+    groups.join()
+    if config.rescore:
+        require_scores(config, groups)
+    else:
+        stages += score_videos(config, thresholds, groups)
+    groups.judge(thresholds)
+    stages.append(cut_clips(config, groups))
+    if config.captioner != COMPOSED:
+        stages.append(caption_clips(config, groups))
+    counts = groups.write()
+    write_report(Folder(config.output), thresholds, stages)
+    return {status: counts[status] for status in (KEPT, REJECTED, FAILED)}
+
+
+def check(config: CurateConfig) -> None:
+    """Raises SetupError for settings that make no sense together."""
     if config.rescore and config.retry_failed:
         raise SetupError(
             "--rescore scores nothing, so --retry-failed has nothing to try; leave out one of them"
@@ -69,145 +94,146 @@ def run(config: CurateConfig) -> dict[str, int]:
         raise SetupError(
             f"--rate {config.rate:g} is too low for clips of 81 frames; give at least {LEAST_RATE:g}"
         )
-    start_ray()
-    stages = [] if config.rescore else [list_videos(config), plan_videos(config), score_clips(config)]
-    clips = judge(join(config), thresholds)
-    if config.captioner != COMPOSED:
-        clips, stage = caption_clips(config, clips)
-        stages.append(stage)
-    clips, stage = write_media(config, clips)
-    write_clips(config, clips)
-    write_report(Folder(config.output), thresholds, [*stages, stage])
-    statuses = clips["status"].to_pylist()
-    return {status: statuses.count(status) for status in (KEPT, REJECTED, FAILED)}
 
 
-def plan_videos(config: CurateConfig) -> Stage:
-    """Plans every listed file that has no plan yet."""
-    return work(config, unplanned_videos(config), PlanWorker, Progress("plan", "videos"))
-
-
-def score_clips(config: CurateConfig) -> Stage:
-    """Scores every planned clip that has no scores yet, once."""
-    return work(config, unscored_clips(config), ScoreWorker, Progress("score", "clips", rate_unit="frames"))
-
-
-def work(config: CurateConfig, feed: Feed, worker: Any, progress: Progress) -> Stage:
-    """Runs a pool of workers over the rows of a feed, one row a task."""
-    rows = open_rows(config, feed)
-    progress.total = count(rows)
-    if progress.total:
-        load_models(config, worker.make, config.gpus_per_worker)
-        done = rows.map(
-            worker,
-            fn_constructor_args=(config, attempts()),
-            compute=ActorPoolStrategy(size=pool_size(config), max_tasks_in_flight_per_actor=2),
-            num_cpus=WORKER_CPUS,
-            num_gpus=config.gpus_per_worker,
-        )
-        for table in tables(done):
-            for row in table.to_pylist():
-                progress.add(work=row["work"], failed=row["failed"])
-    return progress.end()
-
-
-def open_rows(config: CurateConfig, feed: Feed) -> Dataset:
-    """The rows of a feed over the whole listing."""
-    parts = ray.data.from_items([{"part": part} for part in listed_parts(config)])
-    return parts.map_batches(feed, batch_size=1, batch_format="pyarrow", num_cpus=LIGHT_CPUS)
-
-
-def join(config: CurateConfig) -> pa.Table:
-    """Plans and scores of everything listed, without the heavy columns."""
-    feeds = (unplanned_videos, unscored_clips) if config.rescore else ()
-    if not listed_parts(config) or any(count(open_rows(config, feed(config))) for feed in feeds):
+def require_scores(config: CurateConfig, groups: Groups) -> None:
+    """Raises StorageError where not everything listed has scores of these settings."""
+    if not groups.listed.num_rows or groups.unscored(False, None):
         raise StorageError(
             f"{config.output} holds no finished scores of these settings; run without --rescore first"
         )
-    parts = ray.data.from_items([{"part": part} for part in listed_parts(config)])
-    joined = parts.map_batches(
-        lambda batch: join_records(config, batch["part"].to_pylist()),
-        batch_size=1,
-        batch_format="pyarrow",
-        num_cpus=LIGHT_CPUS,
+
+
+def score_videos(config: CurateConfig, thresholds: Thresholds, groups: Groups) -> list[Stage]:
+    """Plans and scores what has no plan or no scores, each video fetched once, and cuts out what passes the rules.
+
+    What the storage refused is tried again after a pause. Raises StorageFaultError where it refuses too much.
+    """
+    most_clips = CLIPS_PER_TASK if Folder(config.input).local else None
+    stages, faults, retry = [], dict[str, str](), config.retry_failed
+    for attempt in range(ROUNDS):
+        tables = groups.unscored(retry, most_clips)
+        if not tables and stages:
+            break
+        if faults:
+            time.sleep(PAUSE_SECONDS * 2 ** (attempt - 1))
+        load_models(
+            config, lambda config: (make_planner(config), make_scorer(config)), config.gpus_per_worker
+        )
+        unit = "parts of videos" if stages else "videos"
+        progress = Progress("score", unit, count(tables), rate_unit="frames")
+        faults = work(config, tables, VideoWorker, (thresholds, most_clips), progress)
+        stages.append(progress.end())
+        groups.join()
+        retry = False
+    if faults:
+        refused(faults, groups.listed.num_rows)
+        groups.fail(faults)
+    return stages
+
+
+def work(
+    config: Pool, tables: list[Any], worker: Any, arguments: tuple[Any, ...], progress: Progress
+) -> dict[str, str]:
+    """Runs a pool of workers over tasks, one at a time each; returns what the storage refused, by path."""
+    faults: dict[str, str] = {}
+    if not tables:
+        return faults
+    done = single_rows(tables).map(
+        worker,
+        fn_constructor_args=(config, attempts(), *arguments),
+        compute=ActorPoolStrategy(size=pool_size(config), max_tasks_in_flight_per_actor=2),
+        num_cpus=WORKER_CPUS,
+        num_gpus=config.gpus_per_worker,
     )
-    return pa.concat_tables(tables(joined))
+    for table in blocks(done):
+        for row in table.to_pylist():
+            progress.add(work=row["work"], failed=row["failed"])
+            if row["fault"] is not None:
+                faults[row["path"]] = row["fault"]
+        if progress.done >= LEAST_TASKS:
+            refused(faults, progress.done)
+    return faults
 
 
-def caption_clips(config: CurateConfig, clips: pa.Table) -> tuple[pa.Table, Stage]:
-    """Captions the kept clips with a model, on GPUs where there are any; returns the clips with its captions."""
-    batches = caption_batches(clips)
-    progress = Progress("caption", "clips", sum(batch.num_rows for batch in batches))
-    records = []
-    if batches:
+def refused(faults: dict[str, str], tried: int) -> None:
+    """Raises StorageFaultError where the storage refused too many of so many tasks."""
+    if len(faults) > MOST_FAULTS * tried:
+        path, said = next(iter(faults.items()))
+        raise StorageFaultError(
+            f"the storage refused {len(faults):,} of {tried:,} videos, such as {path} ({said}); what was done is "
+            "recorded, so run the job again once the storage is well"
+        )
+
+
+def cut_clips(config: CurateConfig, groups: Groups) -> Stage:
+    """Cuts out the kept clips that were not cut out when they were scored, as under other thresholds."""
+    tables = groups.uncut()
+    progress = Progress("cut", "videos", count(tables), rate_unit="clips")
+    refused(work(config, tables, CutWorker, (), progress), count(tables))
+    groups.with_media()
+    return progress.end()
+
+
+def caption_clips(config: CurateConfig, groups: Groups) -> Stage:
+    """Captions the kept clips that have no caption of the model, on GPUs where there are any."""
+    tables = groups.uncaptioned()
+    progress = Progress("caption", "clips", count(tables))
+    if tables:
         # A 7B model in bfloat16 takes 17 GB of a GPU: one replica each. Without GPUs one process, for small models.
         gpus = int(ray.cluster_resources().get("GPU", 0))
         load_models(config, make_captioner, float(gpus > 0))
-        done = ray.data.from_arrow(batches).map_batches(
+        done = ray.data.from_arrow_refs(tables).map_batches(
             CaptionWorker,
-            fn_constructor_args=(config, attempts()),
-            batch_size=None,
+            fn_constructor_args=(config, attempts(), groups.cuts),
+            batch_size=CAPTIONS_PER_BATCH,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=max(1, gpus)),
             num_cpus=1,
             num_gpus=float(gpus > 0),
         )
-        for table in tables(done):
-            records += table.to_pylist()
-            progress.add(
-                table.num_rows, failed=sum(record["error_stage"] is not None for record in table.to_pylist())
-            )
-    return updated(clips, records), progress.end()
+        for table in blocks(done):
+            progress.add(table.num_rows, failed=table.num_rows - table["error_stage"].null_count)
+    groups.with_captions()
+    return progress.end()
 
 
-def write_clips(config: CurateConfig, clips: pa.Table) -> None:
-    """Writes the table `clips/`."""
-    parts = clips_parts(clips)
-    written = ray.data.from_arrow(parts).map_batches(
-        make_clips_writer(config), batch_size=None, batch_format="pyarrow", num_cpus=1
-    )
-    written.materialize()
-    delete_others(Folder(config.output), "clips", parts)
-
-
-def write_media(config: CurateConfig, clips: pa.Table) -> tuple[pa.Table, Stage]:
-    """Writes the table `media/` of the kept clips; returns the clips, failed where they could not be cut out."""
-    parts = media_parts(clips)
-    progress = Progress("cut", "clips", sum(part.num_rows for part in parts))
-    records = []
-    if parts:
-        cut = ray.data.from_arrow(parts).map_batches(
-            make_media_writer(config), batch_size=None, batch_format="pyarrow", num_cpus=1
+def single_rows(tables: list[Any]) -> Dataset:
+    """The rows of tables in the object store, each a block, and so a task, of its own."""
+    context = DataContext.get_current().copy()
+    context.target_max_block_size = 1  # bytes
+    with DataContext.current(context):
+        return ray.data.from_arrow_refs(tables).map_batches(
+            one_by_one, batch_size=None, batch_format="pyarrow", num_cpus=LIGHT_CPUS
         )
-        for table in tables(cut):
-            failed = table.filter(pc.is_valid(table["error_stage"])).to_pylist()
-            progress.add(table.num_rows, failed=len(failed))
-            records += failed
-    delete_others(Folder(config.output), "media", parts)
-    return updated(clips, records), progress.end()
 
 
-def tables(rows: Dataset) -> Iterator[Any]:
+def blocks(rows: Dataset) -> Iterator[pa.Table]:
     """The blocks of a dataset as they come out, Arrow tables; empty ones are left out."""
-    blocks: Iterator[Any] = iter(
+    found: Iterator[Any] = iter(
         rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     )
-    for table in blocks:
+    for table in found:
         if table.num_rows:
             yield table
 
 
-def count(rows: Dataset) -> int:
-    """How many rows a dataset holds; runs it."""
-    return sum(table.num_rows for table in tables(rows))
-
-
 def attempts() -> Any:
-    """A new count of attempts, for one stage of this run: the handle of an actor."""
-    return ray.remote(Attempts).options(num_cpus=0, max_restarts=-1).remote()
+    """A new count of attempts, for one stage of this run: the handle of an actor, on the driver's node.
+
+    Where the driver runs nothing is lost but together with the job.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+    return ray.remote(Attempts).options(**options).remote(alive_nodes)
 
 
-def pool_size(config: CurateConfig) -> int:
+def alive_nodes() -> set[str]:
+    """The ids of the nodes that are up."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+def pool_size(config: Pool) -> int:
     """How many measuring processes the cluster holds."""
     resources = ray.cluster_resources()
     if config.workers:
@@ -224,9 +250,6 @@ def start_ray() -> None:
         ray.init(logging_level=logging.ERROR, log_to_driver=False)
     context = DataContext.get_current()
     context.enable_progress_bars = False
-    context.target_max_block_size = (
-        1  # bytes: each row that a feed yields is a block, and so a task, of its own
-    )
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
@@ -239,6 +262,9 @@ def main() -> None:
         counts = run(config)
     except (StorageError, ThresholdsError, SetupError) as error:
         sys.exit(f"curate: {error}")
+    except StorageFaultError as fault:
+        print(f"curate: {' '.join(str(fault).split())}", file=sys.stderr)
+        sys.exit(AGAIN)
     print(", ".join(f"{count:,} {status}" for status, count in counts.items()))
     print(f"report: {config.output}/report.html")
 

@@ -1,53 +1,82 @@
-"""What is left to do, as streams of rows: listed files without a plan, planned clips without scores.
+"""What is left to do, as tasks of one video each: listed files without a plan, planned ones with clips to score or cut.
 
-Both run inside light tasks, one part of the listing at a time, and yield single rows, so that each becomes a task of
-its own: a worker that dies loses one row's work.
+A task becomes a row, and each row a task of Ray Data of its own: a worker that dies loses one video's last piece.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.config import CurateConfig
-from pipeline.plan.listing import read_part
-from pipeline.workers import plan_journal, score_journal, video_key
+from pipeline.journals import video_key
+from pipeline.plan.listing import listed_parts, read_part
+from pipeline.plan.planner import PLAN
 
-Feed = Callable[[pa.Table], Iterator[pa.Table]]
-
-
-def unplanned_videos(config: CurateConfig) -> Feed:
-    """A function from names of listing parts to one-row tables `LISTED` of their files without a plan."""
-
-    def feed(parts: pa.Table) -> Iterator[pa.Table]:
-        plans = plan_journal(config)
-        for listed in (read_part(config, part) for part in parts["part"].to_pylist()):
-            for number, row in enumerate(listed.to_pylist()):
-                if plans.is_open(video_key(row), config.retry_failed):
-                    yield listed.slice(number, 1)
-
-    return feed
+TASKS = pa.schema([("path", pa.string()), ("key", pa.string()), ("clips", pa.list_(pa.struct(list(PLAN))))])
+"""A listed file and its `video_key`, with the clips that are to be done; null where it has no plan."""
+LISTED_KEYS = pa.schema([("path", pa.string()), ("key", pa.string()), ("bytes", pa.int64())])
 
 
-def unscored_clips(config: CurateConfig) -> Feed:
-    """A function from names of listing parts to one-row tables `PLAN` of their planned clips without scores."""
-
-    def feed(parts: pa.Table) -> Iterator[pa.Table]:
-        scores, fed = score_journal(config), set()  # two copies of a file have the same clips
-        for clips in planned_clips(config, parts["part"].to_pylist()):
-            for number, clip in enumerate(clips.to_pylist()):
-                clip_id, planned = clip["clip_id"], clip["error_stage"] is None
-                if planned and clip_id not in fed and scores.is_open(clip_id, config.retry_failed):
-                    fed.add(clip_id)
-                    yield clips.slice(number, 1)
-
-    return feed
+def listed_videos(config: CurateConfig) -> pa.Table:
+    """The whole listing with the files' keys, a table `LISTED_KEYS`: some 100 bytes a file."""
+    parts = [LISTED_KEYS.empty_table()]
+    for part in listed_parts(config):
+        listed = read_part(config, part)
+        keys = [video_key(row) for row in listed.to_pylist()]
+        parts.append(pa.table([listed["path"], pa.array(keys, pa.string()), listed["bytes"]], LISTED_KEYS))
+    return pa.concat_tables(parts)
 
 
-def planned_clips(config: CurateConfig, parts: list[str]) -> Iterator[pa.Table]:
-    """The plan of each file listed in these parts, a table `PLAN` each."""
-    plans = plan_journal(config)
-    for part in parts:
-        for row in read_part(config, part).to_pylist():
-            yield plans.read(video_key(row))
+def unplanned(listed: pa.Table, keys: list[pa.ChunkedArray], retried: list[pa.ChunkedArray]) -> pa.Table:
+    """Tasks (`TASKS`) for the listed files that have no plan, the largest first, as they take the longest.
+
+    keys: of the files that have one. retried: of those among them that are to be planned again.
+    """
+    done, again = (pa.chunked_array(some, pa.string()) for some in (keys, retried))
+    left = pc.or_(pc.invert(pc.is_in(listed["key"], done)), pc.is_in(listed["key"], again))
+    rows = listed.filter(left).sort_by([("bytes", "descending"), ("path", "ascending")])
+    clips = pa.nulls(rows.num_rows, TASKS.field("clips").type)
+    return pa.table([rows["path"], rows["key"], clips], TASKS)
+
+
+def unscored(clips: pa.Table, retry_failed: bool, most_clips: int | None) -> pa.Table:
+    """Tasks for the planned clips of a group (`JOINED`) that have no scores, each clip once."""
+    wanted = pc.and_(pc.is_null(clips["record"]), pc.is_null(clips["error_stage"]))
+    if retry_failed:
+        wanted = pc.or_(wanted, pc.and_(pc.is_valid(clips["record"]), pc.is_valid(clips["error_stage"])))
+    return tasks(clips.filter(wanted), most_clips)
+
+
+def failed_plans(clips: pa.Table) -> pa.ChunkedArray:
+    """The keys of a group's files that could not be planned."""
+    failed = pc.and_(pc.is_null(clips["record"]), pc.is_valid(clips["error_stage"]))
+    return clips.filter(failed)["key"]
+
+
+def tasks(clips: pa.Table, most_clips: int | None) -> pa.Table:
+    """Tasks (`TASKS`) for these rows of a group (`JOINED`), at most so many clips of one video each, each clip once."""
+    of_video: dict[str, list[dict[str, object]]] = {}
+    seen = set()  # two copies of a file have the same clips
+    for row in clips.sort_by([("path", "ascending"), ("start", "ascending")]).to_pylist():
+        if row["clip_id"] not in seen:
+            seen.add(row["clip_id"])
+            # What failed is tried again as if it had not.
+            clip = {name: None if name.startswith("error") else row[name] for name in PLAN.names}
+            of_video.setdefault(row["video"], []).append(clip | {"key": row["key"]})
+    found = []
+    for video in of_video.values():
+        size = most_clips or len(video)
+        for start in range(0, len(video), size):
+            part = video[start : start + size]
+            planned = [{name: clip[name] for name in PLAN.names} for clip in part]
+            found.append({"path": part[0]["path"], "key": part[0]["key"], "clips": planned})
+    return pa.Table.from_pylist(found, TASKS)
+
+
+def one_by_one(batch: pa.Table) -> Iterator[pa.Table]:
+    """Each row as a table of its own."""
+    for number in range(batch.num_rows):
+        yield batch.slice(number, 1)

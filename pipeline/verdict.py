@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from posegen.dataset import SCORES, content_id
+from posegen.dataset import ABOUT_PERSON, SCORES, content_id
 
+NOBODY = "one_person: nobody was found"
 DEFAULT = Path(__file__).with_name("thresholds.yaml")
 
 
@@ -59,8 +60,16 @@ class Thresholds:
         return content_id("thresholds", self.near_duplicate_bits, *self.rules)[:16]
 
     def reasons(self, scores: Mapping[str, Any]) -> list[str]:
-        """Why a clip of these scores is rejected, in the order of the rules; empty where it is kept."""
-        return [reason for rule in self.rules if (reason := rule.reason(scores.get(rule.score)))]
+        """Why a clip of these scores is rejected, in the order of the rules; empty where it is kept.
+
+        Of a clip without anybody no rule about the person is told, but that nobody was found.
+        """
+        nobody = scores.get("one_person") == 0 and scores.get("person_height") is None
+        reasons = []
+        for rule in self.rules:
+            if reason := rule.reason(scores.get(rule.score)):
+                reasons.append(NOBODY if nobody and rule.score in ABOUT_PERSON else reason)
+        return list(dict.fromkeys(reasons))
 
     def without(self, score: str) -> Thresholds:
         """The same, but for a run in which nothing measures this score; its rule, if there is one, is not applied."""

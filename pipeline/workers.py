@@ -1,29 +1,44 @@
-"""What Ray Data runs: classes that hold the models, do one row at a time, and record it before they return.
+"""What Ray Data runs: classes that hold the models and do one video at a time, recording each piece before the next.
 
-A worker first asks how often its row was tried. A row whose work was begun three times and never ended has killed or
-hung its worker each time; it is recorded as failed instead. An exception is recorded at once.
+A video is fetched once. Its plan, each clip's scores and each kept clip's own video are recorded one by one, so a
+worker that is begun again goes on where the last one ended. It first asks how often a piece was tried: one whose work
+was begun three times and never ended has killed or hung its worker each time, and is recorded as failed instead. An
+exception is recorded at once, unless it is the storage's fault (full, throttled, out of reach): then the video stays
+to do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
 
 import cv2
 import pyarrow as pa
 import ray
 from ray.actor import ActorHandle
 
-from pipeline.caption.captioner import CAPTIONED, failed_caption, make_captioner
+from pipeline.caption.captioner import failed_caption, make_captioner
 from pipeline.caption.qwen import CaptionerError
 from pipeline.config import CurateConfig
-from pipeline.plan.planner import PLAN, failed_video, make_planner
+from pipeline.journals import CUT, caption_journal, cut_journal, plan_journal, score_journal
+from pipeline.plan.planner import failed_video, failure, file_id, make_planner, said_of
 from pipeline.records.attempts import MOST_ATTEMPTS, time_limit
-from pipeline.records.journal import Journal, is_failed
-from pipeline.score.scorer import SCORED, failed_clip, make_scorer
+from pipeline.records.journal import Files, Journal, is_failed
+from pipeline.score.scorer import failed_clip, make_scorer
+from pipeline.tables.media import MediaReader
+from pipeline.verdict import Thresholds
+from posegen.common.faults import StorageFaultError, is_fault
 from posegen.common.storage import Folder, StorageError
 from posegen.common.weights import WeightsError
-from posegen.dataset import content_id
+from posegen.dataset import content_id, table
+from posegen.video import VideoError, VideoInfo, cut, probe
+
+T = TypeVar("T")
 
 # Longer work is taken to hang. A clip of 20 s takes half a minute on one core, a video of an hour some minutes.
 PLAN_SECONDS = 4 * 3600.0
@@ -39,137 +54,249 @@ class WorkerDiedError(RuntimeError):
     """The work on a row ended its process each time it was tried."""
 
 
-def plan_journal(config: CurateConfig) -> Journal:
-    """Finished plans by `video_key`."""
-    return Journal(Folder(config.output, "work"), f"plan-{config.plan_version[:8]}", PLAN)
+class Source:
+    """A video of the input folder: fetched when it is first read, and once for as long as the block lasts."""
 
+    def __init__(self, folder: Folder, name: str) -> None:
+        self.folder, self.name = folder, name
+        self._stack = ExitStack()
 
-def score_journal(config: CurateConfig) -> Journal:
-    """Finished scores by clip_id."""
-    return Journal(Folder(config.output, "work"), f"scores-{config.score_version[:8]}", SCORED)
+    def __enter__(self) -> Source:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
-def caption_journal(config: CurateConfig) -> Journal:
-    """Captions of the configured model by clip_id."""
-    return Journal(Folder(config.output, "work"), f"captions-{content_id(config.captioner)[:8]}", CAPTIONED)
+    @cached_property
+    def path(self) -> Path:
+        """Where it lies on this machine; raises OSError."""
+        return self._stack.enter_context(self.folder.local_copy(self.name))
 
-
-def video_key(row: dict[str, Any]) -> str:
-    """Names a listed file's plan: the same as long as its path, size and time of change are."""
-    return content_id(row["path"], row["bytes"], row["changed"])
+    @cached_property
+    def info(self) -> VideoInfo:
+        """What is known of it; raises VideoError, which calls it by its name, and OSError."""
+        try:
+            return probe(self.path)
+        except VideoError as error:
+            raise said_of(self.name, self.path, error) from error
 
 
 class Worker:
-    """What planning and scoring share: attempts, the time limit, the record."""
+    """What all share: attempts, the time limit, the record."""
 
-    make: Callable[[CurateConfig], Callable[..., pa.Table]]
-    """Loads the models; returns the function that does the work."""
-    most_seconds: float
-    """How long a row may take before it is taken to hang."""
-
-    def __init__(self, config: CurateConfig, attempts: ActorHandle, journal: Journal):
-        self.retry_failed = config.retry_failed
+    def __init__(self, attempts: ActorHandle):
         cv2.setNumThreads(1)  # one process a core: more threads only take turns
-        self.attempts, self.journal = attempts, journal
-        self.work = self.make(config)
+        self.attempts = attempts
+        self.node = ray.get_runtime_context().get_node_id()
 
     def do(
-        self, key: str, seconds: float, work: Callable[[], pa.Table], failed: Callable[[Exception], pa.Table]
+        self,
+        journal: Journal,
+        video: str,
+        key: str,
+        seconds: float,
+        work: Callable[[], pa.Table],
+        failed: Callable[[Exception], pa.Table],
     ) -> pa.Table:
-        """The record of a key: as already stored, or made by `work`, or by `failed` from what went wrong."""
-        if not self.journal.is_open(key, self.retry_failed):
-            return self.journal.read(key)
-        if attempt(self.attempts, key) > MOST_ATTEMPTS:
+        """The record of a key: as already stored, or made by `work`, or by `failed` from what went wrong.
+
+        Raises StorageFaultError, and records nothing, where the storage is what went wrong.
+        """
+        if journal.has(video, key):
+            return journal.read(video, key)
+        name = f"{journal.kind} {key}"
+        if attempt(self.attempts, name, self.node) > MOST_ATTEMPTS:
             record = failed(WorkerDiedError(died(seconds)))
         else:
             try:
                 with time_limit(seconds):
                     record = work()
             except Exception as error:  # a fault of this row only, which the row records
+                if is_fault(error):
+                    ray.get(self.attempts.end.remote(name))
+                    raise StorageFaultError(str(error)) from error
                 record = failed(error)
-        self.journal.write(key, record)
-        ray.get(self.attempts.end.remote(key))
+        journal.write(video, key, record)
+        ray.get(self.attempts.end.remote(name))
         return record
 
 
-class PlanWorker(Worker):
-    """Plans one listed video: `{path, bytes, changed}` in, counts for the progress line out."""
-
-    make = staticmethod(make_planner)
-    most_seconds = PLAN_SECONDS
+class CutWorker(Worker):
+    """Cuts clips out of their video: a task in, counts for the progress out."""
 
     def __init__(self, config: CurateConfig, attempts: ActorHandle):
-        super().__init__(config, attempts, plan_journal(config))
+        super().__init__(attempts)
+        self.source, self.cuts = Folder(config.input), cut_journal(config)
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        name = row["path"]
-        record = self.do(
-            video_key(row),
-            self.most_seconds,
-            lambda: self.work(name),
-            lambda error: failed_video(name, "plan", error),
-        )
-        return {"work": 1.0, "failed": int(is_failed(record))}
+    def __call__(self, task: dict[str, Any]) -> dict[str, Any]:
+        done: dict[str, Any] = {"path": task["path"], "work": 0.0, "failed": 0, "fault": None}
+        try:
+            with Source(self.source, task["path"]) as video:
+                self.work(task, video, done)
+        except StorageFaultError as fault:
+            done["fault"] = str(fault)
+        return done
 
+    def work(self, task: dict[str, Any], video: Source, done: dict[str, Any]) -> None:
+        """Does a task, and counts in `done` what was done."""
+        for clip in task["clips"]:
+            done["failed"] += int(is_failed(self.cut_out(clip, video)))
+            done["work"] += 1.0
 
-class ScoreWorker(Worker):
-    """Scores one planned clip: a row of the plan in, counts for the progress line out."""
-
-    make = staticmethod(make_scorer)
-    most_seconds = CLIP_SECONDS
-
-    def __init__(self, config: CurateConfig, attempts: ActorHandle):
-        super().__init__(config, attempts, score_journal(config))
-
-    def __call__(self, clip: dict[str, Any]) -> dict[str, Any]:
-        record = self.do(
+    def cut_out(self, clip: Mapping[str, Any], video: Source) -> pa.Table:
+        """The record of a clip's own video."""
+        return self.do(
+            self.cuts,
+            clip["video_id"],
             clip["clip_id"],
-            self.most_seconds,
-            lambda: self.work(clip),
-            lambda error: failed_clip(clip, "score", error),
+            CLIP_SECONDS,
+            lambda: cut_record(clip, video.info),
+            lambda error: table([{"clip_id": clip["clip_id"], **failure("media", error)}], CUT),
         )
-        return {"work": record["frames"][0].as_py() or 0.0, "failed": int(is_failed(record))}
+
+
+def cut_record(clip: Mapping[str, Any], info: VideoInfo) -> pa.Table:
+    """A clip cut out of its video."""
+    with tempfile.TemporaryDirectory(prefix="posegen-") as scratch:
+        file = Path(scratch) / "clip.mp4"
+        start = cut(info, clip["start"], clip["stop"], clip["rate"], file)
+        row = {"media": file.read_bytes(), "media_start": start}
+    length = {"seconds": clip["stop"] - clip["start"], "rate": clip["rate"]}
+    return table([{"clip_id": clip["clip_id"], **row, **length}], CUT)
+
+
+class VideoWorker(CutWorker):
+    """Plans a video, scores its clips, and cuts out those that pass every rule: a task in, counts for the progress out.
+
+    A task is a row of `feeds.TASKS`: a listed file, with the clips that are to be scored, or none where it has no plan.
+    """
+
+    make_planner = staticmethod(make_planner)
+    make_scorer = staticmethod(make_scorer)
+    plan_seconds, clip_seconds = PLAN_SECONDS, CLIP_SECONDS
+
+    def __init__(
+        self, config: CurateConfig, attempts: ActorHandle, thresholds: Thresholds, most_clips: int | None
+    ):
+        """most_clips: how many clips of a new video are scored; the others are left to other tasks."""
+        super().__init__(config, attempts)
+        self.thresholds, self.most_clips = thresholds, most_clips
+        self.plans, self.scores = plan_journal(config), score_journal(config)
+        self.plan, self.score = self.make_planner(config), self.make_scorer(config)
+
+    def work(self, task: dict[str, Any], video: Source, done: dict[str, Any]) -> None:
+        """Plans where there is no plan, and scores."""
+        clips = task["clips"]
+        if clips is None:
+            clips = self.planned(task, video)
+        for clip in clips:
+            if clip["error_stage"] is not None:
+                done["failed"] += 1
+                continue
+            record = self.scored(clip, video)
+            done["work"] += record["frames"][0].as_py() or 0.0
+            done["failed"] += int(is_failed(record))
+
+    def planned(self, task: Mapping[str, Any], video: Source) -> list[dict[str, Any]]:
+        """The clips of a video that this task scores; none where another task has a file of the same content."""
+        key, name = task["key"], task["path"]
+        try:
+            video_id = file_id(video.path)
+        except OSError as error:
+            if is_fault(error):
+                raise StorageFaultError(str(error)) from error
+            record = failed_video(name, "read", error)
+            self.plans.write(key, key, record)
+            return record.to_pylist()
+        record = self.do(
+            self.plans,
+            video_id,
+            key,
+            self.plan_seconds,
+            lambda: self.plan(name, video.path, video_id),
+            lambda error: failed_video(name, "plan", error, video_id),
+        )
+        clips = record.to_pylist()
+        if not is_failed(record) and not ray.get(self.attempts.claim.remote(video_id, key)):
+            return []
+        return clips[: self.most_clips]
+
+    def scored(self, clip: dict[str, Any], video: Source) -> pa.Table:
+        """The scores of a clip; where these pass the rules, the clip is cut out too."""
+        record = self.do(
+            self.scores,
+            clip["video_id"],
+            clip["clip_id"],
+            self.clip_seconds,
+            lambda: self.score(clip, video.info),
+            lambda error: failed_clip(
+                clip, "read" if isinstance(error, VideoError | OSError) else "score", error
+            ),
+        )
+        if not is_failed(record) and not self.thresholds.reasons(clip | record.to_pylist()[0]):
+            self.cut_out(clip, video)
+        return record
 
 
 class CaptionWorker:
-    """Captions a batch of kept clips with a model; returns their records, a table `CAPTIONED`.
+    """Captions a batch of kept clips with a model and records it; returns which clips failed.
 
-    A batch whose worker died is done clip by clip the next time, so that only the clip that kills it is counted.
+    The frames come from the clips' own videos, so no source is read again. A batch whose worker died is done clip by
+    clip the next time, so that only the clip that kills it is counted.
     """
 
-    def __init__(self, config: CurateConfig, attempts: ActorHandle):
+    def __init__(self, config: CurateConfig, attempts: ActorHandle, records: Mapping[str, Files]):
+        """records: the packed files of what was cut, by group."""
         self.attempts, self.journal = attempts, caption_journal(config)
-        self.retry_failed = config.retry_failed
-        self.caption = make_captioner(config)
+        self.media = MediaReader(config, records)
+        self.node = ray.get_runtime_context().get_node_id()
+        self.scratch = tempfile.TemporaryDirectory(prefix="posegen-")
+        self.caption = make_captioner(dataclasses.replace(config, input=self.scratch.name))
 
     def __call__(self, clips: pa.Table) -> pa.Table:
         rows = clips.to_pylist()
-        todo = [row for row in rows if self.journal.is_open(row["clip_id"], self.retry_failed)]
-        if todo and attempt(self.attempts, content_id(*(row["clip_id"] for row in todo))) == 1:
+        todo = [row for row in rows if not self.journal.has(row["video_id"], row["clip_id"])]
+        batch = content_id(*(row["clip_id"] for row in todo))
+        if todo and attempt(self.attempts, batch, self.node) == 1:
             self._record(todo)
         else:
             for row in todo:
                 # The attempt in the batch counts as well.
-                self._record(
-                    [row],
-                    WorkerDiedError if attempt(self.attempts, row["clip_id"]) >= MOST_ATTEMPTS else None,
-                )
-        return pa.concat_tables([self.journal.read(row["clip_id"]) for row in rows])
+                tried = attempt(self.attempts, row["clip_id"], self.node) >= MOST_ATTEMPTS
+                self._record([row], WorkerDiedError if tried else None)
+        records = [self.journal.read(row["video_id"], row["clip_id"], ["error_stage"]) for row in rows]
+        return pa.concat_tables(records)
 
     def _record(self, rows: list[dict[str, Any]], error: type[Exception] | None = None) -> None:
         seconds = CAPTION_SECONDS * len(rows)
         if error:
             records = [failed_caption(row, error(died(seconds))) for row in rows]
         else:
-            with time_limit(seconds):
-                records = self.caption(rows)
+            with time_limit(seconds), self._files(rows) as clips:
+                records = self.caption(clips)
         for row, record in zip(rows, records, strict=True):
-            self.journal.write(row["clip_id"], record)
+            self.journal.write(row["video_id"], row["clip_id"], record)
+
+    @contextmanager
+    def _files(self, rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+        """The clips as files of the scratch folder, for as long as the block lasts."""
+        clips = [row | self._file(row, media) for row, media in self.media.of(rows)]
+        try:
+            yield clips
+        finally:
+            for clip in clips:
+                (Path(self.scratch.name) / clip["path"]).unlink()
+
+    def _file(self, row: Mapping[str, Any], media: Mapping[str, Any]) -> dict[str, Any]:
+        name = f"{row['clip_id']}.mp4"
+        (Path(self.scratch.name) / name).write_bytes(media["media"])
+        start = media["media_start"]
+        return {"path": name, "start": start, "stop": start + media["seconds"]}
 
 
-def attempt(attempts: ActorHandle, key: str) -> int:
-    """Begins an attempt at a key; returns its number, from 1."""
-    number: Any = ray.get(attempts.begin.remote(key))
+def attempt(attempts: ActorHandle, key: str, node: str) -> int:
+    """Begins an attempt at a key on a node; returns its number, from 1."""
+    number: Any = ray.get(attempts.begin.remote(key, node))
     return number
 
 
@@ -181,7 +308,7 @@ def died(seconds: float) -> str:
     )
 
 
-def load_models(config: CurateConfig, make: Callable[[CurateConfig], object], gpus: float) -> None:
+def load_models(config: T, make: Callable[[T], object], gpus: float) -> None:
     """Loads a worker's models once, where a worker would run, so that a missing model is reported in a sentence.
 
     Raises SetupError.

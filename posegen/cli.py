@@ -1,4 +1,4 @@
-"""The command line `posegen`: generate, hands, convert, export.
+"""The command line `posegen`: generate, evaluate, hands, convert, export.
 
 Errors are one sentence on stderr and exit code 2; an interrupt ends with 130, too little GPU memory with 3.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import tyro
 
 from posegen.commands.checkpoints import Convert, Export, convert, export
+from posegen.commands.evaluate import Evaluate, evaluate
 from posegen.commands.generate import Generate, generate
 from posegen.commands.hands import Hands, hands
 from posegen.commands.progress import say
@@ -19,6 +20,7 @@ from posegen.common.weights import WeightsError
 
 COMMANDS: dict[type, Callable[[Any], None]] = {
     Generate: generate,
+    Evaluate: evaluate,
     Hands: hands,
     Convert: convert,
     Export: export,

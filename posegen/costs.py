@@ -77,6 +77,12 @@ def parameters(config: Config) -> int:
     return total + _linear(dim, _patch(config) * config["out_channels"]) + 2 * dim
 
 
+def block_linears(config: Config) -> int:
+    """How many numbers the matrices of the blocks' linear layers hold, those that are quantised."""
+    dim, added = model_dim(config), config["added_kv_proj_dim"] or 0
+    return config["num_layers"] * (8 * dim**2 + 2 * dim * config["ffn_dim"] + 2 * added * dim)
+
+
 def flops_per_forward(
     config: Config, frames: int, height: int, width: int, text_tokens: int = 512, image_tokens: int = 257
 ) -> int:

@@ -28,10 +28,12 @@ SCORES: dict[str, str] = {
     "source_rate": "frames a second of the source",
     "source_side": "shorter side of the source's pictures in pixels",
     "source_bit_rate": "bits a second of the source file, sound included, in thousands",
+    "new_frames": "share of frames with a picture of their own; under 1 above the source's rate, 0..1",
+    "distinct_rate": "different pictures a second, whatever the file states",
     "repeated_frames": "share of frames that equal the frame before, 0..1",
     "still_seconds": "longest time for which the picture stands still, in seconds",
     "one_person": "share of frames with exactly one person, always the same, 0..1",
-    "second_person": "share of looked-at frames with evidence of a second person, 0..1",
+    "second_person": "least share of looks that show a second person, with 95 % confidence, 0..1",
     "human_evidence": "how far other models than the body model agree that this is a human being, 0..1",
     "face_oddity": "how far the face's proportions are from real ones, in standard deviations among people",
     "head_visible": "share of frames with a person in which the head is in the picture, 0..1",
@@ -41,13 +43,28 @@ SCORES: dict[str, str] = {
     "hand_confidence": "mean confidence of the hand points, of hands whose wrist is seen, 0..1",
     "pose_jitter": "median frame-to-frame shake of the joints that is no motion, person heights",
     "truncation": "mean share of the 17 body joints outside the picture, 0..1",
+    "tilt": "median angle of the body from upright, in degrees: 90 filmed sideways, 180 upside down",
     "blur": "loss of detail inside the person's box, 0 (sharp) .. 1 (blurred)",
     "brightness": "mean luma, 0..1",
     "subject_motion": "mean speed of the joints, person heights a second",
     "camera_motion": "mean speed of the background, picture diagonals a second",
     "text_area": "share of the picture covered by text, 0..1",
-    "unsafe": "highest score of explicit content by a detector of the user's own, 0..1",
+    "unsafe": "highest score of explicit content that holds, by a detector of the user's own, 0..1",
 }
+
+ABOUT_PERSON = (
+    *("one_person", "second_person", "human_evidence", "face_oddity", "head_visible", "person_height"),
+    *(
+        "face_size",
+        "visible_joints",
+        "hand_confidence",
+        "pose_jitter",
+        "truncation",
+        "blur",
+        "subject_motion",
+    ),
+)
+"""Scores that need a person; where there is none, one sentence says so in place of their rules."""
 
 CLIPS = pa.schema(
     [
@@ -78,6 +95,8 @@ CLIPS = pa.schema(
         pa.field("keypoints_shape", pa.list_(pa.int32())),
         pa.field("preview", pa.binary()),
         pa.field("preview_frame", pa.int32()),
+        # Where the preview shows a second person: x0, y0, x1, y1 as shares of the picture's width and height.
+        pa.field("second_person_box", pa.list_(pa.float32())),
         pa.field("scored_by", pa.string()),
         pa.field("thresholds_hash", pa.string()),
         pa.field("cpu_seconds", pa.map_(pa.string(), pa.float64())),

@@ -17,7 +17,7 @@ from posegen.longvideo.sampling import Guidance, flow_shift, schedule
 from posegen.longvideo.segments import Plan
 from posegen.model.folder import INDEX_FILE
 from posegen.pipeline import PoseGenPipeline
-from posegen.sharing import FRAMINGS, Form, SharedRange
+from posegen.sharing import FRAMINGS, IN_FLIGHT, Form, SharedRange
 
 Config = dict[str, Any]
 
@@ -93,7 +93,7 @@ class Estimate:
 
     @property
     def _entry(self) -> int:
-        """Bytes of what is kept at one position, which is on the device while it is written or read."""
+        """Bytes of what is kept at one position."""
         count, dim = sum(tokens(self.config, *self.segment)), model_dim(self.config)
         one = SharedRange(range(1), range(1))
         return one.nbytes(count, dim, self.placement.itemsize, self.form, branches=1)
@@ -112,7 +112,7 @@ class Estimate:
             itemsize=placement.itemsize,
             weights=self._transformer_weights(placement) + beside,
             decoding_weights=None if placement.offload == "none" else vae,
-            record=min(self.record, self._entry) if placement.record_on_host else self.record,
+            record=min(self.record, IN_FLIGHT * self._entry) if placement.record == "host" else self.record,
             tile=TILE if placement.tiling else None,
         )
         if placement.offload == "parts":  # the text encoder is there alone, before all else
@@ -138,7 +138,7 @@ class Estimate:
 
     def host(self, placement: Placement) -> int:
         """Bytes in the host's memory: offloaded weights, and the record where it is there."""
-        record = self.record if placement.record_on_host else 0
+        record = self.record if placement.record == "host" else 0
         if placement.offload == "none":
             return record
         return record + self._transformer_weights(replace(placement, offload="none")) + self._other_weights

@@ -14,14 +14,16 @@ import torch
 import transformers
 from diffusers.hooks import apply_group_offloading
 
-from posegen.distributed.group import TIMEOUT_S, Group
+from posegen.distributed.group import Group
+from posegen.distributed.progress import STUCK_S
 from posegen.model.scaled_linear import use_fp8_products
 from posegen.pipeline import PoseGenPipeline
-from posegen.sharing import SharedRecord
+from posegen.sharing import HostRecord, SharedRecord
 from posegen.source import ModelSource
 
 Dtype = Literal["float32", "bfloat16"]
 Offload = Literal["none", "parts", "blocks"]
+RecordPlace = Literal["host", "device"]
 
 HEADROOM = 1.1
 """How much more of a card must be free than is estimated: CUDA's context, workspaces and gaps come on top."""
@@ -33,15 +35,16 @@ class Placement:
 
     device: of torch's names. dtype: of the transformer and the encoders; Wan's VAE loses detail in half precision, so
     it is float32 always. processes: how many denoise together, each with the whole transformer, on GPUs of their own
-    from the first on or all on the CPU. record_on_host: whether what the anchor keeps is in the host's memory. tiling:
-    whether the VAE works in tiles. offload: what lies on the host until it computes: nothing, whole parts (text
-    encoder, transformer, VAE), or the transformer too, block by block, the next one on its way while one computes.
+    from the first on or all on the CPU. record: where what the anchor keeps lies; on the host its
+    copies run beside the computation. tiling: whether the VAE works in tiles. offload: what lies on the host until it
+    computes: nothing, whole parts (text encoder, transformer, VAE), or the transformer too, block by block, the next
+    one on its way while one computes.
     """
 
     device: str
     dtype: Dtype
     processes: int = 1
-    record_on_host: bool = False
+    record: RecordPlace = "host"
     tiling: bool = False
     offload: Offload = "none"
 
@@ -51,7 +54,7 @@ class Placement:
         device: str | None = None,
         dtype: Dtype | None = None,
         processes: int = 1,
-        record_on_host: bool = False,
+        record: RecordPlace = "host",
         tiling: bool = False,
         offload: Offload = "none",
     ) -> Placement:
@@ -68,7 +71,8 @@ class Placement:
         if offload != "none" and device == "cpu":
             raise ValueError("There is nothing to offload from a CPU: leave offloading out, or choose a GPU.")
         dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
-        return cls(device, dtype, processes, record_on_host or offload != "none", tiling, offload)
+        # A CPU has no other memory than the host's, so nothing is to be copied.
+        return cls(device, dtype, processes, "device" if device == "cpu" else record, tiling, offload)
 
     @property
     def itemsize(self) -> int:
@@ -84,7 +88,7 @@ class Placement:
         """This placement and those that take less of the device's memory, the fastest first."""
         if self.device == "cpu":
             return list(dict.fromkeys([self, replace(self, tiling=True)]))
-        host = replace(self, record_on_host=True)
+        host = replace(self, record="host")
         tiled = replace(host, tiling=True)
         offloads: list[Offload] = ["none", "parts", "blocks"]
         ways = [self, host, tiled]
@@ -111,19 +115,21 @@ class Placement:
     @property
     def options(self) -> str:
         """The options of the command line that ask for it."""
-        asked = ["--record-on-host"] * self.record_on_host + ["--tiling"] * self.tiling
-        return " ".join(asked if self.offload == "none" else [*asked[1:], f"--offload {self.offload}"])
+        asked = ["--record device"] * (self.record == "device") + ["--tiling"] * self.tiling
+        return " ".join(asked if self.offload == "none" else [*asked, f"--offload {self.offload}"])
 
-    def load(self, source: ModelSource, timeout: float = TIMEOUT_S) -> PoseGenPipeline:
+    def load(self, source: ModelSource, patience: float = STUCK_S) -> PoseGenPipeline:
         """The model's pipeline, ready to generate.
 
-        timeout: seconds that a process waits for another while they denoise together.
+        patience: seconds that a group of processes may take without getting on, see `Group`.
         """
         diffusers.utils.logging.disable_progress_bar()
         transformers.utils.logging.disable_progress_bar()
         pipeline = source.load({"default": getattr(torch, self.dtype), "vae": torch.float32})
         if self.tiling:
             pipeline.vae.enable_tiling()
+        if self.processes > 1:
+            pipeline.group = Group(pipeline, self.processes, self.device, patience)
         if self.offload == "parts":
             pipeline.enable_model_cpu_offload(device=self.device)
         elif self.offload == "blocks":
@@ -132,13 +138,11 @@ class Placement:
             pipeline.to(self.device)
         if source.fp8_products:
             use_fp8_products(pipeline.transformer)  # again, as only now its device is known
-        if self.processes > 1:
-            pipeline.group = Group(pipeline, source, self.processes, timeout)
         return pipeline
 
-    def record(self) -> SharedRecord:
-        """An empty record for a video."""
-        return SharedRecord(device=torch.device("cpu") if self.record_on_host else None)
+    def empty_record(self) -> SharedRecord:
+        """The record of a video to be made."""
+        return HostRecord() if self.record == "host" else SharedRecord()
 
 
 def offload_blocks(pipeline: PoseGenPipeline, device: torch.device) -> None:

@@ -12,6 +12,7 @@ import importlib
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -44,7 +45,15 @@ from posegen.longvideo.job import (
     VideoJob,
     model_id,
 )
-from posegen.longvideo.sampling import Guidance, Step, denoise, flow_shift, initial_noise, schedule
+from posegen.longvideo.sampling import (
+    Guidance,
+    Step,
+    denoise,
+    flow_shift,
+    initial_noise,
+    schedule,
+    shared_positions,
+)
 from posegen.longvideo.segments import Segment, Stitcher, plan
 from posegen.model.checkpoints import load_adapter, model_weights, save_adapter, set_adapter
 from posegen.model.folder import model_folder
@@ -55,11 +64,13 @@ from posegen.sharing import (
     Foreground,
     Form,
     GivenForeground,
+    ReadAhead,
     SegmentSharing,
     SharedRange,
     SharedRecord,
     SharedStore,
     SubjectForeground,
+    copies_to,
     foreground_tokens,
 )
 
@@ -333,23 +344,24 @@ class PoseGenPipeline(DiffusionPipeline):
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Each segment's index and frames in the plan's order, taken from the store or made."""
         encoded = self.encode(job)
-        bridges = range(1, len(job.plan.segments), 2)
+        bridges = [segment.index for segment in job.plan.segments if segment.kind == "bridge"]
         waiting = Counter(base for bridge in bridges for base in job.plan.dependencies(bridge))
         bases: dict[int, np.ndarray] = {}  # those that a bridge still waits for
+        recorded = False
         for index in job.plan.order():
             frames = stored.load(index) if stored else None
             if frames is None:
-                reads = job.plan.segments[index].kind == "base" and index != job.plan.anchor
-                if reads and not record.entries:
-                    self.record_anchor(job, encoded, record, callback)  # the anchor came from the store
+                if job.plan.segments[index].kind == "base":
+                    if index != job.plan.anchor and not recorded:
+                        self.record_anchor(job, encoded, record, callback)  # the anchor came from the store
+                    recorded = True
                 frames = self.generate_segment(job, encoded, index, bases, record, callback)
                 if stored:
                     stored.save(index, frames)
             yield index, frames
             if index in waiting:
                 bases[index] = frames
-                continue
-            for base in job.plan.dependencies(index):
+            for base in job.plan.dependencies(index) if index in bridges else ():
                 waiting[base] -= 1
                 if not waiting[base]:
                     del bases[base]
@@ -402,7 +414,12 @@ class PoseGenPipeline(DiffusionPipeline):
             getattr(torch, self.config.timestep_dtype),
         )
         levels = levels.first(steps or job.num_inference_steps)
-        return run(self.transformer, conditions, noise, levels, job.guidance, sharing, tell)
+        if not isinstance(sharing, AnchorReader):
+            return run(self.transformer, conditions, noise, levels, job.guidance, sharing, tell)
+        order = shared_positions(sharing.shared, levels, job.guidance)
+        with ReadAhead(sharing.store, order, copies_to(conditions.pose.device)) as store:
+            reader = replace(sharing, store=store)
+            return run(self.transformer, conditions, noise, levels, job.guidance, reader, tell)
 
     def _set_adapter(self, name: str) -> None:
         """Switches to base or cond; adapters that were loaded beside them stay as they are."""

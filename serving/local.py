@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import socket
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +20,7 @@ import ray
 from ray import serve
 
 from serving.app import app
+from serving.proxy import CALLBACK
 
 HOST = "127.0.0.1"
 PATIENCE_S = 600.0  # on a busy machine
@@ -38,6 +39,7 @@ def local_server(settings: Mapping[str, Any], cpus: int, port: int | None = None
     """
     port = port or free_port()
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    os.environ.update(CALLBACK)  # which Ray's processes take over
     try:
         # Its processes keep logs in Ray's folder; here they would drown what the caller prints.
         ray.init(
@@ -70,10 +72,8 @@ def _ready(url: str) -> str:
 def _problems(url: str) -> str:
     """The server's problems, see `serving.api.health`."""
     try:
-        with urllib.request.urlopen(f"{url}/healthz", timeout=60):
-            return ""
-    except urllib.error.HTTPError as answer:
-        return " ".join(json.load(answer)["problems"])
+        with urllib.request.urlopen(f"{url}/healthz", timeout=60) as answer:
+            return " ".join(json.load(answer)["problems"])
     except OSError as error:
         return f"It does not answer: {error}."
 

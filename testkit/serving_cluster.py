@@ -94,7 +94,7 @@ class Cluster:
             stderr=subprocess.STDOUT,
             env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
         )
-        self.wait(lambda: self.get("/healthz").status_code == 200)
+        self.wait(lambda: '"ok":true' in self.get("/healthz").text)
 
     def stop(self) -> None:
         """Ends it as an operator would."""
@@ -120,6 +120,12 @@ class Cluster:
         for victim in victims:
             victim.kill()
         return bool(victims)
+
+    def send(self, kind: str, number: signal.Signals) -> None:
+        """Sends a signal to all processes of a kind."""
+        for child in self._children():
+            if _title(child).startswith(TITLES[kind]):
+                child.send_signal(number)
 
     def _children(self) -> list[psutil.Process]:
         assert self._process is not None

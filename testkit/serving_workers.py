@@ -52,6 +52,7 @@ REQUEST: dict[str, Any] = {
     "framing": "full-body",
     "foreground": "pose",
     "keep_person": True,
+    "rate": None,
     "planner": "fitted",
 }
 
@@ -68,25 +69,14 @@ class FileRecords:
     def put(self, record: RecordId, place: Position, entry: SharedEntry) -> None:
         folder = self._record(self.here(), record)
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"{len(list(folder.iterdir())):04d}-{place.step}-{place.block}-{place.branch}"
         tensors = {str(number): tensor.contiguous() for number, tensor in enumerate(entry.tensors)}
-        save_file(tensors | {"foreground": entry.foreground.contiguous()}, folder / name)
-
-    def places(self, store: str, record: RecordId) -> list[Position]:
-        if not self._record(store, record).is_dir():
-            raise RecordLost(f"{record} is gone")
-        names = sorted(path.name for path in self._record(store, record).iterdir())
-        return [
-            Position(int(step), int(block), "guided" if branch == "guided" else "unguided")
-            for _, step, block, branch in (name.split("-") for name in names)
-        ]
+        save_file(tensors | {"foreground": entry.foreground.contiguous()}, folder / _name(place))
 
     def get(self, store: str, record: RecordId, place: Position) -> SharedEntry:
-        suffix = f"-{place.step}-{place.block}-{place.branch}"
-        found = list(self._record(store, record).glob(f"*{suffix}"))
-        if not found:
+        path = self._record(store, record) / _name(place)
+        if not path.exists():
             raise RecordLost(f"{record} has nothing at {place}")
-        tensors = load_file(found[0])
+        tensors = load_file(path)
         foreground = tensors.pop("foreground")
         return SharedEntry(tuple(tensors[name] for name in sorted(tensors)), foreground)
 
@@ -99,6 +89,10 @@ class FileRecords:
 
     def _record(self, store: str, record: RecordId) -> Path:
         return self._folder / store / f"{record.job_id}-{record.generation}"
+
+
+def _name(place: Position) -> str:
+    return f"{place.step}-{place.block}-{place.branch}"
 
 
 @dataclass(frozen=True)

@@ -286,7 +286,16 @@ class Training:
 def load_transformer(config: TrainConfig, device: torch.device) -> PoseGenTransformer3DModel:
     """The frozen transformer with an adapter to be trained, its blocks set up for training."""
     data, dtype = config.data, getattr(torch, config.engine.precision)
-    transformer = load_model(data.model, data.adapter, config.adapter, device, dtype, data.seed, data.hands)
+    transformer = load_model(
+        data.model,
+        data.adapter,
+        config.adapter,
+        device,
+        dtype,
+        data.seed,
+        data.hands,
+        config.engine.fp8_base,
+    )
     set_up_blocks(transformer, config.engine)
     return transformer
 

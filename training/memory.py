@@ -78,6 +78,7 @@ def estimate(config: TrainConfig, device: Device) -> Estimate:
         offload=engine.offload,
         reduce_bucket_size=engine.reduce_bucket_size,
         live_parameters=2 * engine.reduce_bucket_size,
+        fp8_base=engine.fp8_base,
     )
     memory["ema"] = 4 * -(-trained // least)
     memory["peak"] += memory["ema"]

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipeline.config import CurateConfig
 from pipeline.plan.shots import Cut, detector_maker, find_cuts, plan_spans
-from posegen.common.storage import Folder
+from posegen.common.faults import is_fault
 from posegen.dataset import CLIPS, content_id, table
 from posegen.video import VideoError, VideoInfo, probe, without_damage
 
@@ -41,23 +41,20 @@ PLAN = pa.schema(
 )
 
 
-def make_planner(config: CurateConfig) -> Callable[[str], pa.Table]:
-    """A function from the name of a file below the input folder to its clips, a table of schema `PLAN`."""
-    folder = Folder(config.input)
+def make_planner(config: CurateConfig) -> Callable[[str, Path, str], pa.Table]:
+    """A function from a file's name below the input folder, its local path and its `file_id` to its clips (`PLAN`)."""
     detector_maker(config.shots)(config.rate)  # imports what it needs before the first video
 
-    def plan(name: str) -> pa.Table:
-        stage, video_id = "read", None
-        path: str | Path = name
+    def plan(name: str, path: Path, video_id: str) -> pa.Table:
+        stage = "probe"
         try:
-            with folder.local_copy(name) as path:
-                video_id = file_id(path)
-                stage = "probe"
-                info = probe(path)
-                stage = "shots"
-                info, cuts = _shots_of(info, config.shots)
-                spans = plan_spans(info, cuts, config.rate)
+            info = probe(path)
+            stage = "shots"
+            info, cuts = _shots_of(info, config.shots)
+            spans = plan_spans(info, cuts, config.rate)
         except (VideoError, OSError) as error:
+            if is_fault(error):
+                raise
             return failed_video(name, stage, said_of(name, path, error), video_id)
         common = {
             "video_id": video_id,

@@ -10,27 +10,39 @@ from __future__ import annotations
 
 import faulthandler
 import os
-from collections import Counter
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 MOST_ATTEMPTS = 3
 
 
 class Attempts:
-    """The count; made a Ray actor by the job."""
+    """The count; made a Ray actor by the job.
 
-    def __init__(self) -> None:
-        self._begun: Counter[str] = Counter()
+    alive: the ids of the nodes that are up, so that an attempt that went down with its node counts for nothing.
+    """
 
-    def begin(self, key: str) -> int:
-        """Which attempt at this key begins now, from 1."""
-        self._begun[key] += 1
-        return self._begun[key]
+    def __init__(self, alive: Callable[[], set[str]]) -> None:
+        self._alive = alive
+        self._begun: defaultdict[str, list[str]] = defaultdict(list)
+        self._claims: dict[str, str] = {}
+
+    def begin(self, key: str, node: str) -> int:
+        """Which attempt at this key begins now on a node, from 1."""
+        if self._begun[key]:
+            up = self._alive()
+            self._begun[key] = [before for before in self._begun[key] if before in up]
+        self._begun[key].append(node)
+        return len(self._begun[key])
 
     def end(self, key: str) -> None:
         """The key's work has ended, with success or a recorded failure."""
-        del self._begun[key]
+        self._begun.pop(key, None)
+
+    def claim(self, thing: str, key: str) -> bool:
+        """Whether this thing is the key's to work on: the first that asks keeps it."""
+        return self._claims.setdefault(thing, key) == key
 
 
 @contextmanager

@@ -1,41 +1,148 @@
-"""What is already done: one small Parquet file for each finished key, in sixteen folders.
+"""What is already done: a record for each finished key, first in a file of its own, later packed with its neighbours.
 
-A record is written whole or not at all, under a name that follows from its key alone. So a process that is killed
-leaves only finished records, and work that is done twice leaves one; a rerun needs to know no more.
+Records lie in groups, by the first two digits of the id of the video that they are about, so whatever belongs to one
+video is read together. A worker writes a key's record whole or not at all, under a name that follows from the key
+alone: a process that is killed leaves only finished records, and work that is done twice leaves one. Between two rounds
+of work `pack` joins these loose files into few large ones. It writes before it deletes, and of two records of a key the
+later counts, so that a kill at any place loses nothing.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from posegen.common.storage import Folder
 
+GROUP_DIGITS = 2
+ROW_GROUP = 16
+"""Rows that are read together where a few records are looked up."""
+
+
+def group_of(video: str) -> str:
+    """The group of what is recorded about a video: one of 256, by its id."""
+    return video[:GROUP_DIGITS]
+
+
+@dataclass
+class Files:
+    """Names of a group's files: `loose` ones of a key each, `packed` ones from the earliest to the latest."""
+
+    loose: list[str] = field(default_factory=list)
+    packed: list[str] = field(default_factory=list)
+
 
 class Journal:
-    """Records of one kind below a folder; keys are hexadecimal content ids. Pickles into workers."""
+    """Records of one kind below a folder, by the id of a video and a key, both hexadecimal; pickles into workers."""
 
-    def __init__(self, folder: Folder, kind: str, schema: pa.Schema):
-        self.folder, self.kind, self.schema = folder, kind, schema
+    def __init__(self, folder: Folder, kind: str, schema: pa.Schema, packed_rows: int):
+        """packed_rows: of a packed file, which is held in memory as a whole; one of under half as many is small."""
+        self.folder, self.kind, self.schema, self.packed_rows = folder, kind, schema, packed_rows
+        self.packed_schema = pa.schema([("video", pa.string()), ("key", pa.string()), *schema])
 
-    def name(self, key: str) -> str:
-        """Where a key's record lies, below the folder."""
-        return f"{self.kind}/{key[0]}/{key}.parquet"
+    def name(self, video: str, key: str) -> str:
+        """Where a key's record lies as long as it is loose, below the folder."""
+        return f"{self.kind}/loose/{group_of(video)}/{video}-{key}.parquet"
 
-    def has(self, key: str) -> bool:
-        """Whether the key's record is there."""
-        return self.folder.exists(self.name(key))
+    def has(self, video: str, key: str) -> bool:
+        """Whether the key's record has been written since the last `pack`."""
+        return self.folder.exists(self.name(video, key))
 
-    def is_open(self, key: str, retry_failed: bool = False) -> bool:
-        """Whether the key is still to do: it has no record or, with `retry_failed`, one that says it failed."""
-        return not self.has(key) or (retry_failed and is_failed(self.read(key, ["error_stage"])))
+    def write(self, video: str, key: str, table: pa.Table) -> None:
+        """Stores a key's record, one or more rows of the journal's schema, in place of an earlier one."""
+        if not table.num_rows:
+            raise ValueError(f"the record {key} of {self.kind} has no row; give it at least one")
+        self.folder.write_table(self.name(video, key), table.cast(self.schema))
 
-    def write(self, key: str, table: pa.Table) -> None:
-        """Stores a key's record, a table of the journal's schema, in place of an earlier one."""
-        self.folder.write_table(self.name(key), table.cast(self.schema))
+    def read(self, video: str, key: str, columns: list[str] | None = None) -> pa.Table:
+        """A key's loose record; raises FileNotFoundError where there is none."""
+        return self.folder.read_table(self.name(video, key), columns)
 
-    def read(self, key: str, columns: list[str] | None = None) -> pa.Table:
-        """A key's record; raises FileNotFoundError where there is none."""
-        return self.folder.read_table(self.name(key), columns)
+    def files(self) -> dict[str, Files]:
+        """The files of each group that has any."""
+        found: dict[str, Files] = {}
+        for name in self.folder.names(self.kind, below=True):
+            place, group, _ = name.split("/")
+            files = found.setdefault(group, Files())
+            (files.loose if place == "loose" else files.packed).append(f"{self.kind}/{name}")
+        return found
+
+    def pack(self, group: str, files: Files) -> Files:
+        """Joins the group's loose records into packed files; returns the files there are then.
+
+        The latest packed files are joined with them as long as they are small.
+        """
+        small: list[str] = []
+        while files.packed and _rows_of(files.packed[-1]) < self.packed_rows // 2:
+            small.insert(0, files.packed.pop())
+        if not files.loose:
+            return Files(packed=[*files.packed, *small])
+        number = max((_number_of(name) for name in [*files.packed, *small]), default=-1) + 1
+        tables = [self.folder.read_table(name) for name in small]
+        loose = sorted(files.loose)
+        for start in range(0, len(loose), self.packed_rows):
+            batch = loose[start : start + self.packed_rows]
+            rows = latest([*tables, pa.concat_tables(map(self._with_keys, batch))])
+            file = f"{self.kind}/packed/{group}/{number:08}-{rows.num_rows:05}.parquet"
+            self.folder.write_table(file, rows.sort_by("video"), ROW_GROUP)
+            files.packed.append(file)
+            tables, number = [], number + 1
+        for name in [*small, *loose]:
+            self.folder.delete(name)
+        return Files(packed=files.packed)
+
+    def rows(self, files: Files, columns: list[str], videos: tuple[str, str] | None = None) -> pa.Table:
+        """These columns, "video" and "key" of a group's packed records, each key once.
+
+        videos: only of videos from the first id to before the second.
+        """
+        names = [*columns, *({"video", "key"} - set(columns))]
+        tables = [self._packed(name, names, videos) for name in files.packed]
+        return latest(tables) if tables else self.packed_schema.empty_table().select(names)
+
+    def _packed(self, name: str, columns: list[str], videos: tuple[str, str] | None) -> pa.Table:
+        with self.folder.open(name) as stream:
+            file = pq.ParquetFile(stream)
+            if videos is None:
+                return file.read(columns)
+            groups = []
+            for index in range(file.num_row_groups):
+                range_of = file.metadata.row_group(index).column(0).statistics  # of `video`
+                if range_of.max >= videos[0] and range_of.min < videos[1]:
+                    groups.append(index)
+            found = file.read_row_groups(groups, columns)
+        within = pc.and_(pc.greater_equal(found["video"], videos[0]), pc.less(found["video"], videos[1]))
+        return found.filter(within)
+
+    def _with_keys(self, loose: str) -> pa.Table:
+        table = self.folder.read_table(loose)
+        video, key = loose.split("/")[-1].removesuffix(".parquet").split("-")
+        ids = [pa.repeat(pa.scalar(id_), table.num_rows) for id_ in (video, key)]
+        return pa.table([*ids, *table.columns], self.packed_schema)
+
+
+def _rows_of(packed: str) -> int:
+    return int(packed.removesuffix(".parquet").rsplit("-", 1)[1])
+
+
+def _number_of(packed: str) -> int:
+    return int(packed.split("/")[-1].split("-")[0])
+
+
+def latest(tables: list[pa.Table]) -> pa.Table:
+    """The rows of tables in the order they were written; of a key in more than one only those of the last."""
+    kept: list[pa.Table] = []
+    later: list[pa.ChunkedArray] = []
+    for table in reversed(tables):
+        for keys in later:
+            table = table.filter(pc.invert(pc.is_in(table["key"], value_set=keys)))
+        if table.num_rows:
+            later.append(table["key"])
+        kept.insert(0, table)
+    return pa.concat_tables(kept)
 
 
 def is_failed(record: pa.Table) -> bool:

@@ -24,6 +24,8 @@ PICTURES = 48
 DRAWN_HEIGHT = 720
 """Rows of pixels at which the skeleton is drawn, as for the network, before it is made small again."""
 JPEG_QUALITY = 80
+SECOND_PERSON = (230, 20, 20)
+"""Colour of the box around a second person."""
 COLUMNS = [
     "path",
     "start",
@@ -36,6 +38,7 @@ COLUMNS = [
     "keypoints_shape",
     "preview",
     "preview_frame",
+    "second_person_box",
 ]
 
 
@@ -104,6 +107,8 @@ def _picture(row: Mapping[str, Any]) -> str | None:
     if row["keypoints"] is not None and row["preview_frame"] is not None:
         pose = unpack_keypoints(row)[row["preview_frame"]]
         frame = with_skeleton(frame, pose, (row["width"], row["height"]))
+    if row["second_person_box"] is not None:
+        frame = with_box(frame, np.array(row["second_person_box"]))
     encoded = cv2.imencode(
         ".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     )[1]
@@ -124,3 +129,13 @@ def with_skeleton(frame: np.ndarray, pose: np.ndarray, size: tuple[int, int]) ->
     )  # nobody: all confidences 0
     large = cv2.resize(frame, (drawn_width, DRAWN_HEIGHT), interpolation=cv2.INTER_CUBIC)
     return cv2.resize(draw_over(large, pose), (width, height), interpolation=cv2.INTER_AREA)
+
+
+def with_box(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """A copy of the frame (h, w, 3) uint8 RGB with a red frame around a second person.
+
+    box: (4,) x0, y0, x1, y1 as shares of width and height.
+    """
+    height, width = frame.shape[:2]
+    x0, y0, x1, y1 = np.round(box * (width - 1, height - 1, width - 1, height - 1)).astype(int).tolist()
+    return cv2.rectangle(frame.copy(), (x0, y0), (x1, y1), SECOND_PERSON, 2)

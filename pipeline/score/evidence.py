@@ -1,10 +1,12 @@
-"""Is it one real human being? Networks other than the one that draws the pose are asked, once a second.
+"""Is it one real human being? Networks other than the one that draws the pose are asked, again and again.
 
-The body model alone misses second people and draws a skeleton on a cartoon rabbit, so a few frames of each clip are
-looked at again:
+The body model alone misses second people and draws a skeleton on a cartoon rabbit, so some frames of each clip are
+looked at closely (pipeline/score/looks.py says which):
 
-- **second person**: another face of comparable size that the face landmark model confirms, or another body in a part of
-  the frame beside the person, with the person painted over; with YOLOX's weights, simply another box;
+- **second person**: another face of comparable size, a body beside the person, who is painted over, or two bodies with
+  heads apart where people stand close. Each needs a second network's word: the face landmark model's on a face, the
+  person segmentation's on a body, without which bare arms and clutter are taken for people. What is found must be found
+  at the same place in a frame shortly after. With YOLOX's weights, simply another box, likewise seen again;
 - **human**: the face networks see a face, as they must where a large head is turned to the camera, or the body detector
   finds this person in the single frame, without having tracked them there (the rabbit is tracked, but seldom found);
   and the person segmentation covers the joints (it does not on birds and machines).
@@ -12,26 +14,44 @@ looked at again:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import combinations
 
 import cv2
 import numpy as np
 
 from pipeline.score.faces import FaceDetector
-from pipeline.score.person import COUNTS_FROM, HEAD
+from pipeline.score.looks import Looks, at_least
+from pipeline.score.person import COUNTS_FROM, HEAD, SHOULDERS
 from pipeline.score.segmentation import PersonSegmenter
 from posegen.driving.poses import Person
-from posegen.driving.poses.landmarks import BodyNetwork, FaceNetwork
+from posegen.driving.poses.landmarks import Body, BodyNetwork, FaceNetwork
 from posegen.driving.poses.regions import Region, overlap
-from posegen.driving.skeleton import BODY, FACE, KEYPOINT_INDEX, VISIBLE
+from posegen.driving.skeleton import BODY, FACE, VISIBLE
 
-EVERY_S = 1.0
 SURE = 0.5
 """Least presence or score for a network's answer to count."""
+SEEN_POINTS = 0.25
+"""Least share of a body's 33 points that are seen for it to be one; clutter shows none or two."""
+SAME_PLACE = 0.3
+"""Least IoU of the boxes of one person in two looks a tenth of a second apart."""
 LEAST_FACE = 64
 """Pixels of head below which no face can be asked for."""
 
+BLAZEPOSE_HEAD = slice(11)
+"""BlazePose's points of the face; 7 and 8 are the ears, 11 and 12 the shoulders."""
+
 Detector = Callable[[np.ndarray], list[tuple[np.ndarray, np.ndarray]]]
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A second person: when (seconds in the clip), the frame (H, W, 3) and their box (4,) in its pixels."""
+
+    time: float
+    frame: np.ndarray
+    box: np.ndarray
 
 
 class Evidence:
@@ -41,38 +61,59 @@ class Evidence:
         self._detector = detector
         self._faces, self._face_points = FaceDetector(threshold=SURE), FaceNetwork()
         self._bodies, self._segments = BodyNetwork(), PersonSegmenter()
-        self.begin()
+        self.begin(0.0)
 
-    def begin(self) -> None:
-        """Begins a new clip."""
-        self._next = -np.inf
-        self._second: list[bool] = []
+    def begin(self, seconds: float) -> None:
+        """Begins a new clip of this length."""
+        self._looks = Looks(seconds)
+        self._claims: list[Sighting] = []  # the second people of the look that is being checked
+        self._second = 0
         self._human: list[float] = []
+        self.sighting: Sighting | None = None
+        """The first second person that was seen twice."""
 
     def update(self, frames: np.ndarray, people: list[list[Person]], times: np.ndarray) -> None:
         """Looks at the frames (N, H, W, 3) uint8 RGB that are due; people: of each, the clip's person first."""
-        for frame, present, time in zip(frames, people, times, strict=True):
-            if time >= self._next and present:
-                person = present[0]
-                self._next = time + EVERY_S
-                self._second.append(self._sees_second(frame, person))
-                self._human.append(self._human_share(frame, person))
+        for frame, present, time in zip(frames, people, times.tolist(), strict=True):
+            if not present or not self._looks.due(time):
+                continue
+            found = list(self._others(frame, present[0]))
+            if self._looks.further:
+                self._check(found)
+                continue
+            self._human.append(self._human_share(frame, present[0]))
+            self._claims = [Sighting(time, frame.copy(), box) for box in found]
+            if found:
+                self._looks.found(time)
 
     def result(self) -> dict[str, float]:
         """The scores `second_person` and `human_evidence`; none where there was nobody to look at."""
         if not self._human:
             return {}
-        return {"second_person": float(np.mean(self._second)), "human_evidence": float(np.mean(self._human))}
+        second = at_least(self._second, len(self._human))
+        return {"second_person": second, "human_evidence": float(np.mean(self._human))}
 
-    def _sees_second(self, frame: np.ndarray, person: Person) -> bool:
-        least = COUNTS_FROM * (person.box[3] - person.box[1])
-        if self._detector is not None:
-            boxes, scores = self._detector(frame[None])[0]
-            others = boxes[(scores >= SURE) & (boxes[:, 3] - boxes[:, 1] >= least)]
-            return len(others) > 1
-        return self._another_face(frame, person) or self._another_body(frame, person, least)
+    def _check(self, found: list[np.ndarray]) -> None:
+        """Counts the look that is being checked, once, where one of its people is among those found now."""
+        for claim in self._claims:
+            if any(overlap(claim.box, box[None])[0] >= SAME_PLACE for box in found):
+                self._second += 1
+                self._claims = []
+                self.sighting = self.sighting or claim
+                return
 
-    def _another_face(self, frame: np.ndarray, person: Person) -> bool:
+    def _others(self, frame: np.ndarray, person: Person) -> list[np.ndarray]:
+        """Boxes (4,) of second people in a frame."""
+        if self._detector is None:
+            return [*self._other_faces(frame, person), *self._other_bodies(frame, person)]
+        boxes, scores = self._detector(frame[None])[0]
+        tall = boxes[:, 3] - boxes[:, 1] >= COUNTS_FROM * (person.box[3] - person.box[1])
+        boxes = boxes[(scores >= SURE) & tall]
+        if len(boxes) < 2:
+            return []
+        return list(np.delete(boxes, overlap(person.box, boxes).argmax(), axis=0))
+
+    def _other_faces(self, frame: np.ndarray, person: Person) -> Iterator[np.ndarray]:
         head = head_region(person)
         for box in (face.box for face in self._faces(frame)):
             x, y = ((box[:2] + box[2:]) / 2).tolist()
@@ -82,23 +123,35 @@ class Evidence:
                 continue
             near = self._face_points.find(frame, face.scaled(1.6))
             if near is not None and self._face_points(frame, near)[1] >= SURE:
-                return True
-        return False
+                yield box
 
-    def _another_body(self, frame: np.ndarray, person: Person, least: float) -> bool:
-        painted = frame.copy()
+    def _other_bodies(self, frame: np.ndarray, person: Person) -> Iterator[np.ndarray]:
+        least = COUNTS_FROM * (person.box[3] - person.box[1])
         x0, y0, x1, y1 = person.box.astype(int).tolist()
+        painted = frame.copy()
         cv2.rectangle(painted, (x0, y0), (x1, y1), frame[::16, ::16].mean((0, 1)).tolist(), -1)
         for left, right in beside(frame.shape[1], frame.shape[0], (x0, x1)):
             part = np.ascontiguousarray(painted[:, left:right])
-            for region in self._bodies.find(part):
-                body = self._bodies(part, region)
-                points = body.points[:33, :2] + (left, 0)
-                box = np.concatenate([points.min(0), points.max(0)])
-                tall = box[3] - box[1] >= least
-                if body.presence >= SURE and tall and overlap(person.box, box[None])[0] < 0.3:
-                    return True
-        return False
+            for body in self._people(part):
+                box = body_box(body) + np.array([left, 0, left, 0])
+                if box[3] - box[1] >= least and overlap(person.box, box[None])[0] < SAME_PLACE:
+                    yield box
+        for one, other in combinations(self._people(frame), 2):
+            if heads_apart(one, other):
+                # Of two who stand close, the second is the one who is less like the clip's person.
+                yield min(body_box(one), body_box(other), key=lambda box: overlap(person.box, box[None])[0])
+
+    def _people(self, frame: np.ndarray) -> list[Body]:
+        """The bodies in a frame that the segmentation agrees are human beings."""
+        bodies = [self._bodies(frame, region) for region in self._bodies.find(frame)]
+        return [body for body in bodies if body.presence >= SURE and self._is_human(frame, body)]
+
+    def _is_human(self, frame: np.ndarray, body: Body) -> bool:
+        seen = body.confidence[:33] >= SURE
+        if seen.mean() < SEEN_POINTS:
+            return False
+        share = self._segments.at(frame, body_box(body), body.points[:33, :2][seen]).mean()
+        return bool(share >= SURE)
 
     def _human_share(self, frame: np.ndarray, person: Person) -> float:
         """How much of this person the other networks confirm, 0..1."""
@@ -119,11 +172,28 @@ def head_region(person: Person) -> Region:
     """A square about as large as the head, on its middle."""
     points = person.keypoints[HEAD, :2]
     centre = points.mean(0)
-    ears = np.linalg.norm(points[3] - points[4])
-    shoulders = person.keypoints[[KEYPOINT_INDEX["left_shoulder"], KEYPOINT_INDEX["right_shoulder"]], :2]
+    return Region(float(centre[0]), float(centre[1]), head_size(points[3:5], person.keypoints[SHOULDERS, :2]))
+
+
+def head_size(ears: np.ndarray, shoulders: np.ndarray) -> float:
+    """About how large a head is in pixels, from the ears and shoulders (2, 2)."""
     # The head is about as high as the shoulders are wide apart, halved; seen from the side the ears say nothing.
-    size = max(1.6 * ears, 0.5 * np.linalg.norm(shoulders[0] - shoulders[1]))
-    return Region(float(centre[0]), float(centre[1]), float(size))
+    apart, broad = (np.linalg.norm(left - right) for left, right in (ears, shoulders))
+    return float(max(1.6 * apart, 0.5 * broad))
+
+
+def body_box(body: Body) -> np.ndarray:
+    """The box (4,) around a body's points, on the frame or off it."""
+    points = body.points[:33, :2]
+    return np.concatenate([points.min(0), points.max(0)])
+
+
+def heads_apart(one: Body, other: Body) -> bool:
+    """Whether two bodies of comparable height have their heads at different places, so that they are two people."""
+    between = one.points[BLAZEPOSE_HEAD, :2].mean(0) - other.points[BLAZEPOSE_HEAD, :2].mean(0)
+    size = max(head_size(body.points[7:9, :2], body.points[11:13, :2]) for body in (one, other))
+    shorter, taller = sorted(box[3] - box[1] for box in (body_box(one), body_box(other)))
+    return bool(np.hypot(*between) > size and shorter >= COUNTS_FROM * taller)
 
 
 def is_of(region: Region, person: Person) -> bool:

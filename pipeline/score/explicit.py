@@ -17,9 +17,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline.score.measures import People, Ticks, crop
+from pipeline.score.looks import Looks
+from pipeline.score.measures import People, crop
 from posegen.driving.poses.network import PictureNetwork
 
+CHECKED = 0.5
+"""Score from which a look is checked by further ones."""
 FORM = "give an ONNX file of one input (n, 3, height, width) and one output (n, 1) of scores between 0 and 1"
 
 
@@ -53,19 +56,30 @@ class ExplicitDetector:
 
 
 class ExplicitContent:
-    """unsafe, 0..1: highest score of the subject and surroundings every 2 seconds, or of the whole picture where nobody
-    is seen; None for an empty clip.
+    """unsafe, 0..1: highest score of the subject and surroundings, or of the whole picture where nobody is seen; None
+    for an empty clip.
+
+    A score of 0.5 or more is checked in further frames, and counts as the median of those looks: one false answer does
+    not decide. seconds: length of the clip.
     """
 
-    def __init__(self, detector: ExplicitDetector) -> None:
+    def __init__(self, detector: ExplicitDetector, seconds: float) -> None:
         self.detector = detector
-        self.ticks, self.scores = Ticks(2.0), list[float]()
+        self.looks = Looks(seconds)
+        self.scores: list[list[float]] = []  # of each look, and of the further ones that checked it
 
     def update(self, frames: np.ndarray, people: People, times: np.ndarray) -> None:
-        for index in self.ticks.pick(times):
-            part = crop(frames[index], people[index][0].box, grow=0.25) if people[index] else frames[index]
-            if part.size:
-                self.scores.append(self.detector(part))
+        for frame, present, time in zip(frames, people, times.tolist(), strict=True):
+            if not self.looks.due(time):
+                continue
+            part = crop(frame, present[0].box, grow=0.25) if present else frame
+            score = self.detector(part if part.size else frame)
+            if self.looks.further:
+                self.scores[-1].append(score)
+                continue
+            self.scores.append([score])
+            if score >= CHECKED:
+                self.looks.found(time)
 
     def result(self) -> dict[str, Any]:
-        return {"unsafe": max(self.scores, default=None)}
+        return {"unsafe": max((float(np.median(scores)) for scores in self.scores), default=None)}

@@ -34,6 +34,10 @@ SEEN_FACE = 0.5
 
 HEAD = [KEYPOINT_INDEX[name] for name in ("nose", "left_eye", "right_eye", "left_ear", "right_ear")]
 WRISTS = [KEYPOINT_INDEX["left_wrist"], KEYPOINT_INDEX["right_wrist"]]
+SHOULDERS = [KEYPOINT_INDEX["left_shoulder"], KEYPOINT_INDEX["right_shoulder"]]
+HIPS = [KEYPOINT_INDEX["left_hip"], KEYPOINT_INDEX["right_hip"]]
+EYES, MOUTH = slice(36, 48), slice(48, 68)
+"""Of the 68 points of a face."""
 
 # Face proportions of real adults, of which drawn faces fall short: outer eye corners over the jaw's breadth, and the
 # jaw's breadth over the height from the root of the nose to the chin. Mean and standard deviation over the frontal
@@ -120,6 +124,7 @@ class PersonTrack:
             "person_height": float(np.median(boxes[:, 3] - boxes[:, 1]) / height),
             "visible_joints": float(np.mean(shown)),
             "truncation": float(np.mean(outside)),
+            "tilt": tilt(keypoints),
             "hand_confidence": float(hands[wrists].mean()) if wrists.any() else np.nan,
         }
 
@@ -141,6 +146,22 @@ class PersonTrack:
         shake = np.linalg.norm(body[2:] - 2 * body[1:-1] + body[:-2], axis=-1) / 2
         height = float(np.median([height for height in heights if height]))
         return {"pose_jitter": float(np.nanmedian(shake) / height) if np.isfinite(shake).any() else np.nan}
+
+
+def tilt(keypoints: np.ndarray) -> float:
+    """How far people (N, 133, 3) are turned from upright, median in degrees 0..180; NaN where nothing tells.
+
+    From hips to shoulders, and of a close-up without hips from mouth to eyes.
+    """
+    faces = keypoints[:, FACE]
+    low, high = keypoints[:, HIPS].mean(1), keypoints[:, SHOULDERS].mean(1)
+    close = (low[:, 2] < VISIBLE) & (faces[..., 2].mean(1) >= SEEN_FACE)
+    low[close], high[close] = faces[close][:, MOUTH].mean(1), faces[close][:, EYES].mean(1)
+    told = (low[:, 2] >= VISIBLE) & (high[:, 2] >= VISIBLE)
+    if not told.any():
+        return float("nan")
+    across, down = (high - low)[told, :2].T
+    return float(np.median(np.abs(np.degrees(np.arctan2(across, -down)))))
 
 
 def face_oddity(faces: np.ndarray) -> float:

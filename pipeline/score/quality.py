@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.score.distinct import DistinctPictures
 from pipeline.score.duplicates import PerceptualHashes
-from pipeline.score.explicit import ExplicitContent, ExplicitDetector
+from pipeline.score.explicit import ExplicitContent
 from pipeline.score.measures import (
     Blur,
     Brightness,
@@ -23,12 +24,13 @@ from pipeline.score.text import TextArea
 class Quality:
     """All measures of one clip: `update` with each chunk, then `result` once.
 
-    explicit: the detector of explicit content; without one its score is not measured.
+    explicit: the measure of explicit content; without one it is not measured.
     """
 
-    def __init__(self, explicit: ExplicitDetector | None = None) -> None:
+    def __init__(self, explicit: ExplicitContent | None = None) -> None:
         self.measures: list[Measure] = [
             RepeatedFrames(),
+            DistinctPictures(),
             Blur(),
             Brightness(),
             SubjectMotion(),
@@ -37,7 +39,7 @@ class Quality:
             PerceptualHashes(),
         ]
         if explicit is not None:
-            self.measures.append(ExplicitContent(explicit))
+            self.measures.append(explicit)
 
     def update(self, frames: np.ndarray, people: People, times: np.ndarray) -> None:
         """frames (n, H, W, 3) uint8 RGB; people of each frame, best first; times (n,) seconds, increasing."""

@@ -17,18 +17,18 @@ from pipeline.config import CurateConfig
 from pipeline.plan.planner import failure, said_of
 from pipeline.score.clothing import ClothingColours
 from pipeline.score.composed_caption import Measured, compose_caption
-from pipeline.score.evidence import Detector, Evidence
-from pipeline.score.explicit import ExplicitDetector
+from pipeline.score.evidence import Detector, Evidence, Sighting
+from pipeline.score.explicit import ExplicitContent, ExplicitDetector
 from pipeline.score.person import PersonTrack
 from pipeline.score.quality import Quality
-from pipeline.score.text import text_detector
+from pipeline.score.text import text_detector, text_recogniser
+from posegen.common.faults import is_fault
 from posegen.common.profiling import collect, timed
-from posegen.common.storage import Folder
 from posegen.common.weights import Weight, fetch
 from posegen.dataset import CLIPS, SCORES, pack_keypoints, table
 from posegen.driving.poses import PoseEstimator, load_estimator
 from posegen.driving.poses.yolox import DETECTOR, YoloxDetector
-from posegen.video import VideoError, VideoInfo, probe, read_frames, sample_indices
+from posegen.video import VideoError, VideoInfo, read_frames, sample_indices
 from posegen.video.pictures import jpeg
 
 ANALYSIS_SIDE = 720
@@ -56,6 +56,7 @@ SCORED = pa.schema(
             "keypoints_shape",
             "preview",
             "preview_frame",
+            "second_person_box",
             "scored_by",
             "cpu_seconds",
         )
@@ -63,23 +64,23 @@ SCORED = pa.schema(
 )
 
 
-def make_scorer(config: CurateConfig) -> Callable[[Mapping[str, Any]], pa.Table]:
-    """A function from a row of the plan to its record, a table of one row of schema `SCORED`. Loads the models."""
-    folder = Folder(config.input)
+def make_scorer(config: CurateConfig) -> Callable[[Mapping[str, Any], VideoInfo], pa.Table]:
+    """A function from a row of the plan and its video to its record, one row of schema `SCORED`. Loads the models."""
     estimator = make_estimator(config)
     evidence = Evidence(_yolox(config))
     explicit = make_explicit_detector(config)
-    text_detector()  # now, so that a missing file is noticed at once
+    text_detector(), text_recogniser()  # now, so that a missing file is noticed at once
     scored_by = f"{config.poses} {config.score_version[:8]}"
 
-    def score(clip: Mapping[str, Any]) -> pa.Table:
-        name: str = clip["path"]
-        path: str | Path = name
+    def score(clip: Mapping[str, Any], info: VideoInfo) -> pa.Table:
         try:
-            with collect() as seconds, timed("all"), folder.local_copy(name) as path:
-                row = measure(clip, probe(path), estimator, evidence, Quality(explicit))
+            with collect() as seconds, timed("all"):
+                content = explicit and ExplicitContent(explicit, clip["stop"] - clip["start"])
+                row = measure(clip, info, estimator, evidence, Quality(content))
         except (VideoError, OSError) as error:
-            return failed_clip(clip, "read", said_of(name, path, error))
+            if is_fault(error):
+                raise
+            return failed_clip(clip, "read", said_of(clip["path"], info.path, error))
         return table([row | {"scored_by": scored_by, "cpu_seconds": list(seconds.items())}], SCORED)
 
     return score
@@ -103,7 +104,7 @@ def measure(
     distinct, frame_of = np.unique(shown, return_inverse=True)
     track, clothing, preview = PersonTrack(size), ClothingColours(), None
     estimator.reset()
-    evidence.begin()
+    evidence.begin(clip["stop"] - clip["start"])
     for frames, indices in _chunks(info, distinct, size):
         times = info.frame_times[indices] - clip["start"]
         with timed("pose"):
@@ -120,32 +121,45 @@ def measure(
     scores |= {"seconds": clip["stop"] - clip["start"], "frames": len(shown), **evidence.result()}
     scores |= {name: found[name] for name in SCORES if name in found}
     scores |= {
+        "new_frames": len(distinct) / max(len(shown), 1),
         "source_rate": info.rate,
         "source_side": min(info.width, info.height),
         "source_bit_rate": Path(info.path).stat().st_size * 8 / 1000 / info.duration,
     }
-    caption = compose_caption(
-        Measured(
-            keypoints,
-            info.frame_times[distinct] - clip["start"],
-            size,
-            clothing.result(),
-            **{name: found[name] for name in ("camera_motion", "background_brightness")},
-        )
-    )
+    times = info.frame_times[distinct] - clip["start"]
+    light = {name: found[name] for name in ("camera_motion", "background_brightness")}
+    caption = caption_columns(Measured(keypoints, times, size, clothing.result(), **light))
     keypoints[..., :2] *= np.array([info.width, info.height]) / size
     return {
         "clip_id": clip["clip_id"],
         **{name: None if value is None or np.isnan(value) else value for name, value in scores.items()},
         "perceptual_hashes": found["perceptual_hashes"],
-        "framing": caption.framing,
-        "motion": caption.motion,
-        "subject": caption.subject,
-        "caption": caption.text,
-        "caption_source": "composed",
+        **caption,
         **pack_keypoints(keypoints[frame_of]),
         "preview": preview,
         "preview_frame": len(shown) // 2,
+        **second_person_shown(evidence.sighting, info.frame_times[shown] - clip["start"]),
+    }
+
+
+def caption_columns(measured: Measured) -> dict[str, Any]:
+    """The composed caption and its words; nothing where there is nobody to write about."""
+    if np.isnan(measured.keypoints[:, 0, 0]).all():
+        return {}
+    caption = compose_caption(measured)
+    words = {"framing": caption.framing, "motion": caption.motion, "subject": caption.subject}
+    return {**words, "caption": caption.text, "caption_source": "composed"}
+
+
+def second_person_shown(sighting: Sighting | None, times: np.ndarray) -> dict[str, Any]:
+    """The preview, and where on it the second person is, of a clip whose frames have these times (T,) in seconds."""
+    if sighting is None:
+        return {}
+    height, width = sighting.frame.shape[:2]
+    return {
+        "preview": jpeg(sighting.frame, PREVIEW_HEIGHT),
+        "preview_frame": int(np.searchsorted(times, sighting.time)),
+        "second_person_box": (np.clip(sighting.box / (width, height, width, height), 0, 1)).tolist(),
     }
 
 

@@ -14,13 +14,14 @@ import numpy as np
 import tyro
 
 from posegen.commands.output import check_output
-from posegen.commands.progress import SegmentProgress, say
+from posegen.commands.progress import PreviewFile, SegmentProgress, say
 
 if TYPE_CHECKING:
     from posegen.estimate import Estimate
     from posegen.loading import Placement
     from posegen.longvideo.job import VideoJob
-    from posegen.pipeline import PoseGenPipeline
+    from posegen.longvideo.sampling import Step
+    from posegen.pipeline import Callback, PoseGenPipeline
     from posegen.source import ModelSource
 
 FAST_STEPS = 4
@@ -63,10 +64,14 @@ class Generate:
     """Lowest and highest noise level, 0..1, at which it is; elsewhere a step is half of the work."""
     size: tuple[int, int] | None = None
     """Width and height of the video in pixels; by default the model's."""
+    rate: float | None = None
+    """Frames/s that the video is written at; by default the model's, at which the movement is sampled in any case. For
+    another one frames are shown again or left out: the movement keeps its speed, and the sound stays in step."""
     planner: Literal["fitted", "published"] = "fitted"
     """Segments as short as the video's length allows, or always the model's longest."""
-    align: Literal["reference", "none"] = "reference"
-    """Lay the driving person onto the picture's, in scale and position, or leave them where they are."""
+    align: Literal["reference", "proportions", "none"] = "reference"
+    """Lay the driving person onto the picture's, in scale and position, and with the limb lengths of the picture's, or
+    leave them where they are."""
     fit: Literal["crop", "pad"] = "crop"
     """How the picture is put into the size."""
     framing: str = "auto"
@@ -85,6 +90,8 @@ class Generate:
     """Pose estimator."""
     pose_weights: str | None = None
     """File, folder, URI or hub name of the estimator's weights (dwpose, sapiens)."""
+    preview: Path | None = None
+    """JPEG that shows the segment in the making, four of its frames side by side, anew after each step."""
     store: Path | None = None
     """Folder that keeps finished segments: the same command goes on where it was interrupted."""
     device: str | None = None
@@ -98,8 +105,8 @@ class Generate:
     memory: float | None = None
     """GB of the GPU's memory that may be used; by default what the GPU has. Of the next three options the fastest is
     chosen that fits. With --dry-run that GPU need not be here."""
-    record_on_host: bool = False
-    """Keep what is kept of the first segment in the host's memory."""
+    record: Literal["host", "device"] = "host"
+    """Memory in which what is kept of the first segment lies, the host's or the GPU's."""
     tiling: bool = False
     """Encode and decode pictures in tiles: less memory, slower."""
     offload: Literal["none", "parts", "blocks"] = "none"
@@ -113,6 +120,7 @@ class Generate:
 def generate(options: Generate) -> None:
     """Runs the command; raises ValueError or WeightsError, each a sentence, where it cannot be done."""
     # Imported here, so that --help is there at once.
+    from posegen.longvideo.preview import Preview
     from posegen.model.folder import model_folder
     from posegen.video import save_video
     from posegen.video.pictures import read_picture
@@ -121,6 +129,8 @@ def generate(options: Generate) -> None:
     check_options(options)
     if not options.dry_run:
         check_output(options.output)
+        if options.preview is not None:
+            check_output(options.preview, "--preview", (".jpg", ".jpeg"))
     source = model_source(options)
     folder = model_folder(options.model, weights=not options.dry_run)
     expected = estimate(folder, options)
@@ -136,10 +146,18 @@ def generate(options: Generate) -> None:
     job = make_job(pipeline, image, options, placement.device.startswith("cuda"))
     if not options.prompt and job.guidance.scale != 1:
         say(f"no prompt: a sentence about the person helps, {PROMPT_HELP}")
-    frames = UntilInterrupted(
-        pipeline.generate(job, options.store, SegmentProgress(job.plan), placement.record())
-    )
-    save_video(frames, options.output, pipeline.config.rate)
+    told: list[Callback] = [SegmentProgress(job.plan)]
+    if options.preview is not None:
+        told.append(PreviewFile(options.preview, Preview(pipeline.vae, job.picture)))
+        say(f"preview: {options.preview}")
+
+    def tell(index: int, step: Step) -> None:
+        for callback in told:
+            callback(index, step)
+
+    frames = UntilInterrupted(pipeline.generate(job, options.store, tell, placement.empty_record()))
+    rate = pipeline.config.rate if options.rate is None else options.rate
+    save_video(at_rate(frames, pipeline.config.rate, rate), options.output, rate)
     add_sound(options.output, options.video, frames.count / pipeline.config.rate)
     print(f"{options.output}: {frames.count} frames of {job.size[0]}x{job.size[1]}")
     if frames.interrupted:
@@ -148,6 +166,8 @@ def generate(options: Generate) -> None:
 
 def check_options(options: Generate) -> None:
     """Raises ValueError for options that do not go together, before anything is loaded."""
+    from posegen.video.rates import check_rate
+
     if options.model == str(BUNDLED) and not BUNDLED.is_dir():
         raise ValueError(
             "This installation has no bundled model; give a folder or a hub repository with --model."
@@ -158,8 +178,20 @@ def check_options(options: Generate) -> None:
         raise ValueError(
             "blazepose brings its own weights; leave --pose-weights out or choose other --poses."
         )
+    if options.rate is not None:
+        check_rate(options.rate)
     if options.num_inference_steps is not None and options.num_inference_steps < 1:
         raise ValueError(f"--steps {options.num_inference_steps} are too few; ask for 1 or more.")
+
+
+def at_rate(chunks: Iterable[np.ndarray], rate: float, wanted: float) -> Iterator[np.ndarray]:
+    """Chunks of frames at `rate` as they are written at `wanted` frames/s, one at a time for the memory's sake."""
+    from posegen.video.rates import RateChange
+
+    change = RateChange(rate, wanted)
+    for chunk in chunks:
+        for index in change.shown(len(chunk)):
+            yield chunk[index : index + 1]
 
 
 class UntilInterrupted:
@@ -193,7 +225,7 @@ def estimate(folder: Path, options: Generate) -> Estimate:
     steps, scale = steps_and_guidance(options)
     scale = settings["guidance_scale"] if scale is None else scale
     negative = settings["negative_prompt"] if options.negative_prompt is None else options.negative_prompt
-    where = (options.devices, options.record_on_host, options.tiling, options.offload)
+    where = (options.devices, options.record, options.tiling, options.offload)
     if options.dry_run and options.memory is not None and options.device is None:
         placement = Placement("cuda", options.dtype or "bfloat16", *where)  # of a card that need not be here
     else:

@@ -1,13 +1,17 @@
-"""What a command says on stderr while it works: plain lines, so that a log shows them too."""
+"""What a command tells while it works: plain lines on stderr, so that a log shows them too, and a picture."""
 
 from __future__ import annotations
 
 import sys
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from posegen.common.files import written_whole
+
 if TYPE_CHECKING:
+    from posegen.longvideo.preview import Preview
     from posegen.longvideo.sampling import Step
     from posegen.longvideo.segments import Plan
 
@@ -41,6 +45,17 @@ class SegmentProgress:
             f"segment {place + 1}/{len(self._place)}, step {step.index + 1}/{step.steps}, "
             f"{rate / step.steps:.2g} s a step, {left} to go"
         )
+
+
+class PreviewFile:
+    """Keeps a JPEG of the segment in the making; called after each denoising step. Readers never see half of it."""
+
+    def __init__(self, path: Path, preview: Preview) -> None:
+        self._path, self._preview = path, preview
+
+    def __call__(self, index: int, step: Step) -> None:
+        with written_whole(self._path) as part:
+            part.write_bytes(self._preview.jpeg(step.preview))
 
 
 def say(line: str) -> None:

@@ -1,12 +1,13 @@
 """A folder that may be local or in a bucket: one small class over pyarrow's file systems.
 
-A file written here is whole or absent. Locally it is renamed into place, and a bucket shows an object only when its
-upload has ended. That one property is what resuming after a kill rests on. Names are relative to the folder, with
-slashes, and cannot leave it.
+Calls to a bucket are patient (see faults.py). A file written here is whole or absent. Locally it is renamed into place,
+and a bucket shows an object only when its upload has ended. That one property is what resuming after a kill rests on.
+Names are relative to the folder, with slashes, and cannot leave it.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import tempfile
@@ -19,10 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from posegen.common.faults import patiently
 from posegen.common.files import written_whole
 from posegen.common.walk import LeftOut, walk_local
 
-CHUNK = 1 << 20  # bytes copied at once
+CHUNK = 8 << 20  # bytes copied at once
 
 
 class StorageError(RuntimeError):
@@ -55,7 +57,7 @@ class Folder:
 
     def exists(self, name: str = "") -> bool:
         """Whether the folder itself, or a file or folder in it, is there."""
-        return self.filesystem.get_file_info(self._folder(name)).type != fs.FileType.NotFound
+        return self._info(self._folder(name)).type != fs.FileType.NotFound
 
     @contextmanager
     def sink(self, name: str) -> Iterator[IO[bytes]]:
@@ -69,22 +71,32 @@ class Folder:
 
     def write(self, name: str, content: bytes) -> None:
         """Writes a whole file."""
-        with self.sink(name) as stream:
-            stream.write(content)
+
+        def write() -> None:
+            with self.sink(name) as stream:
+                stream.write(content)
+
+        patiently(write)
 
     def save(self, name: str, file: Path) -> None:
         """Copies a local file, however large."""
-        with file.open("rb") as source, self.sink(name) as stream:
-            shutil.copyfileobj(source, stream, CHUNK)
+
+        def save() -> None:
+            with file.open("rb") as source, self.sink(name) as stream:
+                shutil.copyfileobj(source, stream, CHUNK)
+
+        patiently(save)
 
     def write_table(self, name: str, table: pa.Table, row_group_size: int | None = None) -> None:
         """Writes a Parquet file (zstd)."""
-        with self.sink(name) as stream:
-            pq.write_table(table, stream, compression="zstd", row_group_size=row_group_size)
+        stream = pa.BufferOutputStream()
+        pq.write_table(table, stream, compression="zstd", row_group_size=row_group_size)
+        self.write(name, stream.getvalue())
 
     def open(self, name: str) -> pa.NativeFile:
         """A file to read from, with `seek` and `size`; raises FileNotFoundError where there is none."""
-        return self.filesystem.open_input_file(self.path(name))
+        file = patiently(lambda: self.filesystem.open_input_file(self.path(name)))
+        return file if self.local else pa.PythonFile(_PatientFile(file), mode="r")
 
     def read(self, name: str) -> bytes:
         """A file's content; raises FileNotFoundError."""
@@ -93,7 +105,8 @@ class Folder:
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """A Parquet file as a table, or only some of its columns; raises FileNotFoundError."""
-        return pq.read_table(self.path(name), columns=columns, filesystem=self.filesystem, partitioning=None)
+        with self.open(name) as stream:
+            return pq.read_table(stream, columns=columns, partitioning=None)
 
     @contextmanager
     def local_copy(self, name: str) -> Iterator[Path]:
@@ -107,14 +120,17 @@ class Folder:
                 shutil.copyfileobj(remote, local, CHUNK)
             yield copy
 
-    def names(self, folder: str = "") -> list[str]:
-        """Names of the finished files directly in a folder below this one, sorted; none where it does not exist."""
-        names = self._directly_in(folder, fs.FileType.File)
+    def names(self, folder: str = "", below: bool = False) -> list[str]:
+        """Names of the finished files directly in a folder below this one, sorted; none where it does not exist.
+
+        below: those in its folders too, at any depth, by their names within the folder; a bucket lists them at once.
+        """
+        names = self._names(folder, fs.FileType.File, below)
         return [name for name in names if not name.endswith(".part")]
 
     def folders(self) -> list[str]:
         """Names of the folders directly in this one, sorted; none where it does not exist."""
-        return self._directly_in("", fs.FileType.Directory)
+        return self._names("", fs.FileType.Directory)
 
     def walk(
         self, left_out: LeftOut = lambda name, kind: None, without: Folder | None = None
@@ -133,12 +149,18 @@ class Folder:
 
     def delete(self, name: str) -> None:
         """Deletes a file."""
-        self.filesystem.delete_file(self.path(name))
+        patiently(lambda: self.filesystem.delete_file(self.path(name)))
+
+    def move(self, name: str, to: str) -> None:
+        """Gives a file another name in this folder; folders on the way are made."""
+        if self.local:
+            Path(self.path(to)).parent.mkdir(parents=True, exist_ok=True)
+        patiently(lambda: self.filesystem.move(self.path(name), self.path(to)))
 
     def delete_folder(self, name: str) -> None:
         """Deletes a folder in this one with all that is in it; it need not be there."""
-        if self.filesystem.get_file_info(self.path(name)).type != fs.FileType.NotFound:
-            self.filesystem.delete_dir(self.path(name))
+        if self._info(self.path(name)).type != fs.FileType.NotFound:
+            patiently(lambda: self.filesystem.delete_dir(self.path(name)))
 
     def _folder(self, name: str) -> str:
         return self.path(name) if name else self.root
@@ -162,14 +184,47 @@ class Folder:
             raise
         stream.close()
 
-    def _directly_in(self, folder: str, kind: fs.FileType) -> list[str]:
-        selector = fs.FileSelector(self._folder(folder), allow_not_found=True)
-        infos = self.filesystem.get_file_info(selector)
-        return sorted(info.base_name for info in infos if info.type == kind)
+    def _info(self, path: str) -> fs.FileInfo:
+        return patiently(lambda: self.filesystem.get_file_info(path))
+
+    def _names(self, folder: str, kind: fs.FileType, below: bool = False) -> list[str]:
+        root = self._folder(folder)
+        selector = fs.FileSelector(root, allow_not_found=True, recursive=below)
+        infos = patiently(lambda: self.filesystem.get_file_info(selector))
+        return sorted(info.path.removeprefix(f"{root}/") for info in infos if info.type == kind)
 
     def _walk_bucket(self, directory: str, without: str | None) -> Iterator[tuple[str, int, int]]:
-        for info in self.filesystem.get_file_info(fs.FileSelector(directory)):
+        infos = patiently(lambda: self.filesystem.get_file_info(fs.FileSelector(directory)))
+        for info in infos:
             if info.type == fs.FileType.Directory and info.path != without:
                 yield from self._walk_bucket(info.path, without)
             elif info.type == fs.FileType.File:
                 yield info.path.removeprefix(self.root).lstrip("/"), info.size, info.mtime_ns or 0
+
+
+class _PatientFile(io.RawIOBase):
+    """A bucket's file that is read patiently, piece by piece, so that a fault repeats one piece and not the file."""
+
+    def __init__(self, file: pa.NativeFile) -> None:
+        self._file, self._at = file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._file.size()}[whence]
+        self._at = start + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = self._file.size() - self._at
+        count = left if size is None or size < 0 else min(size, left)
+        content: bytes = patiently(lambda: self._file.read_at(count, self._at)) if count > 0 else b""
+        self._at += len(content)
+        return content

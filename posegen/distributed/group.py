@@ -1,9 +1,11 @@
 """Several processes of one machine that denoise a segment together: rank 0, and workers of rank 1 and above.
 
-Rank 0 is the process that holds the pipeline. It starts the workers, each on a GPU of its own (or all on the CPU), and
-all take the same steps in lockstep, split by context parallelism. What only rank 0 does (the callback after a step, the
-store of the record) ends in a message to the workers: go on, or stop and wait for the next segment. So a cancelled
-segment stops all of them at the same step. A group that lost a process is of no use any more: its owner replaces it.
+Rank 0 is the process that holds the pipeline. It starts the workers, each on a GPU of its own (or all on the CPU). They
+map its transformer's weights, so the host holds one copy of them. All take the same steps in lockstep, each computing a
+part of the passes (`posegen.distributed.branches`); a slow one is waited for as long as the group gets on. What only
+rank 0 does (the callback after a step, the store of the record) ends in a message to the workers: go on, or stop and
+wait for the next segment. So a cancelled segment stops all of them at the same step. A group that lost a process is of
+no use any more: its owner replaces it.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import os
 import pickle
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,18 +28,19 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from posegen.distributed.progress import STUCK_S, Patience, counts
+from posegen.distributed.shared_weights import share
 from posegen.distributed.worker import GroupSettings, SegmentStopped, SegmentTask, moved, run_worker
 from posegen.longvideo.conditions import Conditions
 from posegen.longvideo.sampling import Guidance, Schedule, Step, denoise
 from posegen.pipeline import PoseGenPipeline
 from posegen.sharing import Position, SegmentSharing, SharedEntry, SharedRecord, SharedStore
 from posegen.sharing.parts import gather, part_shape, scatter
-from posegen.source import ModelSource
 
-TIMEOUT_S = 60.0
-"""How long a process waits for another in an exchange; they are hardly apart."""
 GRACE_S = 10.0
 """How long rank 0 may take to notice by itself that a worker has ended."""
+LOOK_S = 1.0
+"""How often rank 0 looks whether the group gets on."""
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -50,29 +54,28 @@ class GroupError(RuntimeError):
 
 
 class Group:
-    """Rank 0 and its workers: `pipeline.group = Group(pipeline, source, processes)`."""
+    """Rank 0 and its workers: `pipeline.group = Group(pipeline, processes)`."""
 
     def __init__(
-        self, pipeline: PoseGenPipeline, source: ModelSource, processes: int, timeout: float = TIMEOUT_S
+        self, pipeline: PoseGenPipeline, processes: int, device: str = "cpu", patience: float = STUCK_S
     ) -> None:
-        """Starts the workers, which load the transformer for themselves; returns when all are ready.
+        """Starts the workers, which take the transformer over as it is; returns when all are ready.
 
-        The pipeline is on the CPU or on the first GPU; the workers take the next ones. timeout: seconds that a process
-        waits for another in an exchange. Raises ValueError, a sentence, for a number of processes that cannot be,
-        GroupError where one cannot load the transformer.
+        The pipeline is on the CPU; its transformer goes to the device, "cuda" for the first GPU, and the workers' to
+        the next ones. patience: seconds without a block done by any process after which the group counts as stuck.
+        Raises ValueError, a sentence, for a number of processes that cannot be, GroupError where one ends.
         """
-        transformer, context = pipeline.transformer, multiprocessing.get_context("spawn")
-        self._device = transformer.device
-        _check_size(transformer, processes)
+        transformer, context = pipeline.transformer, _context()
+        self._device = torch.device(device)
+        _check_size(transformer, processes, self._device)
         self._scratch = tempfile.TemporaryDirectory()
         settings = GroupSettings(
-            source=source,
-            dtype=transformer.dtype,
             device=self._device.type,
             processes=processes,
             rendezvous=f"{self._scratch.name}/rendezvous",
-            timeout=timeout,
+            counts=counts(processes),
         )
+        self._counts, self._patience = settings.counts, Patience(patience)
         self._processes: list[BaseProcess] = []
         self._channels: list[Connection] = []
         self._ended = self._stopped = False
@@ -88,19 +91,28 @@ class Group:
             self._processes[-1].start()
             theirs.close()  # so that the end of the process is the end of the pipe
         try:
-            self._await_workers()
-            settings.join(0, transformer)
+            self._hand_over(transformer)
+            self._passes = settings.join(0, transformer)
         except BaseException:
             self.close()
             raise
         threading.Thread(target=self._watch, name="group", daemon=True).start()
 
-    def _await_workers(self) -> None:
-        for channel in self._channels:
-            try:
+    def _hand_over(self, transformer: Any) -> None:
+        """Shares the transformer with the workers; all of them have loaded it afterwards, however long that takes."""
+        shared = share(transformer)
+        try:
+            for channel in self._channels:
+                channel.send_bytes(shared.content)
+            transformer.to(self._device)
+            for channel in self._channels:
                 channel.recv_bytes()
-            except EOFError as error:
-                raise GroupError from error
+            for channel in self._channels:
+                channel.send_bytes(b"all have loaded")
+        except (OSError, EOFError) as error:
+            raise GroupError from error
+        finally:
+            shared.close()
 
     @property
     def pids(self) -> list[int]:
@@ -153,7 +165,7 @@ class Group:
         self._idle.clear()
         try:
             self._send(task)
-            return denoise(transformer, conditions, noise, schedule, guidance, sharing, tell)
+            return denoise(transformer, conditions, noise, schedule, guidance, sharing, tell, self._passes)
         except BaseException:
             if not self._stopped:
                 self._end_workers()
@@ -169,12 +181,15 @@ class Group:
 
         tell: from the result to the message that the workers receive.
         """
+        self._idle.set()  # no exchange waits for it
         try:
             result = do()
         except BaseException:
             self._send(SegmentStopped())
             self._stopped = True
             raise
+        finally:
+            self._idle.clear()
         self._send(tell(result))
         return result
 
@@ -195,8 +210,18 @@ class Group:
             raise GroupError
 
     def _watch(self) -> None:
-        """Ends this process where it waits, maybe within a GPU's kernel, for one that is no more."""
-        wait([process.sentinel for process in self._processes])
+        """Ends the workers where the group is stuck, and this process where it waits in vain for one that has ended.
+
+        It may wait within a GPU's kernel, which nothing else ends.
+        """
+        sentinels = [process.sentinel for process in self._processes]
+        while not wait(sentinels, timeout=LOOK_S):
+            if self._idle.is_set():
+                self._patience.renew()
+            elif self._patience.ended(self._counts, time.monotonic()):
+                log.error("no process of the group has done a block for %.0f s", self._patience.limit)
+                for process in self._processes:
+                    process.kill()
         if self._ended:
             return
         self._ended = True
@@ -225,14 +250,21 @@ class _GroupRecord:
         return scatter(part_shape(whole), self.device, whole)
 
 
-def _check_size(transformer: Any, processes: int) -> None:
+def _context() -> Any:
+    """Starts processes that have imported all they need, and share the memory of that (300 MB)."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["posegen.distributed.worker", "posegen.model.transformer"])
+    return context
+
+
+def _check_size(transformer: Any, processes: int, device: torch.device) -> None:
     """Raises ValueError where so many processes cannot denoise together."""
     heads, gpus = transformer.config.num_attention_heads, torch.cuda.device_count()
     if heads % processes:
         raise ValueError(
             f"{processes} processes cannot share the model's {heads} attention heads; take a number that divides them."
         )
-    if transformer.device.type == "cuda" and processes > gpus:
+    if device.type == "cuda" and processes > gpus:
         raise ValueError(f"{processes} processes need a GPU each, and there are {gpus}; take fewer.")
 
 

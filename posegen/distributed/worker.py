@@ -1,8 +1,8 @@
 """A worker of a group, of rank 1 or above: it denoises with rank 0, which is `posegen.distributed.group`.
 
-It holds the transformer alone and takes the same steps as rank 0 by the same code. After each step, and at each place
-of the record, it waits for a message: go on, or stop. It ends when rank 0 ends; an error in it ends it, which rank 0
-sees.
+It maps the transformer of rank 0, has no other part, and takes the same steps as rank 0 by the same code. After each
+step, and at each place of the record, it waits for a message: go on, or stop. It ends when rank 0 ends; an error in it
+ends it, which rank 0 sees.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ import torch
 import torch.distributed as dist
 from diffusers import ContextParallelConfig
 
+from posegen.distributed.branches import GroupPasses
+from posegen.distributed.progress import count_blocks
+from posegen.distributed.shared_weights import load_shared
 from posegen.longvideo.conditions import Conditions
 from posegen.longvideo.sampling import Guidance, Schedule, denoise
 from posegen.model.checkpoints import set_adapter
 from posegen.sharing import Position, SegmentSharing, SharedEntry
 from posegen.sharing.parts import gather, scatter
-from posegen.source import ModelSource
 
-ON_RANK_ZERO_ALONE = ("vae", "text_encoder", "tokenizer", "scheduler", "image_encoder", "image_processor")
+FOREVER = timedelta(days=365)
+"""How long an exchange may take: rank 0 watches whether the processes get on."""
 
 
 class SegmentStopped(Exception):  # noqa: N818 - nothing is wrong
@@ -41,23 +44,21 @@ class SegmentStopped(Exception):  # noqa: N818 - nothing is wrong
 class GroupSettings:
     """What all processes of a group are started with.
 
-    source: of the model. dtype: of the transformer. device: "cuda", a GPU for each, or "cpu". rendezvous: file by
-    which they find each other. timeout: seconds to wait for one that does not come to an exchange.
+    device: "cuda", a GPU for each, or "cpu". rendezvous: file by which they find each other. counts: of the blocks that
+    each has done.
     """
 
-    source: ModelSource
-    dtype: torch.dtype
     device: str
     processes: int
     rendezvous: str
-    timeout: float
+    counts: Any
 
     def device_of(self, rank: int) -> torch.device:
         """What a process computes on."""
         return torch.device("cuda", rank) if self.device == "cuda" else torch.device(self.device)
 
-    def join(self, rank: int, transformer: Any) -> None:
-        """Joins the group as this rank; the transformer computes a part of each pass from now on."""
+    def join(self, rank: int, transformer: Any) -> GroupPasses:
+        """Joins the group as this rank; the transformer computes its parts of the passes from now on."""
         cuda = self.device_of(rank) if self.device == "cuda" else None
         if cuda is not None:
             torch.cuda.set_device(cuda)
@@ -66,10 +67,12 @@ class GroupSettings:
             init_method=f"file://{self.rendezvous}",
             rank=rank,
             world_size=self.processes,
-            timeout=timedelta(seconds=self.timeout),
+            timeout=FOREVER,
             device_id=cuda,
         )
         transformer.enable_parallelism(config=ContextParallelConfig(ulysses_degree=self.processes))
+        count_blocks(transformer, self.counts, rank)
+        return GroupPasses(transformer)
 
 
 @dataclass(frozen=True)
@@ -85,14 +88,20 @@ class SegmentTask:
 
 
 def run_worker(settings: GroupSettings, rank: int, rank_zero: Connection) -> None:
-    """The worker's main loop: denoises with rank 0 until that ends."""
+    """The worker's main loop: takes rank 0's transformer over, then denoises with it until that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 decides what an interrupt means
     threading.Thread(target=_end_with_rank_zero, daemon=True).start()
     device = settings.device_of(rank)
-    pipeline = settings.source.load(settings.dtype, **dict.fromkeys(ON_RANK_ZERO_ALONE))
-    transformer = pipeline.transformer.to(device)
-    rank_zero.send_bytes(b"loaded")
-    settings.join(rank, transformer)
+    with suppress(EOFError):  # rank 0 has ended
+        transformer = load_shared(rank_zero.recv_bytes()).to(device)
+        rank_zero.send_bytes(b"loaded")
+        rank_zero.recv_bytes()  # all have loaded
+        passes = settings.join(rank, transformer)
+        _serve(rank_zero, transformer, device, passes)
+
+
+def _serve(rank_zero: Connection, transformer: Any, device: torch.device, passes: GroupPasses) -> None:
+    """Denoises a segment after the other."""
 
     def receive() -> Any:
         message = pickle.loads(rank_zero.recv_bytes())
@@ -100,13 +109,14 @@ def run_worker(settings: GroupSettings, rank: int, rank_zero: Connection) -> Non
             raise message
         return message
 
-    with suppress(EOFError):  # rank 0 has ended
-        while True:
-            with suppress(SegmentStopped):
-                _take_part(receive(), transformer, device, receive)
+    while True:
+        with suppress(SegmentStopped):
+            _take_part(receive(), transformer, device, passes, receive)
 
 
-def _take_part(task: SegmentTask, transformer: Any, device: torch.device, receive: Callable[[], Any]) -> None:
+def _take_part(
+    task: SegmentTask, transformer: Any, device: torch.device, passes: GroupPasses, receive: Callable[[], Any]
+) -> None:
     """Computes this rank's part of a segment."""
     if task.adapters:
         set_adapter(transformer, task.adapters)
@@ -118,6 +128,7 @@ def _take_part(task: SegmentTask, transformer: Any, device: torch.device, receiv
         task.guidance,
         task.sharing and replace(task.sharing, store=_RankZeroRecord(receive, device)),
         lambda _step: receive(),
+        passes,
     )
 
 

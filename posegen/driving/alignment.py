@@ -90,8 +90,7 @@ def align(driving: np.ndarray, reference: np.ndarray) -> Similarity:
     """
     start = _typical(driving[:FIRST_FRAMES])
     heights = standing_height(start), standing_height(reference)
-    shared = (start[:, 2] >= VISIBLE) & (reference[:, 2] >= VISIBLE)
-    joints = [joint for joint in _TORSO if shared[joint]] or np.flatnonzero(shared[: FEET.stop]).tolist()
+    joints = _shared_joints(start, reference)
     if not joints or not all(heights):
         raise ValueError(
             "The person in the driving video cannot be laid onto the one in the picture, as no part of the body is "
@@ -100,6 +99,20 @@ def align(driving: np.ndarray, reference: np.ndarray) -> Similarity:
     scale = heights[1] / heights[0]
     shift = reference[joints, :2].mean(axis=0) - scale * start[joints, :2].mean(axis=0)
     return Similarity(scale, (float(shift[0]), float(shift[1])))
+
+
+def lay_torso(driving: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Poses (T, 133, 3), moved so that their first torsos lie on the picture's, as `align` does, but not scaled."""
+    start = _typical(driving[:FIRST_FRAMES])
+    joints = _shared_joints(start, reference)
+    shift = (reference[joints, :2] - start[joints, :2]).mean(axis=0)
+    return Similarity(1.0, (float(shift[0]), float(shift[1]))).keypoints(driving)
+
+
+def _shared_joints(start: np.ndarray, reference: np.ndarray) -> list[int]:
+    """What is seen in both poses (133, 3): of the torso or, if that is not, of the body."""
+    shared = (start[:, 2] >= VISIBLE) & (reference[:, 2] >= VISIBLE)
+    return [joint for joint in _TORSO if shared[joint]] or np.flatnonzero(shared[: FEET.stop]).tolist()
 
 
 def _typical(poses: np.ndarray) -> np.ndarray:

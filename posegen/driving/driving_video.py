@@ -17,6 +17,7 @@ import numpy as np
 from posegen.driving.alignment import Fit, align, fit, fit_picture
 from posegen.driving.poses import Person, PoseEstimator, load_estimator
 from posegen.driving.poses.regions import overlap
+from posegen.driving.proportions import with_proportions
 from posegen.video import VideoError, VideoInfo, probe, read_frames, require_continuous, sample_indices
 from posegen.video.info import TOLERANCE
 
@@ -27,7 +28,7 @@ SAME_BOX = 0.3
 REDUCED = (1, 2, 4)
 """How many times smaller a picture is looked at, one after the other, until somebody is found."""
 
-Align = Literal["reference", "none"]
+Align = Literal["reference", "proportions", "none"]
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,8 @@ def place_on_picture(
     """Driving poses (T, 133, 3) in pixels of a video of `size` (width, height) that begins with the person of `image`.
 
     driving: poses, or a video to read at `rate`. image: (H, W, 3) uint8, which is put into the size by `fitting`.
-    how: "reference" lays the driving person onto the picture's, "none" leaves them where they are in the driving
+    how: "reference" lays the driving person onto the picture's, in scale and position; "proportions" gives them the
+    limb lengths of the picture's person, too; "none" leaves them where they are in the driving
     video's frames, which are then fitted as the picture is. estimator: BlazePose unless given. Raises ValueError where
     there is nobody in the video or, if asked to lay them on it, in the picture.
     """
@@ -139,6 +141,8 @@ def place_on_picture(
     if how == "none":
         return fit(driving.size, size, fitting).keypoints(driving.keypoints)
     reference = fit((image.shape[1], image.shape[0]), size, fitting).keypoints(picture_pose(image, estimator))
+    if how == "proportions":
+        return with_proportions(driving.keypoints, reference)
     return align(driving.keypoints, reference).keypoints(driving.keypoints)
 
 

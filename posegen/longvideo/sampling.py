@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from posegen.longvideo.conditions import Conditions
-from posegen.sharing import Branch, SegmentSharing
+from posegen.sharing import Branch, Position, SegmentSharing, SharedRange
 
 
 class Cancelled(Exception):  # noqa: N818 - a wish, not an error
@@ -88,6 +88,15 @@ def schedule(steps: int, shift: float, timestep_dtype: torch.dtype = torch.float
     return Schedule(sigmas.tolist(), timesteps.tolist())
 
 
+def shared_positions(shared: SharedRange, schedule: Schedule, guidance: Guidance) -> list[Position]:
+    """The shared positions in the order in which `denoise` comes to them."""
+    return [
+        position
+        for position in shared.positions()
+        if position.branch == "guided" or guidance.applies(schedule.sigmas[position.step])
+    ]
+
+
 def flow_shift(scheduler_config: Mapping[str, Any]) -> float:
     """The shift that a model folder's scheduler is set to: UniPC's setting, or flow matching Euler's."""
     return scheduler_config.get("flow_shift", scheduler_config.get("shift", 1.0))
@@ -96,6 +105,17 @@ def flow_shift(scheduler_config: Mapping[str, Any]) -> float:
 def initial_noise(seed: int, shape: Sequence[int]) -> torch.Tensor:
     """Standard normal noise, float32 on the CPU, the same for the same seed everywhere."""
     return torch.randn(tuple(shape), generator=torch.Generator("cpu").manual_seed(seed))
+
+
+Passes = Callable[[Callable[[Branch], torch.Tensor], tuple[Branch, ...], bool], list[torch.Tensor]]
+"""Computes the passes of a step: what the function gives for each branch; whether the step shares the background."""
+
+
+def one_by_one(
+    predict: Callable[[Branch], torch.Tensor], branches: tuple[Branch, ...], shares: bool
+) -> list[torch.Tensor]:
+    """The passes of a step one after the other, as one process does them."""
+    return [predict(branch) for branch in branches]
 
 
 @torch.no_grad()
@@ -107,10 +127,12 @@ def denoise(
     guidance: Guidance,
     sharing: SegmentSharing | None = None,
     callback: Callable[[Step], object] | None = None,
+    passes: Passes = one_by_one,
 ) -> torch.Tensor:
     """The latents (B, z, f, h, w) float32 that the noise of that shape becomes at the end of the schedule.
 
-    callback: called after each step; may raise `Cancelled`, which then leaves this function.
+    callback: called after each step; may raise `Cancelled`, which then leaves this function. passes: how the passes of
+    a step are computed.
     """
     if conditions.negative_text is None and any(guidance.applies(sigma) for sigma in schedule.sigmas[:-1]):
         raise ValueError(
@@ -120,10 +142,11 @@ def denoise(
     latents = noise.to(conditions.pose.device, torch.float32)
     for index, (sigma, following) in enumerate(pairwise(schedule.sigmas)):
         predict = partial(_velocity, transformer, conditions, latents, schedule, sharing, index)
-        velocity = predict("guided")
-        if guidance.applies(sigma):
-            unguided = predict("unguided")
-            velocity = unguided + guidance.scale * (velocity - unguided)
+        branches: tuple[Branch, ...] = ("guided", "unguided") if guidance.applies(sigma) else ("guided",)
+        shares = sharing is not None and index in sharing.shared.steps
+        velocity, *unguided = passes(predict, branches, shares)
+        if unguided:
+            velocity = unguided[0] + guidance.scale * (velocity - unguided[0])
         preview = latents - sigma * velocity
         latents = latents + (following - sigma) * velocity
         if callback is not None:

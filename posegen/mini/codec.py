@@ -33,6 +33,9 @@ class PrincipalVideoCodec(ModelMixin, ConfigMixin):
     autoencoder.
     """
 
+    linear = True
+    """Decoding costs next to nothing, see `posegen.longvideo.preview`."""
+
     @register_to_config
     def __init__(
         self,

@@ -8,6 +8,8 @@ one process. It works with nccl and, where there is no accelerator, with gloo on
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,11 +23,23 @@ from diffusers.models._modeling_parallel import (
     ContextParallelOutput,
     ParallelConfig,
 )
+from torch.distributed.device_mesh import DeviceMesh
 
 
 def context_parallel(config: ParallelConfig | None) -> ContextParallelConfig | None:
     """The part of a model's or processor's configuration that is about context parallelism, None where it is off."""
     return config and config.context_parallel_config
+
+
+@contextmanager
+def other_split(config: ContextParallelConfig, mesh: DeviceMesh) -> Iterator[None]:
+    """Splits passes among the processes of another mesh, one that has this process in it, while in the block."""
+    before = dict(vars(config))
+    config.setup(config._rank, config._world_size, config._device, mesh)
+    try:
+        yield
+    finally:
+        vars(config).update(before)
 
 
 def gather_tokens(values: torch.Tensor, config: ContextParallelConfig | None) -> torch.Tensor:

@@ -6,6 +6,7 @@ its foreground queries to its own. Foreground is the union of this segment's and
 """
 
 from posegen.sharing.anchor import AnchorReader, AnchorRecorder, SegmentSharing
+from posegen.sharing.copies import copies_to
 from posegen.sharing.foreground import (
     SUBJECT_BLOCKS,
     Foreground,
@@ -24,9 +25,11 @@ from posegen.sharing.record import (
     SharedStore,
     SharingError,
 )
+from posegen.sharing.transfer import IN_FLIGHT, HostRecord, ReadAhead
 
 __all__ = [
     "FRAMINGS",
+    "IN_FLIGHT",
     "SUBJECT_BLOCKS",
     "AnchorReader",
     "AnchorRecorder",
@@ -34,7 +37,9 @@ __all__ = [
     "Foreground",
     "Form",
     "GivenForeground",
+    "HostRecord",
     "Position",
+    "ReadAhead",
     "SegmentSharing",
     "SharedEntry",
     "SharedRange",
@@ -42,5 +47,6 @@ __all__ = [
     "SharedStore",
     "SharingError",
     "SubjectForeground",
+    "copies_to",
     "foreground_tokens",
 ]

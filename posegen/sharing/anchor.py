@@ -119,12 +119,13 @@ class AnchorReader(SegmentSharing):
         project: Project,
         attend: Attend,
     ) -> torch.Tensor:
-        entry = self.store.get(position).to(query.device)
+        entry = self.store.get(position)
         key, value = entry.key_value(project)
         _require_fit(position, query, key)
         shared = [tensor.expand_as(query) for tensor in (key, value)]
-        person = entry.foreground.expand(len(query), -1)
-        here = self.foreground.mask(position.block).to(query.device)
+        # Which tokens are whose is found where the masks are, on the host if it can be: it does not wait for a GPU.
+        here = self.foreground.mask(position.block)
+        person = entry.foreground.to(here.device).expand(len(query), -1)
         foreground = _with_reference(here | person, query.shape[1])
         # Nobody to be seen: nobody needs this segment's own keys.
         own = project(hidden_states) if foreground.any() else shared
@@ -132,10 +133,10 @@ class AnchorReader(SegmentSharing):
         for item, rows in enumerate(foreground):
             background = [tensor[item] for tensor in shared]
             if not self.keep_person:
-                kept = ~_with_reference(person[item], query.shape[1])
-                background = [tensor[kept] for tensor in background]
+                kept = _places(~_with_reference(person[item], query.shape[1]), query.device)
+                background = [tensor.index_select(0, kept) for tensor in background]
             for chosen, (key, value) in ((rows, [tensor[item] for tensor in own]), (~rows, background)):
-                index = chosen.nonzero().squeeze(1)
+                index = _places(chosen, query.device)
                 if len(index):
                     part = attend(query[item].index_select(0, index)[None], key[None], value[None])
                     output[item].index_copy_(0, index, part[0])
@@ -148,6 +149,11 @@ class AnchorReader(SegmentSharing):
 def _with_reference(video: torch.Tensor, tokens: int) -> torch.Tensor:
     """A mask over video tokens as one over all `tokens`; reference tokens are background."""
     return functional.pad(video, (0, tokens - video.shape[-1]))
+
+
+def _places(chosen: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Where a mask (tokens,) is True, on a device."""
+    return chosen.nonzero().squeeze(1).to(device, non_blocking=True)
 
 
 def _require_fit(position: Position, query: torch.Tensor, key: torch.Tensor) -> None:

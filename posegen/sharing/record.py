@@ -124,13 +124,6 @@ class SharedEntry:
         key, value = self.tensors
         return key, value
 
-    def to(self, device: torch.device) -> SharedEntry:
-        """This entry on a device."""
-        # On its way to the host a tensor must not be read before it is there, so that copy is waited for.
-        waits = device.type == "cpu"
-        tensors = tuple(tensor.to(device, non_blocking=not waits) for tensor in self.tensors)
-        return SharedEntry(tensors, self.foreground.to(device))
-
 
 class SharedStore(Protocol):
     """Where entries live. Both methods may be called from the thread that denoises and should return soon."""
@@ -146,16 +139,12 @@ class SharedStore(Protocol):
 
 @dataclass
 class SharedRecord:
-    """A store in this process's memory.
-
-    device: where entries are kept, the host for those that would not fit beside the model; None: where they are made.
-    """
+    """A store in this process's memory, on the device where entries are made."""
 
     entries: dict[Position, SharedEntry] = field(default_factory=dict)
-    device: torch.device | None = None
 
     def put(self, position: Position, entry: SharedEntry) -> None:
-        self.entries[position] = entry if self.device is None else entry.to(self.device)
+        self.entries[position] = entry
 
     def get(self, position: Position) -> SharedEntry:
         if position not in self.entries:

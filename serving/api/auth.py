@@ -2,8 +2,8 @@
 
 Every token is compared, each in constant time. A caller is checked before the body is read, so strangers cannot fill
 the disk. "This machine" is decided by the peer's address. Since a browser on this machine could be used by another
-site, a request that names another host or comes from another site's page is refused, and so is one that a proxy passed
-on.
+site, a request that names another host or comes from the page of a site that is not among the settings' is refused, and
+so is one that a proxy passed on.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def authenticate(request: Request, settings: ApiSettings) -> Caller:
     """Who sends the request; ApiError 401 or 403 for strangers."""
     if settings.tokens:
         return _token_owner(request.headers.get("authorization", ""), settings)
-    if not settings.open and not _is_local(request):
+    if not settings.open and not _is_local(request, settings.origins):
         raise ApiError(
             403,
             "Without tokens only this machine is answered; set up tokens, or declare the server open.",
@@ -69,7 +69,7 @@ def _token_owner(authorization: str, settings: ApiSettings) -> Caller:
     return Caller(matching[0].name, matching[0].jobs)
 
 
-def _is_local(request: Request) -> bool:
+def _is_local(request: Request, origins: tuple[str, ...]) -> bool:
     """Whether the request comes from this machine and its user wanted it, rather than a web page they visit.
 
     Serve's proxy passes on the scope of its own uvicorn, so the client is the peer of the proxy's socket; or, if that
@@ -82,7 +82,7 @@ def _is_local(request: Request) -> bool:
         return False
     host, origin = headers.get("host", ""), headers.get("origin")
     # A browser names the page's origin where the method can change something.
-    return _is_loopback(_name(host)) and origin in (None, f"http://{host}", f"https://{host}")
+    return _is_loopback(_name(host)) and origin in (None, f"http://{host}", f"https://{host}", *origins)
 
 
 def _name(host: str) -> str:

@@ -6,6 +6,7 @@ from serving.api.auth import Caller, webhook_secret
 from serving.api.errors import ApiError
 from serving.api.schemas import VideoCreate
 from serving.api.settings import ApiSettings
+from serving.api.sizes import size_problem, usual_sizes
 from serving.api.webhooks import check_address
 
 
@@ -14,18 +15,18 @@ def check_request(form: VideoCreate, settings: ApiSettings, caller: Caller) -> N
     if form.model not in (None, settings.model.name):
         raise ApiError(
             400,
-            f"model: this server has only {settings.model.name!r}; leave it out.",
+            f"model: this server has only {settings.model.name!r}; leave it out, or see /v1/models.",
             "model_not_found",
             "model",
         )
-    if form.size is not None:
-        _check_size(form.size, settings)
+    if form.size is not None and (problem := size_problem(form.size, settings)):
+        raise _invalid("size", f"{problem}; choose from {', '.join(usual_sizes(settings))}")
     if form.steps is not None and form.steps > settings.steps:
         raise _invalid("steps", f"ask for at most {settings.steps}")
     if "," in form.framing:
         _check_range(form.framing, form.steps or settings.model.steps, settings.model.blocks)
-    if form.seconds is not None and form.seconds > settings.seconds:
-        raise _invalid("seconds", f"ask for at most {settings.seconds:g}")
+    if form.seconds is not None and form.seconds > settings.video_seconds:
+        raise _invalid("seconds", f"ask for at most {settings.video_seconds:g}")
     if form.webhook_url is not None:
         if webhook_secret(settings, caller.name) is None:
             raise _invalid(
@@ -43,18 +44,13 @@ def _check_range(framing: str, steps: int, blocks: int) -> None:
         raise _invalid("framing", str(error)) from error
 
 
-def _check_size(size: str, settings: ApiSettings) -> None:
-    width, height = map(int, size.split("x"))
-    unit = settings.model.unit
-    if width % unit or height % unit:
-        raise _invalid("size", f"width and height must be multiples of {unit} pixels")
-    if (squares := width * height // unit**2) % settings.model.shared_by:
+def check_length(seconds: float, settings: ApiSettings) -> None:
+    """Raises ApiError 400 for a movement that makes a longer video than this server takes."""
+    if seconds > settings.video_seconds + 1 / settings.model.rate:
         raise _invalid(
-            "size",
-            f"{squares} squares of {unit} pixels must be a multiple of {settings.model.shared_by}, the GPUs that share",
+            "seconds",
+            f"the movement lasts {seconds:.0f}, a video at most {settings.video_seconds:g}; ask for the first of them",
         )
-    if width * height > settings.pixels:
-        raise _invalid("size", f"ask for at most {settings.pixels} pixels in all")
 
 
 def _invalid(param: str, why: str) -> ApiError:

@@ -20,7 +20,7 @@ from starlette.datastructures import Headers
 
 from posegen.video import probe, read_frames
 from serving.api.errors import ApiError
-from serving.state.artifacts import Artifacts
+from serving.state.artifacts import Artifacts, preview_artifact
 from serving.state.rows import Task
 from serving.state.transitions import TaskState
 from serving.work.growing import GrowingVideo
@@ -66,16 +66,37 @@ def growing(artifacts: Artifacts, stitch: Task | None) -> Content:
 
 def respond(artifacts: Artifacts, content: Content, headers: Headers, media_type: str) -> Response:
     """The answer with the content or the range that the request's headers ask for; ApiError 416 for one beyond it."""
+    if unchanged := not_modified(content.tag, headers):
+        return unchanged
     span = None
     if headers.get("if-range") in (None, content.tag):
         span = asked_range(headers.get("range", ""), content.size)
     start, stop = span or (0, content.size)
-    answer = {"Accept-Ranges": "bytes", "ETag": content.tag, "Content-Length": str(stop - start)}
-    answer |= {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, no-cache"}
+    answer = cached_by(content.tag) | {"Accept-Ranges": "bytes", "Content-Length": str(stop - start)}
     if span:
         answer["Content-Range"] = f"bytes {start}-{stop - 1}/{content.size}"
     stream = read(artifacts, content.files, start, stop)
     return StreamingResponse(stream, 206 if span else 200, answer, media_type)
+
+
+def respond_with_preview(artifacts: Artifacts, content: Content, headers: Headers, variant: str) -> Response:
+    """The answer with a finished video's first picture as WebP ("thumbnail"), or 4 x 4 pictures of it as JPEG."""
+    tag = f'"{variant}-{content.tag[1:]}'
+    media_type = "image/webp" if variant == "thumbnail" else "image/jpeg"
+    return not_modified(tag, headers) or Response(
+        preview(artifacts, content, variant), 200, cached_by(tag), media_type
+    )
+
+
+def cached_by(tag: str) -> dict[str, str]:
+    """The headers by which a client may keep an answer, and asks each time whether it still holds."""
+    return {"ETag": tag, "Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
+
+
+def not_modified(tag: str, headers: Headers) -> Response | None:
+    """The answer 304 to a client that has what the tag names (RFC 9110, section 13.1.2), or None."""
+    held = [one.strip().removeprefix("W/") for one in headers.get("if-none-match", "").split(",")]
+    return Response(None, 304, cached_by(tag)) if {tag, "*"} & set(held) else None
 
 
 def asked_range(header: str, size: int) -> tuple[int, int] | None:
@@ -131,6 +152,18 @@ def preview(artifacts: Artifacts, content: Content, variant: str) -> bytes:
         frames = np.concatenate(list(read_frames(info, shown, size)))
     rows = frames.reshape(SHEET, SHEET, size[1], size[0], 3).transpose(0, 2, 1, 3, 4)
     return _encoded(rows.reshape(SHEET * size[1], SHEET * size[0], 3), "JPEG")
+
+
+def segment_preview(artifacts: Artifacts, job_id: str, index: int) -> Response:
+    """The answer with the picture of a segment in the making; ApiError 404 before its first step."""
+    try:
+        picture = artifacts.read(preview_artifact(job_id, index))
+    except FileNotFoundError:
+        raise ApiError(
+            404, f"There is no preview of segment {index} yet; ask again later.", "not_ready"
+        ) from None
+    headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, no-store"}
+    return Response(picture, headers=headers, media_type="image/jpeg")
 
 
 def _encoded(picture: np.ndarray, form: str) -> bytes:

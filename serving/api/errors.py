@@ -14,7 +14,8 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
 from serving.state.rows import ConflictError, NotFoundError, QueueFullError, StateError
@@ -22,6 +23,9 @@ from serving.uploads.uploads import UploadError
 
 INVALID, BUSY, SERVER = "invalid_request_error", "rate_limit_error", "server_error"
 RETRY_AFTER = 30  # seconds, when the queue is full: about a short video's time
+RETRY_SOON = 5  # seconds, when something is away that comes back by itself
+UNREACHABLE = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
+"""What is raised while the database is away or moves to another machine; sooner or later it answers again."""
 
 # Sentences that say what to do, for what Starlette itself refuses.
 SENTENCES = {
@@ -50,6 +54,12 @@ class ApiError(HTTPException):
 
 class AllSent(Exception):  # noqa: N818 - nothing is wrong
     """The client has all events of a stream: it is told not to ask again."""
+
+
+def unavailable(message: str) -> ApiError:
+    """The refusal of what can be done again in a moment; OpenAI's clients try again by themselves."""
+    headers = {"Retry-After": str(RETRY_SOON)}
+    return ApiError(503, message, "unavailable", kind=SERVER, headers=headers)
 
 
 def state_error(error: StateError) -> ApiError:
@@ -111,12 +121,17 @@ def add_handlers(app: FastAPI) -> None:
     async def not_taken(request: Request, error: UploadError) -> JSONResponse:
         return envelope(ApiError(400, str(error), "invalid_file", error.parameter))
 
-    @app.exception_handler(OperationalError)
-    async def unreachable(request: Request, error: OperationalError) -> JSONResponse:
+    async def unreachable(request: Request, error: Exception) -> JSONResponse:
         log.error("the database does not answer: %s", error)
-        return envelope(
-            ApiError(503, "The database does not answer; try again later.", "unavailable", kind=SERVER)
-        )
+        return envelope(unavailable("The database does not answer; try again later."))
+
+    for kind in UNREACHABLE:
+        app.add_exception_handler(kind, unreachable)
+
+    @app.exception_handler(OSError)
+    async def unstored(request: Request, error: OSError) -> JSONResponse:
+        log.error("the artifacts cannot be reached", exc_info=error)
+        return envelope(unavailable("The server's storage does not answer; try again later."))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

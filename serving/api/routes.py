@@ -12,17 +12,20 @@ from typing import Annotated, Any, Literal
 
 import anyio.to_thread
 from fastapi import APIRouter, Depends, FastAPI, Form, Header, Path, Query, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from serving.api import content, events
 from serving.api.auth import Caller, CurrentCaller, bearer
-from serving.api.checks import check_request
-from serving.api.errors import add_handlers
+from serving.api.checks import check_length, check_request
+from serving.api.errors import add_handlers, unavailable
 from serving.api.guard import GuardedRoute, multipart_only
-from serving.api.health import health
+from serving.api.head import AnswerHead
+from serving.api.health import disk_problems, health
 from serving.api.metrics import CountRequests, Metrics
+from serving.api.models import models
 from serving.api.page import add_page
 from serving.api.schemas import (
     VIDEO_ID,
@@ -35,6 +38,7 @@ from serving.api.schemas import (
     VideoCreate,
     VideoDeleted,
     VideoList,
+    asked_seconds,
     segments,
 )
 from serving.api.server import CurrentJob, CurrentServer, Server
@@ -57,6 +61,7 @@ def refused(description: str) -> dict[str, Any]:
 REFUSED: Responses = {"4XX": refused("The request is refused: why, in a sentence.")}
 NOT_FOUND: Responses = {404: refused("There is no such video, or it is another's.")}
 CONFLICT: Responses = {409: refused("The video is in no state for this.")}
+NO_ROOM: Responses = {503: refused("A disk is full, or the database does not answer.")}
 QUEUE_FULL: Responses = {
     429: {"model": ErrorEnvelope, "description": "The queue is full, or the caller's quota."}
 }
@@ -78,9 +83,14 @@ def create_app(settings: ApiSettings, database: Database, artifacts: Artifacts) 
     app.state.server = Server(settings, database, artifacts)
     app.state.metrics = Metrics(database)
     app.add_middleware(CountRequests, metrics=app.state.metrics)
+    app.add_middleware(AnswerHead)
+    if settings.origins:
+        everything = {"allow_methods": ["*"], "allow_headers": ["*"], "expose_headers": ["*"]}
+        app.add_middleware(CORSMiddleware, allow_origins=settings.origins, **everything)
     add_handlers(app)
     guarded = APIRouter(route_class=GuardedRoute, dependencies=[Depends(bearer)], responses=REFUSED)
     guarded.include_router(videos)
+    guarded.include_router(models)
     guarded.add_api_route("/metrics", metrics, tags=["server"], response_class=Response, responses=METRICS)
     app.include_router(guarded)
     app.add_api_route("/healthz", healthz, tags=["server"], responses=UNABLE)
@@ -88,7 +98,7 @@ def create_app(settings: ApiSettings, database: Database, artifacts: Artifacts) 
     return app
 
 
-@videos.post("", responses=CONFLICT | QUEUE_FULL, dependencies=[Depends(multipart_only)])
+@videos.post("", responses=CONFLICT | QUEUE_FULL | NO_ROOM, dependencies=[Depends(multipart_only)])
 async def create_video(
     form: Annotated[VideoCreate, Form(media_type="multipart/form-data")],
     response: Response,
@@ -100,6 +110,8 @@ async def create_video(
     ] = None,
 ) -> Video:
     """Queues a video."""
+    if problems := disk_problems(server):
+        raise unavailable(f"{problems[0]} No video is taken until it has room; try again later.")
     check_request(form, server.settings, caller)
     # In one thread, which finishes even if the client leaves and this coroutine is cancelled.
     job = await anyio.to_thread.run_sync(_queue, form, server, caller, idempotency_key, limiter=server.turns)
@@ -110,12 +122,9 @@ def _queue(form: VideoCreate, server: Server, caller: Caller, idempotency_key: s
     """Stores the uploads, then makes the job; deletes them again if that fails."""
     job_id, job = new_job_id(), None
     try:
-        new = NewJob(
-            id=job_id,
-            owner=caller.name,
-            request=form.request(server.settings, server.uploads.keep(job_id, form.uploads())),
-            webhook=form.webhook_url,
-        )
+        request = form.request(server.settings, server.uploads.keep(job_id, form.uploads()))
+        check_length(asked_seconds(request, server.settings.model), server.settings)
+        new = NewJob(id=job_id, owner=caller.name, request=request, webhook=form.webhook_url)
         job, _ = server.database.jobs.create(new, idempotency_key, caller.jobs)
     finally:
         if job is None or job.id != job_id:
@@ -171,6 +180,7 @@ CONTENT: Responses = {
         "description": "All.",
     },
     206: {"content": {"video/mp4": BYTES}, "description": "The range that was asked for."},
+    304: {"description": "The caller has it, by If-None-Match."},
     416: refused("The range begins behind the end."),
 }
 
@@ -192,8 +202,7 @@ def download_video(
     grows = partial and variant == "video" and not done
     found = (content.growing if grows else content.finished)(server.artifacts, stitch)
     if variant != "video":
-        picture = content.preview(server.artifacts, found, variant)
-        return Response(picture, media_type="image/webp" if variant == "thumbnail" else "image/jpeg")
+        return content.respond_with_preview(server.artifacts, found, request.headers, variant)
     return content.respond(server.artifacts, found, request.headers, "video/mp4")
 
 
@@ -216,6 +225,17 @@ def list_segments(job: CurrentJob, server: CurrentServer) -> SegmentList:
     return SegmentList(data=segments(job, server.database.jobs.tasks(job.id)))
 
 
+PREVIEW: Responses = {200: {"content": {"image/jpeg": BYTES}, "description": "The preview."}}
+
+
+@videos.get("/{video_id}/segments/{index}/preview", response_class=Response, responses=NOT_FOUND | PREVIEW)
+def preview_segment(
+    job: CurrentJob, server: CurrentServer, index: Annotated[int, Path(ge=0, lt=2**31)]
+) -> Response:
+    """Up to four small frames (JPEG) of a segment as far as it is made; there from its first step on."""
+    return content.segment_preview(server.artifacts, job.id, index)
+
+
 @videos.post("/{video_id}/segments/{index}/regenerate", responses=NOT_FOUND | CONFLICT | QUEUE_FULL)
 def regenerate_segment(
     job: CurrentJob,
@@ -230,16 +250,16 @@ def regenerate_segment(
     return Regenerated(segments=changed, video=server.video(server.database.jobs.get(job.id)))
 
 
-UNABLE: Responses = {503: {"model": Health, "description": "Work cannot be done."}}
+UNABLE: Responses = {503: {"model": Health, "description": "Nobody can be answered."}}
 METRICS: Responses = {
     200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Metrics."}
 }
 
 
 def healthz(server: CurrentServer) -> JSONResponse:
-    """Whether work can be done."""
-    found = health(server)
-    return JSONResponse(found.model_dump(), 200 if found.ok else 503)
+    """Whether this server answers, and what keeps work from being done."""
+    found, answers = health(server)
+    return JSONResponse(found.model_dump(), 200 if answers else 503)
 
 
 def metrics(request: Request) -> Response:

@@ -13,13 +13,16 @@ from fastapi import UploadFile
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from posegen.driving.alignment import Fit
+from posegen.driving.driving_video import Align
+from posegen.video.rates import HIGHEST, LOWEST
 from serving.api.settings import ApiSettings, Model
+from serving.api.sizes import SIZE
 from serving.state.rows import JOB_ID, Job, Kind, Task
 from serving.state.transitions import JobStatus, TaskState
 
 FRAMING = r"^(auto|close-up|half-body|full-body|distant|off|[0-9]{1,4}:[0-9]{1,4},[0-9]{1,4}:[0-9]{1,4})$"
-SIZE = r"^[1-9][0-9]{1,4}x[1-9][0-9]{1,4}$"
 VIDEO_ID = f"^{JOB_ID}$"
+OBJECT_FIELD = "input_reference[image_url]"
 
 
 def _without_nul(text: str) -> str:
@@ -29,7 +32,7 @@ def _without_nul(text: str) -> str:
 
 
 Text = Annotated[str, Field(max_length=4000), AfterValidator(_without_nul)]
-Size = Annotated[str, Field(pattern=SIZE, description="WIDTHxHEIGHT in pixels")]
+Size = Annotated[str, Field(pattern=f"^{SIZE}$", description="WIDTHxHEIGHT in pixels")]
 Seed = Annotated[int, Field(ge=0, le=2**53 - 1)]  # what JavaScript holds exactly
 Upload = Annotated[UploadFile | str, Field()]
 
@@ -41,7 +44,8 @@ class VideoCreate(BaseModel):
 
     prompt: Text = Field("", description="What is to be seen, in a sentence.")
     input_reference: Upload = Field(
-        description="Picture of the person: JPEG, PNG or WebP; a file, or a data URL."
+        description="Picture of the person: JPEG, PNG or WebP; a file, a data URL, or OpenAI's object "
+        '{"image_url": DATA_URL}, as JSON or as the field input_reference[image_url].'
     )
     driving_video: Upload | None = Field(
         None, description="Video of the movement: MP4, MOV, WebM, Matroska or AVI; a file, or a data URL."
@@ -56,11 +60,21 @@ class VideoCreate(BaseModel):
         None, description="Size of the pictures that the poses were seen in; by default that of the video."
     )
     model: str | None = Field(None, description="The model's name; by default the one that there is.")
-    size: Size | None = Field(
-        None, description="WIDTHxHEIGHT of the video in pixels; by default the model's."
+    size: str | None = Field(
+        None,
+        max_length=32,
+        description="WIDTHxHEIGHT of the video in pixels, see /v1/models; by default the model's.",
     )
     seconds: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="At most so much of the movement; by default all."
+    )
+    rate: float | None = Field(
+        None,
+        ge=LOWEST,
+        le=HIGHEST,
+        allow_inf_nan=False,
+        description="Frames/s that the video is written at; by default the model's. For another one frames are shown "
+        "again or left out: the movement keeps its speed, and the sound stays in step.",
     )
     seed: Seed = Field(42, description="The same seed gives the same video.")
     steps: int | None = Field(None, ge=1, description="Denoising steps; by default the model's.")
@@ -69,8 +83,10 @@ class VideoCreate(BaseModel):
     )
     negative_prompt: Text | None = Field(None, description="What is not to be seen; by default the model's.")
     fit: Fit = Field("crop", description="How the picture is put into the size.")
-    align: Literal["reference", "none"] = Field(
-        "reference", description="Lay the driving person onto the picture's, or leave them where they are."
+    align: Align = Field(
+        "reference",
+        description="Lay the driving person onto the picture's, in scale and position, with the limb lengths of the "
+        "picture's (proportions), or leave them where they are.",
     )
     framing: str = Field(
         "auto",
@@ -90,6 +106,17 @@ class VideoCreate(BaseModel):
     webhook_url: str | None = Field(
         None, max_length=2000, description="Is told of the end, signed as by Standard Webhooks."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _picture_of_object(cls, sent: Any) -> Any:
+        """Takes the picture from the field by which OpenAI's clients send an object."""
+        if not isinstance(sent, dict) or OBJECT_FIELD not in sent:
+            return sent
+        if "input_reference" in sent:
+            raise ValueError("input_reference came twice; send one picture")
+        others = {name: value for name, value in sent.items() if name != OBJECT_FIELD}
+        return others | {"input_reference": sent[OBJECT_FIELD]}
 
     @model_validator(mode="after")
     def _one_movement(self) -> Self:
@@ -164,13 +191,16 @@ class Video(BaseModel):
 
 def _seconds(job: Job, model: Model) -> float:
     """The length of a job's video in seconds: as planned, or before that as the uploads and the request say."""
-    if job.plan is not None:
-        return job.plan.frames / model.rate
-    uploads = job.request["uploads"]
+    return asked_seconds(job.request, model) if job.plan is None else job.plan.frames / model.rate
+
+
+def asked_seconds(request: dict[str, Any], model: Model) -> float:
+    """How long a video a request asks for: as long as its movement, or less."""
+    uploads = request["uploads"]
     there = (
         uploads["poses"]["frames"] / model.rate if "poses" in uploads else uploads["driving_video"]["seconds"]
     )
-    return min(there, job.request["seconds"] or there)
+    return min(there, request["seconds"] or there)
 
 
 class VideoList(BaseModel):
@@ -270,7 +300,7 @@ class ErrorEnvelope(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether work can be done, and what keeps it from being done."""
+    """Whether work can be done, and what keeps it from being done; ok: nothing does."""
 
     ok: bool
     problems: list[str]

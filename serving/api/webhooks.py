@@ -27,14 +27,13 @@ from fastapi.concurrency import run_in_threadpool
 
 from serving.api.auth import webhook_secret
 from serving.api.errors import ApiError
-from serving.api.settings import ApiSettings
+from serving.api.settings import ApiSettings, secret_key
 from serving.state.database import Database
 from serving.state.rows import Delivery
 
 TIMEOUT = 15.0  # seconds for a call
 LEASE = 2 * TIMEOUT
 AT_ONCE = 20  # calls
-PREFIX = "whsec_"
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +91,7 @@ def message(delivery: Delivery, secret: str, now: float) -> tuple[bytes, dict[st
     event |= {"created_at": int(job.completed_at or now), "data": {"id": job.id}}
     body = json.dumps(event).encode()
     signed = b".".join([event_id.encode(), str(int(now)).encode(), body])
-    key = base64.b64decode(secret.removeprefix(PREFIX))
-    signature = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+    signature = base64.b64encode(hmac.new(secret_key(secret), signed, hashlib.sha256).digest()).decode()
     return body, {
         "Content-Type": "application/json",
         "webhook-id": event_id,
@@ -113,13 +111,13 @@ async def call(delivery: Delivery, settings: ApiSettings) -> bool:
     )
     timeout = aiohttp.ClientTimeout(total=TIMEOUT)
     try:
-        body, headers = message(delivery, secret, time.time())  # ValueError where the secret is none
+        body, headers = message(delivery, secret, time.time())
         async with (
             aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
             session.post(url, data=body, headers=headers, allow_redirects=False) as answer,
         ):
             return 200 <= answer.status < 300
-    except (aiohttp.ClientError, OSError, ValueError) as error:
+    except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a name that DNS cannot hold
         log.info("webhook of %s, call %d: %s", delivery.job.id, delivery.attempt, error)
         return False
 

@@ -2,6 +2,7 @@
 
 import { address, follow, json, post } from "./api.js";
 import { GrowingVideo } from "./growing.js";
+import { Making } from "./making.js";
 import { moment, title } from "./past.js";
 import { Timeline } from "./timeline.js";
 
@@ -14,6 +15,7 @@ export class Stage {
   constructor(failed, said, changed) {
     Object.assign(this, { failed, said, changed, id: "", ending: new AbortController() });
     this.timeline = new Timeline(at("timeline"), (index) => this.pick(index));
+    this.making = new Making(at("making"));
     at("segment").addEventListener("submit", (event) => this.regenerate(event));
     this.playTogether();
   }
@@ -27,6 +29,7 @@ export class Stage {
     at("empty").hidden = Boolean(id);
     at("job").hidden = true;
     this.timeline.plan([]);
+    this.making.hide();
     this.pick(null);
     this.showFiles();
     if (id) this.follow();
@@ -55,6 +58,7 @@ export class Stage {
     for (const [name, stage] of Object.entries(stages(progress))) showStage(name, stage, video.status);
     at("plan").hidden = !segments.length;
     if (segments.length) this.plan(progress);
+    this.making.update(progress).catch((error) => this.failed(error));
     this.watch(progress).catch((error) => this.failed(error));
     const ended = ["completed", "failed"].includes(video.status);
     at("cancel").hidden = ended;

@@ -4,7 +4,7 @@ Choices made: the folder may also hold files of other people or of another datab
 folder that is named by its id and holds a marker with that id; nothing else is ever deleted. In there every job has a
 folder of its own, which is deleted with it. Results never change: their names are digests of everything they depend on,
 down to all segments before. So a name is known before its file is there, and a segment that is made anew never meets
-its old file. Frames are stored without loss.
+its old file. Frames are stored without loss. Previews of segments in the making are no results, and do change.
 """
 
 from __future__ import annotations
@@ -84,6 +84,11 @@ def sound_artifact(job_id: str) -> str:
 def prepared_artifact(job_id: str) -> str:
     """The name of what a job's uploads were made into."""
     return f"{job_id}/prepared.safetensors"
+
+
+def preview_artifact(job_id: str, index: int) -> str:
+    """The name of the small JPEG of a segment in the making, which is written over and over."""
+    return f"{job_id}/preview-{index:05d}.jpg"
 
 
 def segment_artifacts(job_id: str, plan: JobPlan, seeds: Mapping[int, int]) -> dict[int, str]:

@@ -93,11 +93,13 @@ def _save(upload: UploadFile | str, name: str, path: Path) -> str:
 
 
 def _from_text(text: str, name: str) -> bytes:
-    """The bytes of a data URL (RFC 2397, base64), or JSON as it is."""
+    """The bytes of a data URL (RFC 2397, base64), also in OpenAI's object, or poses in JSON as they are."""
     if name == "poses" and not text.startswith("data:"):
         return text.encode()
-    head, _, body = text.partition(",")
     try:
+        if text.startswith("{"):
+            text = str(json.loads(text).get("image_url"))
+        head, _, body = text.partition(",")
         if not (head.startswith("data:") and head.endswith(";base64")):
             raise ValueError
         return base64.b64decode(body, validate=True)

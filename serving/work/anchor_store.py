@@ -73,11 +73,6 @@ class AnchorStore:
         self._called = time.monotonic()
         self._records.setdefault(record, {})[place] = ray.put(packed)
 
-    def places(self, record: RecordId) -> list[Position]:
-        """What is here of a record, in the order of writing."""
-        self._called = time.monotonic()
-        return list(self._records.get(record, {}))
-
     def entry(self, record: RecordId, place: Position) -> list[ray.ObjectRef[PackedEntry]]:
         """The reference of an entry; None if it is not here."""
         self._called = time.monotonic()
@@ -123,10 +118,6 @@ class RayRecords:
     def put(self, record: RecordId, place: Position, entry: SharedEntry) -> None:
         with _or_lost():
             self._get(self._near().put.remote(record, place, pack(entry)))
-
-    def places(self, store: str, record: RecordId) -> list[Position]:
-        with _or_lost():
-            return self._get(_actor(store).places.remote(record))
 
     def get(self, store: str, record: RecordId, place: Position) -> SharedEntry:
         with _or_lost():

@@ -8,23 +8,27 @@ is not computed again. Each denoising step asks whether the segment is still wan
 from __future__ import annotations
 
 import logging
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from safetensors.numpy import load
 
 from posegen.longvideo.job import EncodedJob, VideoJob
+from posegen.longvideo.preview import Preview
 from posegen.longvideo.sampling import Step
 from posegen.pipeline import Callback, PoseGenPipeline
 from posegen.sharing import SharingError
-from serving.state.artifacts import Artifacts, prepared_artifact
+from serving.state.artifacts import Artifacts, prepared_artifact, preview_artifact
 from serving.state.database import Database
 from serving.state.rows import Claim, Job, Kind
 from serving.work.loop import Beat, HandedBack, Refused
 from serving.work.records import RecordId, RecordLost, RecordReader, Records, RecordWriter
 
 JOBS_KEPT = 2
+PREVIEW_EVERY_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +39,7 @@ class _Opened:
 
     video: VideoJob
     encoded: EncodedJob
+    preview: Preview
 
 
 class Generate:
@@ -73,18 +78,16 @@ class Generate:
         neighbours = {index: self._artifacts.load_frames(name) for index, name in claim.inputs.items()}
         beat(0, task.steps)
         video = replace(opened.video, seed=task.seed)
-        if opened.video.sharing is None or task.index % 2 or not plan.bridges:
-            frames = self._segment(video, opened.encoded, claim, neighbours, None, beat)
+        opened = replace(opened, video=video)
+        if video.sharing is None or task.index % 2 or not plan.bridges:
+            frames = self._segment(opened, claim, neighbours, None, beat)
         elif task.index == plan.anchor:
             writer = RecordWriter(self._database, self._records, claim)
-            frames = self._segment(video, opened.encoded, claim, {}, writer, beat)
+            frames = self._segment(opened, claim, {}, writer, beat)
         else:
             record = RecordId(claim.job.id, claim.job.record_generation)
             reader = RecordReader(self._records, claim.job.record_store or "", record)
-            try:
-                frames = self._segment(video, opened.encoded, claim, {}, reader, beat)
-            finally:
-                reader.close()
+            frames = self._segment(opened, claim, {}, reader, beat)
         beat(
             task.steps, task.steps
         )  # a worker that was replaced while decoding must not write over the result
@@ -92,15 +95,22 @@ class Generate:
 
     def _segment(
         self,
-        video: VideoJob,
-        encoded: EncodedJob,
+        opened: _Opened,
         claim: Claim,
         neighbours: dict[int, np.ndarray],
         record: RecordWriter | RecordReader | None,
         beat: Beat,
     ) -> np.ndarray:
-        tell = _told(video, record, beat)
-        return self._pipeline.generate_segment(video, encoded, claim.task.index, neighbours, record, tell)
+        name = preview_artifact(claim.job.id, claim.task.index)
+        show, tell = _shown(opened.preview, self._artifacts, name, beat), _told(opened.video, record, beat)
+
+        def after_step(index: int, step: Step) -> None:
+            show(step)  # first, so that who is told of a step finds a preview
+            tell(index, step)
+
+        return self._pipeline.generate_segment(
+            opened.video, opened.encoded, claim.task.index, neighbours, record, after_step
+        )
 
     def _record(self, claim: Claim, opened: _Opened, beat: Beat) -> None:
         """Makes the anchor's record alone; its frames are there already, or another worker makes them."""
@@ -113,7 +123,8 @@ class Generate:
     def _open(self, job: Job) -> _Opened:
         if job.id not in self._opened:
             video = self._video(job)
-            self._opened[job.id] = _Opened(video, self._pipeline.encode(video))
+            preview = Preview(self._pipeline.vae, video.picture)
+            self._opened[job.id] = _Opened(video, self._pipeline.encode(video), preview)
             if len(self._opened) > JOBS_KEPT:
                 self._opened.popitem(last=False)
         self._opened.move_to_end(job.id)
@@ -139,6 +150,25 @@ class Generate:
         if job.plan is None or video.plan != job.plan.timeline:
             raise RuntimeError(f"{job.id} was planned for another model; give all workers the same folder.")
         return video
+
+
+def _shown(preview: Preview, artifacts: Artifacts, name: str, beat: Beat) -> Callable[[Step], None]:
+    """Called after each step of a segment, keeps its preview, once a second at most."""
+    written = -PREVIEW_EVERY_S
+
+    def show(step: Step) -> None:
+        nonlocal written
+        now = time.monotonic()
+        if now - written < PREVIEW_EVERY_S:
+            return
+        written = now
+        beat(step.index, step.steps)  # what is deleted by now must not get a file again
+        try:
+            artifacts.write(name, preview.jpeg(step.preview))
+        except OSError as error:  # the video does not depend on it
+            log.warning("the preview %s is not written: %s", name, error)
+
+    return show
 
 
 def _told(video: VideoJob, record: RecordWriter | RecordReader | None, beat: Beat) -> Callback:

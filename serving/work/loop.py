@@ -3,7 +3,8 @@
 It knows neither models nor Ray, so any process can work. After each step it asks the database whether the work is still
 wanted, and goes on without an answer as long as its lease holds. An error in a task is written into the task's row. A
 worker that is stopped hands its task back at the next step. One that hangs is reported by `trouble`, and one that fails
-at several tasks in a row ends, since something may be wrong with its process, such as its GPU.
+at several tasks in a row ends, since something may be wrong with its process, such as its GPU. Too little memory is the
+job's fault, which is told at once: its next attempt would need as much.
 """
 
 from __future__ import annotations
@@ -46,6 +47,12 @@ class Refused(Exception):  # noqa: N818 - the client's fault
     def __init__(self, sentence: str, code: str = "invalid_input") -> None:
         super().__init__(sentence)
         self.code = code
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, or torch on a GPU or a CPU, could not have the memory that it asked for."""
+    on_gpu = type(error).__name__ == "OutOfMemoryError"  # torch's, which not every worker imports
+    return isinstance(error, MemoryError) or on_gpu or "can't allocate memory" in str(error)
 
 
 def worker_name(role: Role) -> str:
@@ -152,8 +159,14 @@ class Worker:
             raise  # the database does not answer; the lease will run out
         except Exception as error:
             log.exception("%s failed at %s", self.name, task)
-            sentence = f"{claim.task.kind} {claim.task.index} failed with {type(error).__name__}; see the server's log."
-            self._queue.fail(claim, sentence[0].upper() + sentence[1:], retry=True)
+            name = f"{claim.task.kind} {claim.task.index}".capitalize()
+            if is_out_of_memory(error):
+                size = claim.job.request["size"]
+                sentence = f"{name} needs more memory than there is at size {size}; ask for a smaller one."
+                self._queue.fail(claim, sentence, retry=False, code="out_of_memory")
+                return
+            sentence = f"{name} failed with {type(error).__name__}; see the server's log."
+            self._queue.fail(claim, sentence, retry=True)
             self._failed += 1
             self._stopping.wait(2 * self._poll)  # lets another worker take it first
 

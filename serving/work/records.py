@@ -1,16 +1,14 @@
 """The anchor's record on its way from the replica that makes it to those that read it.
 
 Where its entries lie is hidden behind `Records`. Each step is announced in the database when it is written, so readers
-start as soon as the last shared step is there. A reader fetches the next entry while it computes with the present one.
+start as soon as the last shared step is there.
 A record that cannot be read is given up, whatever the reason, and made again; the database counts how often.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 from posegen.sharing import Position, SharedEntry
@@ -49,10 +47,6 @@ class Records(Protocol):
 
     def put(self, record: RecordId, place: Position, entry: SharedEntry) -> None:
         """Keeps an entry in the store here; raises RecordLost."""
-        ...
-
-    def places(self, store: str, record: RecordId) -> list[Position]:
-        """What a store has of a record, in the order of writing; raises RecordLost."""
         ...
 
     def get(self, store: str, record: RecordId, place: Position) -> SharedEntry:
@@ -102,32 +96,16 @@ class RecordWriter:
 
 
 class RecordReader:
-    """What a base segment reads, a `posegen.sharing.SharedStore`; to be closed."""
+    """What a base segment reads, a `posegen.sharing.SharedStore`."""
 
     def __init__(self, records: Records, store: str, record: RecordId) -> None:
-        """Raises RecordLost."""
         self._records, self._store, self._record = records, store, record
-        with _readable(record):
-            places = records.places(store, record)
-        self._following = dict(pairwise(places))
-        self._ahead: dict[Position, Future[SharedEntry]] = {}
-        self._pool = ThreadPoolExecutor(1, "record-reader")
 
     def put(self, position: Position, entry: SharedEntry) -> None:
         """Never called: a reader records nothing."""
         raise RecordLost(f"{self._record} is being read")
 
     def get(self, position: Position) -> SharedEntry:
-        """The entry, fetched since the one before was asked for; raises RecordLost."""
+        """The entry; raises RecordLost. The library asks ahead of the block that needs it."""
         with _readable(self._record):
-            entry = (self._ahead.pop(position, None) or self._fetch(position)).result()
-        if (following := self._following.get(position)) is not None:
-            self._ahead[following] = self._fetch(following)
-        return entry
-
-    def close(self) -> None:
-        """Drops what was fetched ahead."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _fetch(self, place: Position) -> Future[SharedEntry]:
-        return self._pool.submit(self._records.get, self._store, self._record, place)
+            return self._records.get(self._store, self._record, position)

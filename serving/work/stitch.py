@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from posegen.longvideo.segments import Stitcher
+from posegen.video.rates import RateChange
 from posegen.video.sound import join
 from serving.state.artifacts import Artifacts, sound_artifact
 from serving.state.database import Database
@@ -32,7 +33,7 @@ class Stitch:
     """The work of the role `stitch`."""
 
     def __init__(self, database: Database, artifacts: Artifacts, rate: float, poll: float = 0.5) -> None:
-        """rate: of the videos, frames/s. poll: seconds between looks for the next segment."""
+        """rate: of the model's frames, frames/s. poll: seconds between looks for the next segment."""
         self._database, self._artifacts = database, artifacts
         self._rate, self._poll = rate, poll
 
@@ -55,12 +56,13 @@ class Stitch:
     def _write(self, claim: Claim, plan: JobPlan, file: Path, beat: Beat) -> None:
         """Encodes the video into a file, and stores its fragments for clients that watch already."""
         stitcher, growing = Stitcher(plan.timeline), GrowingVideo(self._artifacts, claim.task.artifact)
-        done = 0
-        with closing(FragmentWriter(file, self._rate)) as writer:
+        rate = claim.job.request.get("rate") or self._rate  # jobs of an older version have none
+        change, done = RateChange(self._rate, rate), 0
+        with closing(FragmentWriter(file, rate)) as writer:
             for segment in plan.timeline.segments:
                 frames = self._wait(claim, segment.index, partial(beat, done, plan.frames))
                 finished = stitcher.add(segment.index, frames)
-                if part := writer.add(finished):
+                if part := writer.add(finished[index] for index in change.shown(len(finished))):
                     growing.append(part)
                 done += len(finished)
             growing.append(writer.finish())

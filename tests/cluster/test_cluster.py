@@ -32,7 +32,7 @@ FOLDER = ROOT / "cluster"
 MANIFESTS = ("rayservice", "curate", "train")
 SECRET = {
     "POSEGEN_DATABASE": "postgresql+psycopg://posegen:password@database/posegen",
-    "POSEGEN_API": "{tokens: [{name: ann, sha256: ab12}]}",
+    "POSEGEN_API": "{tokens: [{name: ann, sha256: " + 32 * "ab" + "}]}",
 }
 
 

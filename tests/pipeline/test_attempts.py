@@ -14,17 +14,36 @@ SLEEP = "import ctypes; ctypes.PyDLL(None).sleep(60)"
 MATCH = "import re; re.match('(a+)+b', 'a' * 40)"
 
 
+def alive() -> set[str]:
+    return {"one", "other"}
+
+
 def test_attempts_count_up_until_the_work_ends():
-    attempts = Attempts()
-    assert [attempts.begin("a"), attempts.begin("a"), attempts.begin("b")] == [1, 2, 1]
+    attempts = Attempts(alive)
+    keys = ("a", "a", "b")
+    assert [attempts.begin(key, "one") for key in keys] == [1, 2, 1]
     attempts.end("a")
-    assert [attempts.begin("a"), attempts.begin("b")] == [1, 2]
+    assert [attempts.begin(key, "other") for key in ("a", "b")] == [1, 2]
+
+
+def test_an_attempt_that_went_down_with_its_node_counts_for_nothing():
+    up = {"one", "other"}
+    attempts = Attempts(lambda: up)
+    assert [attempts.begin("a", "one"), attempts.begin("a", "one")] == [1, 2]
+    up.remove("one")
+    assert [attempts.begin("a", "other"), attempts.begin("a", "other")] == [1, 2]
 
 
 def test_an_end_without_a_beginning_is_no_error():
-    attempts = Attempts()
+    attempts = Attempts(alive)
     attempts.end("a")  # the count was lost together with the actor's process
-    assert attempts.begin("a") == 1
+    assert attempts.begin("a", "one") == 1
+
+
+def test_a_thing_is_whose_claim_came_first():
+    attempts = Attempts(alive)
+    assert attempts.claim("video", "a") and attempts.claim("video", "a")
+    assert not attempts.claim("video", "b") and attempts.claim("another", "b")
 
 
 @pytest.mark.parametrize("hang", [SLEEP, MATCH, "while True: pass"])

@@ -10,6 +10,9 @@ import pytest
 
 from pipeline.sample_videos import SAMPLES
 from pipeline.score.evidence import Evidence, beside, head_region, shows_front
+from pipeline.score.looks import at_least
+from pipeline.score.segmentation import PersonSegmenter
+from pipeline.verdict import load_thresholds
 from posegen.common.weights import wheel_file
 from posegen.driving.poses import Person, load_estimator
 from posegen.driving.skeleton import KEYPOINT_INDEX
@@ -84,43 +87,66 @@ def networks() -> Evidence:
     return Evidence()
 
 
-def said(evidence: Evidence, frame: np.ndarray, someone: Person) -> dict[str, float]:
-    evidence.begin()
-    evidence.update(frame[None], [[someone]], np.zeros(1))
+def said(evidence: Evidence, *frames: np.ndarray, someone: Person) -> dict[str, float]:
+    """What a clip of 4 s of these frames, all with this person, comes to; each is shown in turn for a half second."""
+    evidence.begin(4.0)
+    for number in range(40):
+        frame = frames[number // 5 % len(frames)]
+        evidence.update(frame[None], [[someone]], np.array([number / 10]))
     return evidence.result()
 
 
 def test_a_man_alone_is_human_and_alone(networks: Evidence, talker: tuple[np.ndarray, Person]):
-    found = said(networks, *talker)
+    frame, man = talker
+    found = said(networks, frame, someone=man)
     assert found["second_person"] == 0
     assert found["human_evidence"] > 0.9
+    assert networks.sighting is None
 
 
 def test_another_face_beside_is_a_second_person(networks: Evidence, talker: tuple[np.ndarray, Person]):
     frame, man = talker
-    assert said(networks, np.concatenate([frame, frame[:, ::-1]], axis=1), man)["second_person"] == 1
+    beside = np.concatenate([frame, frame[:, ::-1]], axis=1)
+    assert said(networks, beside, someone=man)["second_person"] > 0.7
+    assert networks.sighting is not None
+    x0, _, x1, _ = networks.sighting.box
+    assert networks.sighting.time == 0 and (x0 + x1) / 2 > frame.shape[1]
+
+
+def test_someone_close_behind_is_a_second_person(networks: Evidence, talker: tuple[np.ndarray, Person]):
+    """The same man, cut out of his frame and pasted a head's width aside, behind himself."""
+    frame, man = talker
+    head = head_region(man)
+    behind = np.roll(frame, round(1.2 * head.size), axis=1)
+    rows, columns = np.mgrid[: frame.shape[0] : 4, : frame.shape[1] : 4]
+    points = np.stack([columns.ravel(), rows.ravel()], axis=1).astype(float)
+    human = PersonSegmenter().at(frame, man.box, points).reshape(rows.shape)
+    probability = cv2.resize(human, frame.shape[1::-1])[..., None]
+    both = (frame * probability + behind * (1 - probability)).astype(np.uint8)
+    assert said(networks, both, someone=man)["second_person"] > 0.1
 
 
 def test_a_skeleton_on_no_one_is_not_human(networks: Evidence, talker: tuple[np.ndarray, Person]):
     frame, man = talker
-    grey = np.full_like(frame, 127)
-    assert said(networks, grey, man) == {"second_person": 0, "human_evidence": pytest.approx(0, abs=0.05)}
+    found = said(networks, np.full_like(frame, 127), someone=man)
+    assert found == {"second_person": 0, "human_evidence": pytest.approx(0, abs=0.05)}
 
 
 def test_what_is_said_does_not_depend_on_the_clip_before(
     networks: Evidence, talker: tuple[np.ndarray, Person]
 ):
-    first = said(networks, *talker)
-    said(networks, np.full_like(talker[0], 127), talker[1])
-    assert said(networks, *talker) == first
+    frame, man = talker
+    first = said(networks, frame, someone=man)
+    said(networks, np.concatenate([frame, frame[:, ::-1]], axis=1), someone=man)
+    assert said(networks, frame, someone=man) == first
 
 
 class Boxes:
-    """A detector that always sees the same, and counts how often it is asked."""
+    """A detector that sees the same in every frame, or in turn what it is given, and counts how often it is asked."""
 
     def __init__(self, *heights: float, scores: tuple[float, ...] = ()):
         self.boxes = np.array(
-            [[100 * n, 0, 100 * n + 50, height] for n, height in enumerate(heights)]
+            [[200 * n, 100, 200 * n + 200, 100 + height] for n, height in enumerate(heights)]
         ).reshape(-1, 4)
         self.scores = np.array(scores or [1.0] * len(heights))
         self.asked = 0
@@ -130,34 +156,77 @@ class Boxes:
         return [(self.boxes, self.scores)] * len(frames)
 
 
+BLACK = np.zeros((500, 600, 3), np.uint8)
+SOMEONE = person(FACING | SHOULDERS)
+
+
 @pytest.mark.parametrize(
     ("boxes", "second"),
     [
-        (Boxes(400), 0.0),
-        (Boxes(400, 390), 1.0),
-        (Boxes(400, 150), 0.0),
-        (Boxes(400, 390, scores=(0.9, 0.4)), 0.0),
-        (Boxes(), 0.0),
+        (Boxes(400), False),
+        (Boxes(400, 390), True),
+        (Boxes(400, 150), False),
+        (Boxes(400, 390, scores=(0.9, 0.4)), False),
+        (Boxes(), False),
     ],
 )
-def test_a_person_detector_counts_boxes_of_comparable_height(
-    talker: tuple[np.ndarray, Person], boxes: Boxes, second: float
-):
-    frame = np.zeros((500, 600, 3), np.uint8)
-    assert said(Evidence(boxes), frame, person(FACING | SHOULDERS))["second_person"] == second
+def test_a_person_detector_counts_boxes_of_comparable_height(boxes: Boxes, second: bool):
+    found = said(Evidence(boxes), BLACK, someone=SOMEONE)["second_person"]
+    assert (found > 0.7) if second else (found == 0)
 
 
-def test_the_networks_are_asked_once_a_second_while_there_is_someone():
+class Now:
+    """A detector that sees a second box in some of its answers."""
+
+    def __init__(self, seconds: list[bool], moves: bool = False):
+        self.answers, self.moves = iter(seconds), moves
+        self.shift = 0.0
+
+    def __call__(self, frames: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        own = [200.0, 100, 400, 500]
+        self.shift += 300 * self.moves
+        other = [450 + self.shift, 100, 650 + self.shift, 500]
+        boxes = np.array([own, other] if next(self.answers) else [own])
+        return [(boxes, np.ones(len(boxes)))]
+
+
+def second(seconds: list[bool], moves: bool = False) -> float:
+    evidence = Evidence(Now([*seconds, *[False] * 40], moves))
+    return said(evidence, BLACK, someone=SOMEONE)["second_person"]
+
+
+def test_what_is_not_seen_again_is_nobody():
+    assert second([True, False, False]) == 0
+
+
+def test_what_is_elsewhere_the_next_time_is_nobody():
+    assert second([True] * 40, moves=True) == 0
+
+
+def test_one_look_that_holds_is_within_the_uncertainty_and_more_are_not():
+    (rule,) = [rule for rule in load_thresholds().rules if rule.score == "second_person"]
+    once, twice = second([True] * 3), second([True] * 6)
+    assert 0 < once < twice
+    assert rule.reason(once) is None and rule.reason(twice) is not None
+
+
+@pytest.mark.parametrize(("seconds", "looks"), [(2.0, 8), (5.0, 8), (8.0, 8), (20.0, 20)])
+def test_short_clips_are_looked_at_as_often_as_longer_ones(seconds: float, looks: int):
     boxes = Boxes(400)
     evidence = Evidence(boxes)
-    someone, frames = person(FACING | SHOULDERS), np.zeros((5, 500, 600, 3), np.uint8)
-    for chunk in range(15):  # 2.5 s at 30 frames/s, nobody before 0.5 s
-        times = (np.arange(5) + 5 * chunk) / 30
-        evidence.update(frames, [[someone] if time >= 0.5 else [] for time in times], times)
-    assert boxes.asked == 2
+    evidence.begin(seconds)
+    for number in range(round(seconds * 30)):
+        evidence.update(BLACK[None], [[SOMEONE]], np.array([number / 30]))
+    assert boxes.asked == looks
 
 
 def test_without_anyone_there_is_nothing_to_say(networks: Evidence):
-    networks.begin()
+    networks.begin(1.0)
     networks.update(np.zeros((2, 100, 100, 3), np.uint8), [[], []], np.array([0, 0.1]))
     assert networks.result() == {}
+
+
+def test_the_least_share_is_wilsons():
+    assert at_least(0, 8) == 0 and at_least(0, 0) == 0
+    assert at_least(5, 10) == pytest.approx(0.2692, abs=5e-4)
+    assert at_least(1, 5) < at_least(12, 60) < 0.2

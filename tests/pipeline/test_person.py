@@ -7,10 +7,15 @@ import pytest
 
 from pipeline.score.person import (
     BREADTH_OVER_HEIGHT,
+    EYES,
     EYES_OVER_BREADTH,
+    HIPS,
     LEAST_BREADTH,
+    MOUTH,
+    SHOULDERS,
     PersonTrack,
     face_oddity,
+    tilt,
 )
 from posegen.driving.poses import Person
 from posegen.driving.skeleton import BODY, FACE, KEYPOINT_INDEX, LEFT_HAND, RIGHT_HAND, standing_height
@@ -49,6 +54,30 @@ def test_nobody_is_no_person():
     scores, keypoints = tracked([[], [], []])
     assert scores == {"one_person": 0.0}
     assert keypoints.shape == (3, 133, 3) and np.isnan(keypoints).all()
+
+
+def turned(degrees: float, seen: slice) -> np.ndarray:
+    """Someone with head, face, shoulders and hips above each other, turned clockwise; of these some parts are seen."""
+    keypoints = np.zeros((133, 3), np.float32)
+    keypoints[HIPS, 1], keypoints[SHOULDERS, 1] = 300, 100
+    keypoints[FACE][EYES, 1], keypoints[FACE][MOUTH, 1] = 20, 60
+    angle = np.radians(degrees)
+    keypoints[:, :2] = keypoints[:, :2] @ [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
+    keypoints[seen, 2] = 1
+    return keypoints
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 90, 180])
+@pytest.mark.parametrize("seen", [BODY, FACE])
+def test_the_body_or_in_a_close_up_the_face_tells_what_is_up(degrees: float, seen: slice):
+    assert tilt(turned(degrees, seen)[None]) == pytest.approx(degrees, abs=0.01)
+    assert tilt(turned(-degrees, seen)[None]) == pytest.approx(degrees, abs=0.01)
+
+
+def test_a_moment_upside_down_is_none_and_hands_tell_nothing():
+    poses = np.stack([turned(180, BODY), turned(5, BODY), turned(10, BODY)])
+    assert tilt(poses) == pytest.approx(10, abs=0.01)
+    assert np.isnan(tilt(turned(90, LEFT_HAND)[None]))
 
 
 def test_without_frames_there_is_nothing_to_say():

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.score.distinct import DistinctPictures
 from pipeline.score.duplicates import PerceptualHashes, near_duplicates, perceptual_hash
 from pipeline.score.explicit import ExplicitContent, ExplicitDetector
 from pipeline.score.measures import (
@@ -25,7 +26,7 @@ from pipeline.score.measures import (
     blur_effect,
 )
 from pipeline.score.quality import Quality
-from pipeline.score.text import text_boxes, text_share
+from pipeline.score.text import is_read, text_boxes, text_share
 from posegen.common.profiling import collect
 from posegen.driving.poses import Person
 from testkit.onnx_models import explicit
@@ -190,6 +191,32 @@ def test_text_is_found_and_blotches_are_not() -> None:
     assert 0.1 < text_share(page) < 0.4
 
 
+def writing(angle: float) -> tuple[np.ndarray, np.ndarray]:
+    """A picture (360, 640, 3) of a line of writing turned by an angle, and the line's corners (4, 2)."""
+    page = np.full((360, 640, 3), 60, np.uint8)
+    cv2.putText(page, "SUBSCRIBE FOR MORE", (120, 190), cv2.FONT_HERSHEY_SIMPLEX, 1.2, (255, 255, 255), 3)
+    corners = np.array([[110, 150], [530, 150], [530, 200], [110, 200]], np.float32)
+    turn = cv2.getRotationMatrix2D((320, 180), angle, 1)
+    turned = cv2.warpAffine(page, turn, (640, 360), borderMode=cv2.BORDER_REPLICATE)
+    return turned, corners @ turn[:, :2].T.astype(np.float32) + turn[:, 2].astype(np.float32)
+
+
+@pytest.mark.parametrize("angle", [0, 20, -20, -45])
+def test_what_can_be_read_is_text_and_what_cannot_is_none(angle: float) -> None:
+    page, corners = writing(angle)
+    assert is_read(page, corners)
+    assert not is_read(np.full_like(page, 60), corners)
+    assert not is_read(texture(1, 360, 640, 12), corners)
+
+
+def test_what_lies_on_a_face_is_no_text() -> None:
+    page, corners = writing(0)
+    face = np.array([90, 90, 550, 260])
+    assert text_share(page) > 0.05
+    assert text_share(page, [face]) == 0
+    assert text_share(page, [face + np.array([450, 0, 450, 0])]) == text_share(page)
+
+
 def test_text_boxes_are_grown_by_as_much_as_the_network_shrinks_them_turned_ones_too() -> None:
     scores = np.zeros((200, 300), np.float32)
     cv2.fillPoly(scores, [cv2.boxPoints(((150, 100), (120, 20), 30)).astype(np.int32)], 0.9)
@@ -205,6 +232,23 @@ def redness(folder: Path, **form: Any) -> ExplicitDetector:
     return ExplicitDetector(explicit(folder / "explicit.onnx", **form))
 
 
+def test_pictures_are_counted_whatever_the_file_states() -> None:
+    """Film, the same at half of its rate, and two slideshows; noise makes every frame different."""
+    film, noise = pan(91, 3).astype(np.int16), np.random.default_rng(0)
+    found = {}
+    for each in (1, 2, 8, 15):
+        shown = film[np.arange(90) // each * each]
+        frames = np.clip(shown + noise.integers(-3, 4, shown.shape), 0, 255).astype(np.uint8)
+        assert run(RepeatedFrames(), frames)["repeated_frames"] == 0
+        found[each] = run(DistinctPictures(), frames)["distinct_rate"]
+    assert found == {each: pytest.approx(30 / each, rel=0.3) for each in found}
+
+
+def test_a_picture_without_change_has_no_rate() -> None:
+    assert run(DistinctPictures(), still(texture(), 60)) == {"distinct_rate": None}
+    assert run(DistinctPictures(), pan(11, 1)) == {"distinct_rate": None}  # under a second
+
+
 @pytest.mark.parametrize("batch", [1, None])
 def test_explicit_content_is_the_highest_score_of_the_person_and_surroundings(
     tmp_path: Path, batch: int | None
@@ -216,9 +260,21 @@ def test_explicit_content_is_the_highest_score_of_the_person_and_surroundings(
     assert detector(red) == pytest.approx(0.8 * 0.75, abs=0.01)
     frames = still(np.zeros_like(red), 90)
     frames[60:, 70:110, 100:140] = red[0, 0]  # a corner of the person's box
-    found = run(ExplicitContent(detector), frames, [[standing()]] * 90)["unsafe"]
-    assert found > 1.2 * run(ExplicitContent(detector), frames)["unsafe"] > 0
-    assert ExplicitContent(detector).result() == {"unsafe": None}
+    found = run(ExplicitContent(detector, 3), frames, [[standing()]] * 90)["unsafe"]
+    assert found > 1.2 * run(ExplicitContent(detector, 3), frames)["unsafe"] > 0
+    assert ExplicitContent(detector, 3).result() == {"unsafe": None}
+
+
+def test_explicit_content_must_be_seen_again_to_count(tmp_path: Path) -> None:
+    red = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    red[..., 0] = 255
+    once = still(np.zeros_like(red), 90)
+    once[0] = red
+    lasting = once.copy()
+    lasting[:10] = red
+    detector = redness(tmp_path)
+    assert run(ExplicitContent(detector, 3), once)["unsafe"] == 0
+    assert run(ExplicitContent(detector, 3), lasting)["unsafe"] == pytest.approx(0.75, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -240,12 +296,13 @@ def test_a_detector_of_another_form_is_refused_in_a_sentence(
 def test_a_detector_that_gives_no_score_fails_rather_than_passes(tmp_path: Path) -> None:
     detector = redness(tmp_path, factor=np.nan)
     with pytest.raises(ValueError, match=r"explicit\.onnx gave nan for a picture"):
-        run(Quality(detector), still(texture(), 10))
+        run(Quality(ExplicitContent(detector, 1)), still(texture(), 10))
 
 
 def test_what_cannot_be_measured_is_none() -> None:
     empty = run(Quality(), still(np.full((HEIGHT, WIDTH, 3), 128, np.uint8), 30))
     assert {name for name, value in empty.items() if value is None} == {
+        "distinct_rate",
         "blur",
         "subject_motion",
         "camera_motion",

@@ -13,7 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.report.contact_sheet import PICTURES, spread, spread_over_groups, with_skeleton
+from pipeline.report.contact_sheet import (
+    PICTURES,
+    SECOND_PERSON,
+    spread,
+    spread_over_groups,
+    with_box,
+    with_skeleton,
+)
 from pipeline.report.histograms import MOST_BINS, bin_edges, histograms
 from pipeline.report.write import clock, write_report
 from pipeline.verdict import Rule, Thresholds
@@ -244,6 +251,15 @@ def test_the_skeleton_of_the_previews_own_frame_is_drawn_where_the_person_is(
     assert np.abs(picture[120, 150] - forearm).max() < 40
     assert np.abs(picture[100] - 128).max() < 4
     assert np.abs(picture[120, 270:] - 128).max() < 4
+
+
+def test_a_second_person_has_a_box() -> None:
+    grey = np.full((240, 320, 3), 128, np.uint8)
+    boxed = with_box(grey, np.array([0.5, 0.25, 1.0, 0.75]))
+    rows, columns = np.nonzero((boxed != grey).any(axis=2))
+    assert (grey == 128).all() and boxed[60, 200].tolist() == list(SECOND_PERSON)
+    assert (rows.min(), rows.max()) == pytest.approx((60, 179), abs=2)
+    assert (columns.min(), columns.max()) == pytest.approx((160, 319), abs=2)
 
 
 def test_a_frame_without_the_person_has_no_skeleton() -> None:

@@ -17,6 +17,7 @@ from pipeline.config import CurateConfig
 from pipeline.plan.planner import make_planner
 from pipeline.sample_videos import SAMPLES
 from pipeline.score.scorer import ANALYSIS_SIDE, SCORED, analysis_size, make_scorer
+from pipeline.verdict import load_thresholds
 from posegen.common.weights import wheel_file
 from posegen.dataset import unpack_keypoints
 from posegen.video import probe, read_frames, save_video
@@ -111,7 +112,6 @@ def test_a_picture_of_no_one_is_measured_all_the_same(score: Scorer):
         "repeated_frames",
         "still_seconds",
         "text_area",
-        "caption",
         "preview",
         "perceptual_hashes",
     }
@@ -123,10 +123,27 @@ def test_a_picture_of_no_one_is_measured_all_the_same(score: Scorer):
         "face_oddity",
         "pose_jitter",
         "person_height",
+        "caption",
+        "caption_source",
+        "subject",
+        "framing",
+        "motion",
     }
     assert not [name for name in person if row[name] is not None]
     keypoints = unpack_keypoints(row)
     assert keypoints.shape == (60, 133, 3) and np.isnan(keypoints).all()
+
+
+def test_a_second_person_is_on_the_preview(score: Scorer, folder: Path, talk: dict[str, Any]):
+    assert talk["second_person_box"] is None
+    (frames,) = read_frames(probe(folder / "talk.mp4"), range(30))
+    save_video(np.concatenate([frames, frames[:, :, ::-1]], axis=2), folder / "two.mp4", 30)
+    (row,) = score(clip("two.mp4", 0, 1)).to_pylist()
+    assert row["second_person"] > 0.1
+    x0, y0, x1, y1 = row["second_person_box"]
+    assert 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
+    x = unpack_keypoints(row)[row["preview_frame"], 0, 0] / (2 * 176)
+    assert not x0 < x < x1  # the other one
 
 
 def test_explicit_content_is_measured_by_the_file_that_was_given_and_by_none_without(
@@ -200,3 +217,14 @@ def test_large_frames_are_measured_at_a_bounded_size(folder: Path):
         object.__setattr__(info, "width", width)
         object.__setattr__(info, "height", height)
         assert analysis_size(info) == size and min(size) <= ANALYSIS_SIDE
+
+
+@pytest.mark.parametrize(("turns", "angle"), [(1, 90), (2, 180)])
+def test_a_person_filmed_sideways_or_upside_down_is_rejected_as_such(
+    score: Scorer, folder: Path, turns: int, angle: float
+):
+    (frames,) = read_frames(probe(wheel_file(*SAMPLES["walk.mp4"])), range(0, 60, 2), (960, 540), chunk=60)
+    save_video(np.ascontiguousarray(np.rot90(frames, turns, (1, 2))), folder / "turned.mp4", 15)
+    (row,) = score(clip("turned.mp4", 0, 2)).to_pylist()
+    assert row["tilt"] == pytest.approx(angle, abs=25)
+    assert [reason for reason in load_thresholds().reasons(row) if reason.startswith("tilt: ")]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.verdict import DEFAULT, Rule, Thresholds, ThresholdsError, load_thresholds
-from posegen.dataset import SCORES
+from pipeline.verdict import DEFAULT, NOBODY, Rule, Thresholds, ThresholdsError, load_thresholds
+from posegen.dataset import ABOUT_PERSON, SCORES
 
 SHARES = st.floats(0, 1)
 
@@ -58,6 +58,15 @@ def test_reasons_come_in_the_order_of_the_rules():
     assert thresholds.reasons({}) == [f"{score}: not measured" for score in ("blur", "frames", "text_area")]
 
 
+def test_of_a_clip_without_anybody_one_sentence_says_so():
+    nobody = {"one_person": 0.0, "seconds": 1.0, "frames": 100.0, "text_area": 0.0}
+    reasons = load_thresholds().reasons(nobody)
+    assert "seconds: 1 is below 2" in reasons
+    assert [reason for reason in reasons if reason.split(":")[0] in ABOUT_PERSON] == [NOBODY]
+    somebody = load_thresholds().reasons(nobody | {"person_height": 0.5})
+    assert NOBODY not in somebody and "one_person: 0 is below 0.975" in somebody
+
+
 def test_a_score_without_a_rule_rejects_nothing():
     thresholds = Thresholds((Rule("blur", max=0.5),), 0)
     assert thresholds.reasons({"blur": 0, "unsafe": 1.0, "frames": None}) == []
@@ -72,10 +81,14 @@ def test_a_file_changes_the_rules_that_it_names_and_no_other(tmp_path: Path):
     assert set(changed.rules) == others | {Rule("text_area", max=0.4)}
 
 
-def test_the_demo_changes_how_short_a_clip_may_be_and_nothing_else():
+def test_the_demo_changes_how_short_and_small_a_clip_may_be_and_nothing_else():
     default, demo = load_thresholds(), load_thresholds(DEFAULT.with_name("thresholds_demo.yaml"))
     assert names(demo) == names(default) and demo.near_duplicate_bits == default.near_duplicate_bits
-    assert {rule.score for rule in set(demo.rules) - set(default.rules)} == {"seconds", "frames"}
+    assert {rule.score for rule in set(demo.rules) - set(default.rules)} == {
+        "seconds",
+        "frames",
+        "source_side",
+    }
 
 
 def test_what_nothing_measures_has_no_rule_and_is_said_to(tmp_path: Path):

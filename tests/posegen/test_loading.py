@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from posegen.loading import Placement, offload_blocks
+from posegen.sharing import HostRecord
 from posegen.source import ModelSource
 from testkit.tiny_model import picture, save_tiny_model, tiny_pipeline, walking
 
@@ -29,8 +30,9 @@ def test_the_vae_is_exact_whatever_the_rest_computes_in(tmp_path: Path) -> None:
 
 
 def test_the_record_lies_where_it_was_asked_for() -> None:
-    assert Placement("cpu", "float32").record().device is None
-    assert Placement("cpu", "float32", record_on_host=True).record().device == torch.device("cpu")
+    assert isinstance(Placement("cuda", "bfloat16").empty_record(), HostRecord)
+    assert not isinstance(Placement("cuda", "bfloat16", record="device").empty_record(), HostRecord)
+    assert Placement.here("cpu").record == "device"  # there is no other memory
 
 
 def test_products_in_fp8_need_weights_in_fp8(tmp_path: Path) -> None:

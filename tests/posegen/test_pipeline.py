@@ -24,7 +24,7 @@ from posegen.mini.codec import PrincipalVideoCodec
 from posegen.model.checkpoints import CheckpointError, load_adapter
 from posegen.model.transformer import PoseGenTransformer3DModel
 from posegen.pipeline import EncodedJob, PoseGenPipeline
-from posegen.sharing import SharedRecord
+from posegen.sharing import HostRecord, Position, SharedEntry, SharedRecord
 from testkit import ROOT
 from testkit.tiny_model import (
     HEAD,
@@ -188,16 +188,18 @@ def test_a_base_segment_without_the_anchors_record_is_refused(
         pipeline.generate_segment(job, pipeline.encode(job), 2, {})
 
 
-def test_progress_goes_through_all_segments_and_steps(pipeline: PoseGenPipeline, job: VideoJob) -> None:
+def test_progress_goes_through_all_segments_and_steps(
+    pipeline: PoseGenPipeline, job: VideoJob, video: np.ndarray
+) -> None:
     told: list[tuple[int, int]] = []
 
     def callback(index: int, step: Step) -> None:
         assert step.steps == STEPS and step.preview.shape == (1, 16, 4, SIZE[1] // 8, SIZE[0] // 8)
         told.append((index, step.index))
 
-    record = SharedRecord(device=torch.device("cpu"))
-    list(pipeline.generate(job, callback=callback, record=record))
-    assert record.nbytes
+    record = HostRecord()
+    made = list(pipeline.generate(job, callback=callback, record=record))
+    assert record.nbytes and np.array_equal(np.concatenate(made), video)
     assert told == [(index, step) for index in (0, 2, 1) for step in range(STEPS)]
 
 
@@ -214,6 +216,25 @@ def test_a_cancelled_video_goes_on_from_its_store(
         list(pipeline.generate(job, tmp_path, cancel))
     assert len(list(tmp_path.iterdir())) == 1
     assert np.array_equal(np.concatenate(list(pipeline.generate(job, tmp_path))), video)
+
+
+@pytest.mark.parametrize("interval", [(0.0, 1.0), (0.9, 1.0)])
+def test_a_segment_reads_the_record_in_the_order_that_is_known_before(
+    pipeline: PoseGenPipeline, interval: tuple[float, float]
+) -> None:
+    read: list[Position] = []
+
+    class Watched(SharedRecord):
+        def get(self, position: Position) -> SharedEntry:
+            read.append(position)
+            return super().get(position)
+
+    record = Watched()
+    job = pipeline.job(
+        picture(), walking(FRAMES), PROMPT, framing="0:2,1:3", guidance_interval=interval, guidance_scale=3.0
+    )
+    list(pipeline.generate(job, record=record))
+    assert read == [*record.entries]
 
 
 def test_recording_alone_is_told_step_by_step_and_may_be_cancelled(

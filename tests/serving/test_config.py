@@ -12,7 +12,8 @@ from serving.config import ConfigError, Replicas, ServingConfig, load_config
 def test_arguments_come_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:
     file = tmp_path / "server.yaml"
     file.write_text(
-        "lease: 1\npoll: 1\ndrain: 1\ngenerators: {max_workers: 3}\napi: {tokens: [{name: a, sha256: b}]}\n"
+        "lease: 1\npoll: 1\ndrain: 1\ngenerators: {max_workers: 3}\n"
+        f"api: {{tokens: [{{name: a, sha256: {64 * 'b'}}}]}}\n"
     )
     environment = {"POSEGEN_CONFIG": str(file), "POSEGEN_POLL": "2", "POSEGEN_DRAIN": "2"}
     config = load_config({"drain": "3"}, environment)

@@ -4,7 +4,10 @@ the same video."""
 from __future__ import annotations
 
 import re
+import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2 as httpx
 import pytest
@@ -63,6 +66,29 @@ def test_the_proxy_passes_on_who_calls(cluster: Cluster) -> None:
     assert httpx.get(address, timeout=60).status_code == 200
     for name, value in (("X-Forwarded-For", "192.0.2.1"), ("Host", "elsewhere.example")):
         assert httpx.get(address, headers={name: value}, timeout=60).status_code == 403
+
+
+def test_head_comes_through_the_proxy(cluster: Cluster, undisturbed: bytes) -> None:
+    (job,) = cluster.database.jobs.page()
+    answer = httpx.head(f"{cluster.address}/v1/videos/{job.id}/content", timeout=60)
+    assert answer.status_code == 200 and int(answer.headers["content-length"]) == len(undisturbed)
+
+
+def test_a_request_whose_replica_dies_may_be_made_again(cluster: Cluster) -> None:
+    for _ in range(10):
+        assert cluster.get("/v1/videos").status_code == 200  # the proxy knows both copies as idle
+    cluster.send("ingress", signal.SIGSTOP)
+    with ThreadPoolExecutor() as callers:
+        asked = [callers.submit(cluster.get, "/v1/videos") for _ in range(4)]
+        assert not any(request.done() for request in asked)
+        time.sleep(2)
+        cluster.send("ingress", signal.SIGKILL)
+        lost = [request.result() for request in asked]
+    assert {answer.status_code for answer in lost} <= {200, 503} and 503 in {a.status_code for a in lost}
+    for answer in lost:
+        assert answer.status_code == 200 or int(answer.headers["retry-after"]) > 0
+        assert answer.status_code == 200 or answer.json()["error"]["code"] == "unavailable"
+    cluster.wait(lambda: cluster.get("/v1/videos").status_code == 200)
 
 
 @pytest.mark.parametrize("name", KILLED)

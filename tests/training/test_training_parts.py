@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from posegen.longvideo.conditions import encode_frames
+from posegen.model.scaled_linear import ScaledLinear
 from posegen.model.transformer import PoseGenTransformer3DModel
 from testkit.tiny_training import tiny_config, write_tiny_model
 from training.config import AdapterConfig, EngineConfig, NoiseConfig, OptimizerConfig
@@ -226,6 +227,28 @@ def test_checkpointing_with_offload_has_the_same_gradients(folder: Path) -> None
     assert all(gradient is not None for gradient in gradients[0])
     for other in gradients[1:]:
         torch.testing.assert_close(other, gradients[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_base_in_fp8_is_trained_as_one_in_float(
+    folder: Path, one_process: None, precision: Literal["float32", "bfloat16"]
+) -> None:
+    curves = []
+    for fp8_base in (False, True):
+        engine_config = EngineConfig(
+            precision=precision, fp8_base=fp8_base, offload=True, reduce_bucket_size=200_000
+        )
+        config = tiny_config(folder, folder, engine=engine_config)
+        model = load_transformer(config, torch.device("cpu"))
+        before = {name: part.clone() for name, part in model.state_dict().items() if ".base_layer." in name}
+        engine = start_engine(model, config.engine, config.optimizer, passes=1)
+        curves.append(steps(engine, model, 0, 6))
+        assert all(torch.equal(model.state_dict()[name], part) for name, part in before.items())
+    quantised = [part for part in model.modules() if isinstance(part, ScaledLinear)]
+    assert len(quantised) == model.config.num_layers * 10
+    assert all(part.dtype == getattr(torch, precision) for part in trained_of(model).values())
+    # fp8 rounds weights by up to 2^-4 of themselves, which moves the losses, near 1, by less.
+    assert curves[1] == pytest.approx(curves[0], rel=0.02) and curves[1] != curves[0]
 
 
 def test_a_log_that_goes_on_drops_what_lies_behind_its_checkpoint(tmp_path: Path) -> None:

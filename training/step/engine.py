@@ -32,6 +32,8 @@ class EngineConfig:
     """DeepSpeed's: 2 splits gradients and moments among the workers, 3 the model's weights too."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Of the model and its activations. Norms, time embedding and modulation stay float32, as do all moments."""
+    fp8_base: bool = False
+    """Hold the frozen linears of the blocks in fp8 (e4m3, a scale a row), half of bfloat16's bytes; with ZeRO-2."""
     micro_batch_size: int = 1
     """Most items that a worker passes through the model at once."""
     gradient_checkpointing: bool = True

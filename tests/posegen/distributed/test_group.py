@@ -17,7 +17,6 @@ from posegen.longvideo.job import VideoJob
 from posegen.longvideo.sampling import Cancelled, Step
 from posegen.pipeline import PoseGenPipeline
 from posegen.sharing import Form, Position, SharedEntry, SharedRecord
-from posegen.source import ModelSource
 from testkit.tiny_model import picture, save_tiny_model, tiny_pipeline, walking
 
 pytestmark = pytest.mark.slow
@@ -41,7 +40,7 @@ def alone(model: Path) -> PoseGenPipeline:
 def pair(model: Path) -> Iterator[PoseGenPipeline]:
     """A pipeline that denoises in two processes."""
     pipeline = PoseGenPipeline.from_pretrained(model)
-    pipeline.group = Group(pipeline, ModelSource(model), processes=2)
+    pipeline.group = Group(pipeline, processes=2)
     yield pipeline
     pipeline.group.close()
 
@@ -125,13 +124,13 @@ def test_a_group_goes_on_after_a_segment_that_ended_early(
 
 def test_a_model_that_cannot_be_split_is_refused(model: Path) -> None:
     with pytest.raises(ValueError, match="2 attention heads"):
-        Group(tiny_pipeline(), ModelSource(model), processes=3)
+        Group(tiny_pipeline(), processes=3)
 
 
 def lead(model: Path, told: Connection) -> None:
     """Rank 0 of a group: sends its workers' process ids, and waits."""
     pipeline = PoseGenPipeline.from_pretrained(model)
-    pipeline.group = Group(pipeline, ModelSource(model), processes=2)
+    pipeline.group = Group(pipeline, processes=2)
     told.send(pipeline.group.pids)
     told.recv()
 

@@ -385,13 +385,6 @@ def test_a_segment_of_another_size_is_refused(model: PoseGenTransformer3DModel):
         output(model, inputs, AnchorReader(SHARED, given_masks(PERSON), two))
 
 
-def test_a_record_is_kept_on_its_device(model: PoseGenTransformer3DModel):
-    record = SharedRecord(device=torch.device("meta"))
-    output(model, small_inputs(model), AnchorRecorder(SHARED, given_masks(PERSON), record))
-    entries = record.entries.values()
-    assert all(tensor.is_meta for entry in entries for tensor in (*entry.tensors, entry.foreground))
-
-
 @dataclass
 class Wire:
     """A store of bytes, as one that sends entries to another machine."""

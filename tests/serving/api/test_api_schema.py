@@ -33,6 +33,8 @@ OPERATIONS = {
     "GET /v1/videos/{video_id}/events",
     "GET /v1/videos/{video_id}/segments",
     "POST /v1/videos/{video_id}/segments/{index}/regenerate",
+    "GET /v1/models",
+    "GET /v1/models/{name}",
     "GET /metrics",
     "GET /healthz",
 }

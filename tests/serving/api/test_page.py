@@ -22,8 +22,10 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from posegen.longvideo.segments import plan
 from posegen.video import probe, read_frames
+from posegen.video.pictures import jpeg
 from serving.api.page import FOLDER
 from serving.api.settings import Model, Token
+from serving.state.artifacts import preview_artifact
 from serving.state.rows import Claim, JobPlan, Role
 from serving.work.loop import Beat, Work, Worker
 from serving.work.stitch import Stitch
@@ -98,6 +100,8 @@ class Studio(Site):
     def _generate(self, claim: Claim, beat: Beat) -> None:
         for step in range(STEPS):
             self._turn(beat, step, STEPS)
+            preview = np.hstack(self._frames[[0, 20, 40, 60]])
+            self.artifacts.write(preview_artifact(claim.job.id, claim.task.index), jpeg(preview, 192))
             beat(step + 1, STEPS)
         if claim.records:
             self.database.queue.publish_record_step(claim, "a store", PLAN.shared_steps)
@@ -195,9 +199,12 @@ def test_a_video_from_the_samples_to_the_end_and_in_part_again(browser: Browser,
             "aria-label", re.compile(r"is made, 2 of 4 steps"), timeout=PATIENCE
         )
         tab.until(GROWING)
+        tab.see("#making", re.compile(r"Segment \d, step 2 of 4"))
+        tab.until("document.querySelector('#making img').naturalWidth == 512")
         tab.screens("3-half")
         studio.allow(3 * STEPS - 2)
         tab.see("#status", "The video is finished.")
+        expect(tab.page.locator("#making")).to_be_hidden(timeout=PATIENCE)
         tab.until("document.querySelector('#result video').src.endsWith('/content')")
         tab.until("document.querySelector('#result video').duration == 7")
         assert tab.page.locator("#driver video").is_visible()
@@ -293,10 +300,12 @@ def test_a_token_is_asked_for_and_opens_the_video(browser: Browser, tmp_path: Pa
         tab.page.fill("#token", "secret")
         tab.page.click("text=Use >> visible=true")
         tab.see("#none", "None yet.")
-        studio.allow(1 + 6 * STEPS)
+        studio.allow(1 + 6 * STEPS + 1)
         tab.ask_for("")
         tab.until(GROWING)
-        studio.allow(3 * STEPS)
+        tab.see("#making", "step 1 of 4")
+        tab.until("document.querySelector('#making img').naturalWidth == 512")
+        studio.allow(3 * STEPS - 1)
         tab.see("#status", "The video is finished.")
         tab.until("document.querySelector('#result video').duration == 7")
         tab.page.reload()

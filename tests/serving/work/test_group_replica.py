@@ -13,7 +13,6 @@ import pytest
 
 from posegen.distributed.group import Group, GroupError
 from posegen.pipeline import PoseGenPipeline
-from posegen.source import ModelSource
 from serving.api.auth import Caller
 from serving.api.checks import check_request
 from serving.api.errors import ApiError
@@ -51,7 +50,7 @@ def test_a_group_is_cancelled_and_killed(planned: Place, tmp_path: Path) -> None
     assert alone.finish(Role.GENERATE) == 0
     database, pipeline = place.database, PoseGenPipeline.from_pretrained(place.model.folder)
     first, second = sorted(place.database.jobs.page(), key=lambda job: job.created_at)
-    pipeline.group = group = Group(pipeline, ModelSource(place.model.folder), processes=2)
+    pipeline.group = group = Group(pipeline, processes=2)
     work = replace(place, pipeline=pipeline).work(Role.GENERATE, database)
 
     def worker(moment: Moment, do: Callable[[], object]) -> Worker:

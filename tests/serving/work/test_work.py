@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import signal
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from posegen.sharing import Position, SharedEntry
+from posegen.video import probe
+from serving.state.artifacts import preview_artifact
 from serving.state.database import Database
 from serving.state.rows import Claim, Job, JobPlan, Kind, QueueLimits, Role
 from serving.state.transitions import JobStatus
@@ -130,6 +134,38 @@ def test_a_killed_stitcher_writes_the_same_video(
     assert attempts(place) == {("stitch", stitch.index): 2}
 
 
+def test_a_video_is_written_at_the_rate_that_is_asked_for(
+    empty: Place, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    place = empty.copy(tmp_path_factory.mktemp("slow") / "server")
+    job = place.post(FRAMES, rate=place.model.rate / 2)
+    for role in Role:
+        assert place.finish(role) == 0
+    (stitch,) = place.database.jobs.tasks(job.id, Kind.STITCH)
+    with place.artifacts.local_copy(stitch.artifact) as path:
+        info = probe(path)
+    assert info.rate == place.model.rate / 2 and len(info.frame_times) == (FRAMES + 1) // 2
+    assert info.duration == pytest.approx(FRAMES / place.model.rate, abs=1 / place.model.rate)
+
+
+def test_a_segment_in_the_making_can_be_seen(planned: Place, tmp_path: Path) -> None:
+    """From its first step on, in a file that is written over."""
+    place = planned.copy(tmp_path / "server")
+    job, found = only_job(place), []
+
+    def look() -> None:
+        names = {f"{job.id}/{name}" for name in place.artifacts.names(job.id)}
+        found.append(names & {preview_artifact(job.id, index) for index in range(3)})
+
+    worker = place.worker(Role.GENERATE, at(Moment("segment", 0, 1), look))
+    while worker.turn():
+        pass
+    assert found[0] == {preview_artifact(job.id, 0)}
+    for index in range(3):
+        picture = Image.open(io.BytesIO(place.artifacts.read(preview_artifact(job.id, index))))
+        assert picture.format == "JPEG" and picture.height == 192
+
+
 def test_a_lost_record_is_made_once_more(
     planned: Place, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -159,11 +195,11 @@ class Unreadable(FileRecords):
 class Corrupt(FileRecords):
     """Records whose first generation is damaged once it is written."""
 
-    def places(self, store: str, record: RecordId) -> list[Position]:
+    def get(self, store: str, record: RecordId, place: Position) -> SharedEntry:
         if record.generation == 1:
             for path in self._record(store, record).iterdir():
                 path.write_bytes(b"\xff" * 100)
-        return super().places(store, record)
+        return super().get(store, record, place)
 
 
 def generator(place: Place, records: FileRecords) -> Worker:

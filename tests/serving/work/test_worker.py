@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.numpy import load
 
@@ -68,6 +69,36 @@ def test_what_cannot_be_done_is_told_at_once(empty: Place, tmp_path: Path) -> No
     assert worker.turn() and not worker.turn()
     assert job().error_message == "There is nobody in the picture; send another."
     assert job().error_code == "invalid_input"
+
+
+def gpu_memory() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+@pytest.mark.parametrize(
+    "allocate", [gpu_memory, lambda: torch.empty(2**60), lambda: np.empty(2**46)], ids=["gpu", "cpu", "numpy"]
+)
+def test_too_little_memory_is_told_at_once_and_is_not_the_workers_fault(
+    empty: Place, tmp_path: Path, allocate: Callable[[], object]
+) -> None:
+    place = empty.copy(tmp_path / "server")
+    jobs = [place.post(FRAMES).id for _ in range(6)]
+    worker = Worker(Role.PREPARE, place.database, lambda claim, beat: allocate() and None, LEASE, poll=0.01)
+    worker.start()
+    while any(place.database.jobs.get(job).status is not JobStatus.FAILED for job in jobs):
+        assert worker.trouble() is None
+    told = {(job.error_code, job.error_message) for job in map(place.database.jobs.get, jobs)}
+    size = REQUEST["size"]
+    assert told == {
+        (
+            "out_of_memory",
+            f"Prepare 0 needs more memory than there is at size {size}; ask for a smaller one.",
+        )
+    }
+    assert [task.attempt for job in jobs for task in place.database.jobs.tasks(job)] == [1] * 6
+    assert worker.trouble() is None
+    worker.ask_to_stop()
+    assert worker.join(LEASE)
 
 
 def test_a_worker_stopped_while_it_waits_for_its_turn_takes_no_task(empty: Place, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The figures of generated video, on puppets whose truth is known."""
+"""Figures of generated video on made cases whose answers are known: drifts, seams, shifts and jumps of known size."""
 
 from __future__ import annotations
 
@@ -9,19 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.metrics import (
-    background_drift,
-    bootstrap,
-    find_person,
-    identity_error,
-    iou,
-    lab,
-    part_colours,
-    person_colours,
-    psnr,
-    seam,
-)
 from mini_model.puppets import Puppet, PuppetClip, Scene, motion_of, reference, render
+from posegen.evaluation.background import Backgrounds, background_error, grown
+from posegen.evaluation.colour import lab
+from posegen.evaluation.fidelity import psnr, ssim
+from posegen.evaluation.identity import identity_error, part_colours
+from posegen.evaluation.silhouettes import find_person, iou, person_colours
 
 SIZE = (64, 96)
 FRAMES = 9
@@ -101,37 +94,6 @@ def test_parts_have_the_colours_of_the_puppet() -> None:
     assert not nowhere
 
 
-def test_a_seam_is_a_jump_that_others_are_not() -> None:
-    video = np.repeat(
-        np.arange(0, 20, 2, dtype=np.uint8)[:, None, None, None], 3, axis=3
-    )  # two levels a frame
-    assert seam(video, [4, 5]) == 1
-    video[5:] += 8
-    assert seam(video, [5]) == pytest.approx(5)
-    assert np.isnan(seam(video, []))
-
-
-def test_drift_counts_the_background_alone() -> None:
-    video = np.full((3, 8, 8, 3), 120, np.uint8)
-    person = np.zeros((3, 8, 8), bool)
-    person[:, :, :4] = True
-    video[1, :, :4] = 0  # the person moves
-    video[2] += 20  # and then the light changes
-    lighter = np.linalg.norm(np.subtract(*lab(np.array([[120] * 3, [140] * 3], np.uint8))))
-    np.testing.assert_allclose(background_drift(video, person), np.array([0, 0, lighter]), atol=1e-3)
-    assert np.isnan(background_drift(video, np.ones_like(person))).all()
-
-
-def test_bootstrap_covers_the_mean() -> None:
-    """Of many samples about 95 % have the true mean in their interval."""
-    random = np.random.default_rng(0)
-    samples = [bootstrap(random.normal(3, 1, 40)) for _ in range(200)]
-    assert np.mean([interval.low <= 3 <= interval.high for interval in samples]) == pytest.approx(
-        0.94, abs=0.04
-    )
-    assert bootstrap([2.0, 2.0]) == (2, 2, 2)
-
-
 def test_blur_lowers_what_is_found_but_not_to_nothing() -> None:
     """As after a codec; the background is known as blurred."""
     clip, picture = walk(3)
@@ -140,3 +102,58 @@ def test_blur_lowers_what_is_found_but_not_to_nothing() -> None:
     behind = cv2.GaussianBlur(clip.background[0], (0, 0), 1.0)
     sharp = iou(find_person(clip.frames, clip.background[0], colours), clip.silhouettes)
     assert 0.75 < iou(find_person(blurred, behind, colours), clip.silhouettes) < sharp
+
+
+def test_a_changed_background_is_found_with_its_size_and_the_person_does_not_count() -> None:
+    video = np.full((3, 8, 8, 3), 120, np.uint8)
+    person = np.zeros((3, 8, 8), bool)
+    person[:, :, :4] = True
+    video[1, :, :4] = 0  # the person moves
+    video[2] += 20  # and then the light changes
+    lighter = np.linalg.norm(np.subtract(*lab(np.array([[120] * 3, [140] * 3], np.uint8))))
+    found = background_error(video, person, video[0], person[0])
+    np.testing.assert_allclose(found, np.array([0, 0, lighter]), atol=1e-3)
+    assert np.isnan(background_error(video, np.ones_like(person), video[0])).all()
+
+
+def test_segments_that_invent_what_they_never_saw_disagree_there_and_nowhere_else() -> None:
+    """Three segments: two agree behind the person, the third puts another grey there."""
+    area = np.zeros((16, 16), bool)
+    area[4:12, 4:12] = True
+    places = np.full((3, 16, 16, 3), 120, np.uint8)
+    places[2, 4:12, 4:12] = 140
+    nobody, backgrounds = np.zeros((5, 16, 16), bool), Backgrounds()
+    for segment, place in enumerate(places):
+        backgrounds.add(segment, np.repeat(place[None], 5, axis=0), nobody)
+    apart = np.linalg.norm(np.subtract(*lab(np.array([[120] * 3, [140] * 3], np.uint8))))
+    assert backgrounds.disagreement(area) == pytest.approx(2 / 3 * apart, rel=1e-4)  # two of three pairs
+    assert backgrounds.disagreement(~area) == 0
+    assert np.isnan(backgrounds.disagreement(np.zeros_like(area)))
+
+
+def test_frames_in_which_the_person_stands_there_say_nothing_of_the_background() -> None:
+    backgrounds, person = Backgrounds(), np.zeros((2, 8, 8), bool)
+    person[0] = True
+    video = np.stack([np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 120, np.uint8)])
+    backgrounds.add(0, video, person)
+    np.testing.assert_allclose(backgrounds.means(0), lab(video[1]), atol=1e-4)
+
+
+def test_a_grown_mask_has_a_rim() -> None:
+    mask = np.zeros((1, 100, 50), bool)
+    mask[0, 50, 25] = True
+    assert grown(mask)[0, 47:54, 25].all()
+    assert grown(mask).sum() < 50
+
+
+def test_ssim_is_one_for_the_same_and_falls_with_the_contrast() -> None:
+    """Of two flat pictures only the means count: (2 x y + c1) / (x^2 + y^2 + c1)."""
+    flat, other = np.full((16, 16, 3), 100, np.uint8), np.full((16, 16, 3), 150, np.uint8)
+    c1 = (0.01 * 255) ** 2
+    assert ssim(flat, flat) == 1
+    assert ssim(flat, other) == pytest.approx((2 * 100 * 150 + c1) / (100**2 + 150**2 + c1))
+    clip, _ = walk(1)
+    noisy = np.clip(clip.frames[0] + np.random.default_rng(0).normal(0, 20, clip.frames[0].shape), 0, 255)
+    assert 0.2 < ssim(noisy.astype(np.uint8), clip.frames[0]) < 0.9
+    with pytest.raises(ValueError, match="11 pixels"):
+        ssim(flat[:8], flat[:8])

@@ -1,0 +1,230 @@
+"""The rows of all videos while the job runs: a table for each group, in Ray's object store, not in the driver.
+
+Each step is a light task for each group, so the driver holds names and counts however many clips there are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from pipeline.caption.captioner import CAPTIONED
+from pipeline.config import CurateConfig
+from pipeline.feeds import failed_plans, tasks, unplanned, unscored
+from pipeline.journals import caption_journal, cut_journal, plan_journal, score_journal
+from pipeline.records.journal import Files, Journal, group_of
+from pipeline.tables.join import join_group
+from pipeline.tables.media import MediaReader
+from pipeline.tables.verdicts import (
+    duplicates,
+    fail_open,
+    judge,
+    kept,
+    reject_duplicates,
+    unread,
+    with_captions,
+    with_errors,
+)
+from pipeline.tables.write import divide, write_files
+from pipeline.verdict import Thresholds
+from posegen import versions
+from posegen.common.storage import Folder
+from posegen.dataset import KEPT
+
+Ref = Any
+"""A table of rows in the object store."""
+
+
+class Groups:
+    """The rows (`JOINED`) of the listed videos by group, from `join` on.
+
+    listed: a table `LISTED_KEYS`.
+    """
+
+    def __init__(self, config: CurateConfig, listed: pa.Table) -> None:
+        self.config, self.listed = config, listed
+        self.keys: Ref = ray.put(listed["key"].combine_chunks())
+        self.plans, self.scores, self.cuts, self.captions = ({} for _ in range(4))
+        self.rows: dict[str, Ref] = {}
+
+    def join(self) -> None:
+        """Packs what has been recorded since the last time, and reads the groups that this concerns."""
+        self.plans, changed = pack(plan_journal(self.config))
+        self.scores, more = pack(score_journal(self.config))
+        for group in self.plans:
+            if group in changed | more or group not in self.rows:
+                files = (self.plans[group], self.scores.get(group, Files()))
+                self.rows[group] = _task(join_group).remote(self.config, self.keys, *files)
+
+    def unscored(self, retry_failed: bool, most_clips: int | None) -> list[Ref]:
+        """Tasks (`TASKS`) for all that has no plan or no scores, in tables of one row or more.
+
+        retry_failed: also for what failed. most_clips: of a task for a video that has a plan.
+        """
+        seen = self._get(_seen)
+        again = [failed for _, failed in seen] if retry_failed else []
+        new = unplanned(self.listed, [keys for keys, _ in seen], again)
+        found = [_task(unscored).remote(rows, retry_failed, most_clips) for rows in self.rows.values()]
+        return _filled(found) + [ray.put(new.slice(at, 1000)) for at in range(0, new.num_rows, 1000)]
+
+    def fail(self, faults: Mapping[str, str]) -> None:
+        """Fails what is still to do, as the storage did not let it be done: path -> how it said so.
+
+        Nothing is recorded of it, so the next run tries it again.
+        """
+        self._each(fail_open, faults)
+        planned = set[str]().union(*(keys.to_pylist() for keys, _ in self._get(_seen)))
+        for row in self.listed.to_pylist():
+            if row["key"] not in planned:
+                group, failed = group_of(row["key"]), unread(row, faults)
+                others = [self.rows[group]] if group in self.rows else []
+                self.rows[group] = _task(_together).remote(failed, *others)
+
+    def judge(self, thresholds: Thresholds) -> None:
+        """Applies the rules, and rejects what looks like another kept clip."""
+        self._each(judge, thresholds)
+        if looks := self._get(_looks):
+            first = ray.put(duplicates(pa.concat_tables(looks), thresholds))
+            self._each(reject_duplicates, first)
+
+    def uncut(self) -> list[Ref]:
+        """Tasks for the kept clips whose own video is neither recorded nor in `media/`."""
+        self.cuts, _ = pack(cut_journal(self.config))
+        missing = self._missing()
+        return _filled([_task(_uncut).remote(self.rows[group], missing[group]) for group in missing])
+
+    def with_media(self) -> None:
+        """Fails the kept clips that could not be cut out."""
+        self.cuts, _ = pack(cut_journal(self.config))
+        for group, missing in self._missing().items():
+            self.rows[group] = _task(with_errors).remote(self.rows[group], missing)
+
+    def uncaptioned(self) -> list[Ref]:
+        """The kept clips without a caption by the configured model, in tables of one row or more."""
+        self.captions, _ = pack(caption_journal(self.config))
+        retry = self.config.retry_failed
+        return _filled(
+            [
+                _task(_uncaptioned).remote(self.config, self.captions.get(group, Files()), retry, rows)
+                for group, rows in self.rows.items()
+            ]
+        )
+
+    def with_captions(self) -> None:
+        """Takes over the model's captions, and fails the clips that it could not caption."""
+        self.captions, _ = pack(caption_journal(self.config))
+        for group, files in self.captions.items():
+            if group in self.rows:
+                self.rows[group] = _task(_captioned).remote(self.config, files, self.rows[group])
+
+    def write(self) -> Counter[str]:
+        """Writes both tables and makes them the newest version; returns how many clips have each status."""
+        counts = Counter[str]()
+        for statuses in self._get(_statuses):
+            counts.update(statuses)
+        division = divide(Folder(self.config.output), counts.total(), counts[KEPT])
+        units: dict[str, list[str]] = {}
+        for group in sorted(self.rows):
+            units.setdefault(group[: division.unit], []).append(group)
+        shared, tables = ray.put(division), dict[str, dict[str, int]](clips={}, media={})
+        tasks = [
+            _task(write_files).remote(
+                self.config,
+                shared,
+                {group: self.scores[group] for group in unit if group in self.scores},
+                {group: self.cuts[group] for group in unit if group in self.cuts},
+                *(self.rows[group] for group in unit),
+            )
+            for unit in units.values()
+        ]
+        for written in ray.get(tasks):
+            for table, names in written.items():
+                tables[table] |= names
+        versions.publish(Folder(self.config.output), tables)
+        # What was cut is in media/ now, or not kept.
+        Folder(self.config.output, "work").delete_folder(cut_journal(self.config).kind)
+        return counts
+
+    def _each(self, step: Callable[..., pa.Table], *arguments: Any) -> None:
+        """Puts what a step makes of each group's rows in their place."""
+        self.rows = {group: _task(step).remote(rows, *arguments) for group, rows in self.rows.items()}
+
+    def _get(self, question: Callable[[pa.Table], Any]) -> list[Any]:
+        """What a question about a group's rows is answered with, for each group."""
+        answers: list[Any] = ray.get([_task(question).remote(rows) for rows in self.rows.values()])
+        return answers
+
+    def _missing(self) -> dict[str, Ref]:
+        return {
+            group: _task(_without_media).remote(self.config, group, self.cuts.get(group, Files()), rows)
+            for group, rows in self.rows.items()
+        }
+
+
+def pack(journal: Journal) -> tuple[dict[str, Files], set[str]]:
+    """Packs a journal's loose records; returns its files by group, and the groups that were changed."""
+    files = journal.files()
+    changed = [group for group in files if files[group].loose]
+    packed = ray.get([_task(journal.pack).remote(group, files[group]) for group in changed])
+    return files | dict(zip(changed, packed, strict=True)), set(changed)
+
+
+def count(tables: list[Ref]) -> int:
+    """How many rows these tables have."""
+    return sum(ray.get([_task(_size).remote(table) for table in tables]))
+
+
+def _task(function: Callable[..., Any]) -> Any:
+    """A light task of a function: it waits for the storage more than it computes."""
+    return ray.remote(function).options(num_cpus=1, scheduling_strategy="SPREAD")
+
+
+def _filled(tables: list[Ref]) -> list[Ref]:
+    sizes = ray.get([_task(_size).remote(table) for table in tables])
+    return [table for table, size in zip(tables, sizes, strict=True) if size]
+
+
+def _size(table: pa.Table) -> int:
+    return int(table.num_rows)
+
+
+def _seen(rows: pa.Table) -> tuple[pa.Array, pa.Array]:
+    """The keys of the files that have a plan, and of those whose plan failed."""
+    return pc.unique(rows["key"]), pc.unique(failed_plans(rows))
+
+
+def _looks(rows: pa.Table) -> pa.Table:
+    return kept(rows).select(["clip_id", "perceptual_hashes"])
+
+
+def _together(*tables: pa.Table) -> pa.Table:
+    return pa.concat_tables(tables)
+
+
+def _statuses(rows: pa.Table) -> dict[str, int]:
+    return {found["values"]: found["counts"] for found in pc.value_counts(rows["status"]).to_pylist()}
+
+
+def _without_media(config: CurateConfig, group: str, files: Files, rows: pa.Table) -> pa.Table:
+    return MediaReader(config, {group: files}).missing(group, kept(rows))
+
+
+def _uncut(rows: pa.Table, missing: pa.Table) -> pa.Table:
+    return tasks(rows.filter(pc.is_in(rows["clip_id"], missing["clip_id"].combine_chunks())), None)
+
+
+def _uncaptioned(config: CurateConfig, files: Files, retry_failed: bool, rows: pa.Table) -> pa.Table:
+    there = caption_journal(config).rows(files, ["clip_id", "error_stage"])
+    if retry_failed:
+        there = there.filter(pc.is_null(there["error_stage"]))
+    clips = kept(rows).select(["clip_id", "video_id", "path", "start", "stop", "rate"])
+    return clips.filter(pc.invert(pc.is_in(clips["clip_id"], there["clip_id"].combine_chunks())))
+
+
+def _captioned(config: CurateConfig, files: Files, rows: pa.Table) -> pa.Table:
+    return with_captions(rows, caption_journal(config).rows(files, CAPTIONED.names).select(CAPTIONED.names))

@@ -1,0 +1,50 @@
+"""Joins what was recorded about a group of videos, plan and scores, into rows on their way to `clips/`.
+
+All records of a video lie in one group, and copies of a file, which have the same id, in the same one, so no group
+needs to know another's rows.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.config import CurateConfig
+from pipeline.journals import plan_journal, score_journal
+from pipeline.plan.planner import PLAN
+from pipeline.records.journal import Files
+from pipeline.score.scorer import SCORED
+from posegen.dataset import CLIPS, FAILED
+
+HEAVY = ("keypoints", "keypoints_shape", "preview")
+"""Columns that stay in the records until a file of the table is written."""
+ERROR = ("error_stage", "error_type", "error_message")
+JOINED = pa.schema(
+    [field for field in CLIPS if field.name not in HEAVY]
+    + [pa.field(name, pa.string()) for name in ("record", "video", "key")]
+)
+"""A row of `clips/` on its way. record: the key of its scores, null where it has none. video: the id that its records
+lie under, the video_id or, of a file that cannot be read, its key. key: of the listed file."""
+
+
+def join_group(config: CurateConfig, keys: pa.Array, plans: Files, scores: Files) -> pa.Table:
+    """Plans and scores of the videos of a group that are listed under one of these keys, a table `JOINED`.
+
+    No verdicts yet. A row without `record` and without an error is still to be scored.
+    """
+    plan = plan_journal(config).rows(plans, PLAN.names)
+    plan = plan.filter(pc.is_in(plan["key"], value_set=keys))
+    light = [name for name in SCORED.names if name not in HEAVY]
+    scored = score_journal(config).rows(scores, light).combine_chunks()
+    index = pc.index_in(plan["clip_id"], value_set=scored["clip_id"].combine_chunks())
+    found = scored.take(index)
+    columns = {name: found[name] for name in light}
+    columns |= {name: plan[name] for name in plan.column_names if name not in ERROR}
+    columns |= {name: pc.coalesce(plan[name], found[name]) for name in ERROR}
+    columns["record"] = found["clip_id"]
+    columns["status"] = pa.repeat(FAILED, plan.num_rows)
+    columns["reasons"] = pa.array([[]] * plan.num_rows, JOINED.field("reasons").type)
+    empty = {
+        name: pa.nulls(plan.num_rows, JOINED.field(name).type) for name in JOINED.names if name not in columns
+    }
+    return pa.table([(columns | empty)[name] for name in JOINED.names], JOINED)

@@ -1,0 +1,108 @@
+"""Applies thresholds to joined rows, and takes near duplicates, captions and cut clips into account."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.score.duplicates import near_duplicates
+from pipeline.tables.join import ERROR, JOINED
+from pipeline.verdict import Thresholds
+from posegen.dataset import FAILED, KEPT, REJECTED, content_id
+
+
+def judge(clips: pa.Table, thresholds: Thresholds) -> pa.Table:
+    """The rows of a group (`JOINED`) with status and reasons by the rules, sorted by clip_id, each id once.
+
+    A file that is there twice is scored once: the first by path keeps its clips, the other's are rejected under ids of
+    their own, or failed as the first's are.
+    """
+    rows = clips.sort_by([("clip_id", "ascending"), ("path", "ascending")]).to_pylist()
+    before: dict[str, Any] = {}
+    name_of_rules = thresholds.hash
+    for row in rows:
+        row["thresholds_hash"] = name_of_rules
+        if row["clip_id"] == before.get("clip_id"):
+            row |= {"clip_id": content_id(row["clip_id"], row["path"]), "duplicate_of": before["clip_id"]}
+            if row["error_stage"] is None:
+                row["status"] = REJECTED
+                row["reasons"] = [f"duplicate_file: same content as {before['path']}"]
+            continue
+        before = row
+        if row["error_stage"] is None:
+            row["reasons"] = thresholds.reasons(row)
+            row["status"] = REJECTED if row["reasons"] else KEPT
+    return pa.Table.from_pylist(sorted(rows, key=lambda row: row["clip_id"]), JOINED)
+
+
+def kept(clips: pa.Table) -> pa.Table:
+    """Only the kept rows."""
+    return clips.filter(pc.equal(clips["status"], KEPT))
+
+
+def duplicates(looks: pa.Table, thresholds: Thresholds) -> dict[str, str]:
+    """For each kept clip of the whole dataset that looks like another: its clip_id -> that of the one that stays.
+
+    looks: `clip_id` and `perceptual_hashes` of the kept clips. Of clips that look alike the first by clip_id stays.
+    """
+    hashes = dict(zip(looks["clip_id"].to_pylist(), looks["perceptual_hashes"].to_pylist(), strict=True))
+    return near_duplicates(hashes, thresholds.near_duplicate_bits)
+
+
+def reject_duplicates(clips: pa.Table, first: Mapping[str, str]) -> pa.Table:
+    """The rows of a group with those rejected that look like another clip: clip_id -> that clip's."""
+    return updated(
+        clips,
+        {
+            clip_id: {
+                "duplicate_of": other,
+                "status": REJECTED,
+                "reasons": [f"near_duplicate: looks like clip {other}"],
+            }
+            for clip_id, other in first.items()
+        },
+    )
+
+
+def with_errors(clips: pa.Table, errors: pa.Table) -> pa.Table:
+    """The rows of a group with those failed that have an error in a later step: `clip_id` and the error columns."""
+    columns = errors.select(["clip_id", *ERROR]).to_pylist()
+    return updated(clips, {row["clip_id"]: row | {"status": FAILED} for row in columns})
+
+
+def with_captions(clips: pa.Table, captions: pa.Table) -> pa.Table:
+    """The rows of a group with their kept clips' captions (`CAPTIONED`); one of an error fails its clip."""
+    ours = captions.filter(pc.is_in(captions["clip_id"], kept(clips)["clip_id"].combine_chunks()))
+    failed = pc.is_valid(ours["error_stage"])
+    said = ours.filter(pc.invert(failed)).drop_columns(list(ERROR)).to_pylist()
+    return with_errors(updated(clips, {row["clip_id"]: row for row in said}), ours.filter(failed))
+
+
+def fail_open(clips: pa.Table, faults: Mapping[str, str]) -> pa.Table:
+    """The rows of a group with those failed whose clip has no scores: path -> what the storage said."""
+    still = clips.filter(pc.and_(pc.is_null(clips["record"]), pc.is_null(clips["error_stage"]))).to_pylist()
+    return updated(clips, {row["clip_id"]: _fault(row["path"], faults) for row in still})
+
+
+def unread(listed: Mapping[str, Any], faults: Mapping[str, str]) -> pa.Table:
+    """The row (`JOINED`) of a listed file that could not be fetched."""
+    path, key = listed["path"], listed["key"]
+    row = {"clip_id": key, "path": path, "status": FAILED, "reasons": [], "video": key, "key": key}
+    return pa.Table.from_pylist([dict.fromkeys(JOINED.names) | row | _fault(path, faults)], JOINED)
+
+
+def _fault(path: str, faults: Mapping[str, str]) -> dict[str, str]:
+    said = faults.get(path, "another part of the video could not be done")
+    return {"error_stage": "storage", "error_type": "StorageFaultError", "error_message": said}
+
+
+def updated(clips: pa.Table, later: Mapping[str, Mapping[str, Any]]) -> pa.Table:
+    """The rows with the columns that are given for their clip_id."""
+    concerned = pc.is_in(clips["clip_id"], value_set=pa.array(list(later), pa.string()))
+    if not pc.any(concerned).as_py():
+        return clips
+    rows = [row | later.get(row["clip_id"], {}) for row in clips.to_pylist()]
+    return pa.Table.from_pylist(rows, JOINED)
