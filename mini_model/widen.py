@@ -1,8 +1,8 @@
 """Makes the mini model's network twice as wide without changing what it computes, so that training can go on from it.
 
-Every channel is doubled and every input's weight halved (Net2Net, arXiv 1511.05641): layer norms, the norm of queries and
-keys over all heads, and the heads themselves give for doubled channels what they gave before, twice. So that the two
-halves can learn different things, their weights differ by amounts that cancel.
+Every channel is doubled and every input's weight halved (Net2Net, arXiv 1511.05641): layer norms, the norm of queries
+and keys over all heads, and the heads themselves give for doubled channels what they gave before, twice. So that the
+two halves can learn different things, their weights differ by amounts that cancel.
 """
 
 from __future__ import annotations
