@@ -12,6 +12,7 @@ import importlib
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -37,6 +38,7 @@ from posegen.longvideo.conditions import (
     pose_condition,
     subject_tokens,
 )
+from posegen.longvideo.decoding import Decoder, Made, one_behind
 from posegen.longvideo.job import (
     BackgroundSharing,
     EncodedJob,
@@ -99,6 +101,8 @@ class PoseGenPipeline(DiffusionPipeline):
     vae: Any
     group: Any = None
     """A `posegen.distributed.group.Group`: the workers that denoise together with this process."""
+    decodes_beside = False
+    """Whether `generate` decodes a segment while the next one is denoised, which takes memory for both at once."""
     model_cpu_offload_seq = "text_encoder->image_encoder->transformer->vae"
     _optional_components: list[str] = ["image_encoder", "image_processor"]  # noqa: RUF012 - diffusers' own
 
@@ -305,11 +309,24 @@ class PoseGenPipeline(DiffusionPipeline):
         neighbours: for a bridge, the frames of the two segments that it depends on, by index. record: what the anchor
         keeps for the other base segments and those read, needed by base segments where the job shares.
         """
+        return decode_latents(self.vae, self._latents(job, encoded, index, neighbours, record, callback))[
+            0
+        ].numpy()
+
+    @torch.no_grad()
+    def _latents(
+        self,
+        job: VideoJob,
+        encoded: EncodedJob,
+        index: int,
+        neighbours: Mapping[int, np.ndarray],
+        record: SharedStore | None,
+        callback: Callback | None,
+    ) -> torch.Tensor:
+        """One segment's latents (1, z, f, h, w); arguments as of `generate_segment`."""
         segment = job.plan.segments[index]
         conditions = self._conditions(job, encoded, segment, neighbours)
-        sharing = self._sharing(job, segment, record)
-        latents = self._denoise(job, segment, conditions, sharing, callback)
-        return decode_latents(self.vae, latents)[0].numpy()
+        return self._denoise(job, segment, conditions, self._sharing(job, segment, record), callback)
 
     @torch.no_grad()
     def record_anchor(
@@ -336,7 +353,8 @@ class PoseGenPipeline(DiffusionPipeline):
         stored = SegmentStore(store, job.content_id(self.model_id())) if store is not None else None
         stitcher = Stitcher(job.plan)
         try:
-            for index, frames in self._segments(job, stored, callback, record or SharedRecord()):
+            made = self._segments(job, stored, callback, record or SharedRecord())
+            for index, frames in one_behind(made, self.decodes_beside):
                 if finished := stitcher.add(index, frames):
                     yield np.stack(finished)
         finally:
@@ -344,30 +362,36 @@ class PoseGenPipeline(DiffusionPipeline):
 
     def _segments(
         self, job: VideoJob, stored: SegmentStore | None, callback: Callback | None, record: SharedRecord
-    ) -> Iterator[tuple[int, np.ndarray]]:
+    ) -> Iterator[Made]:
         """Each segment's index and frames in the plan's order, taken from the store or made."""
         encoded = self.encode(job)
         bridges = [segment.index for segment in job.plan.segments if segment.kind == "bridge"]
         waiting = Counter(base for bridge in bridges for base in job.plan.dependencies(bridge))
-        bases: dict[int, np.ndarray] = {}  # those that a bridge still waits for
+        bases: dict[int, Future[np.ndarray]] = {}  # those that a bridge still waits for
         recorded = False
-        for index in job.plan.order():
-            frames = stored.load(index) if stored else None
-            if frames is None:
-                if job.plan.segments[index].kind == "base":
-                    if index != job.plan.anchor and not recorded:
-                        self.record_anchor(job, encoded, record, callback)  # the anchor came from the store
-                    recorded = True
-                frames = self.generate_segment(job, encoded, index, bases, record, callback)
-                if stored:
-                    stored.save(index, frames)
-            yield index, frames
-            if index in waiting:
-                bases[index] = frames
-            for base in job.plan.dependencies(index) if index in bridges else ():
-                waiting[base] -= 1
-                if not waiting[base]:
-                    del bases[base]
+        with Decoder(self.vae, self.decodes_beside) as decoder:
+            for index in job.plan.order():
+                needed = job.plan.dependencies(index) if index in bridges else ()
+                frames: Future[np.ndarray] = Future()
+                if (kept := stored.load(index) if stored else None) is not None:
+                    frames.set_result(kept)
+                else:
+                    if job.plan.segments[index].kind == "base":
+                        if index != job.plan.anchor and not recorded:
+                            self.record_anchor(
+                                job, encoded, record, callback
+                            )  # the anchor came from the store
+                        recorded = True
+                    neighbours = {base: bases[base].result() for base in needed}
+                    latents = self._latents(job, encoded, index, neighbours, record, callback)
+                    frames = decoder.decode(latents, partial(stored.save, index) if stored else _forget)
+                yield index, frames
+                if index in waiting:
+                    bases[index] = frames
+                for base in needed:
+                    waiting[base] -= 1
+                    if not waiting[base]:
+                        del bases[base]
 
     def __call__(
         self,
@@ -476,3 +500,7 @@ class PoseGenPipeline(DiffusionPipeline):
         grid = ((segment.frames - 1) // 4 + 1, rows, columns)
         words = subject_tokens(self.tokenizer, job.prompt)
         return SubjectForeground(words, grid, job.sharing.subject_blocks)
+
+
+def _forget(_: np.ndarray) -> None:
+    """Frames of a segment that are kept nowhere."""
