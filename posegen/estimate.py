@@ -154,12 +154,16 @@ class Estimate:
         return blocks * placement.itemsize
 
     def host(self, placement: Placement) -> int:
-        """Bytes in the host's memory beside a GPU: offloaded weights, originals of merged ones, and the record."""
-        kept = self.record if placement.record == "host" else 0
-        kept += 0 if placement.device == "cpu" else self._originals(placement)
-        if placement.offload == "none":
-            return kept
-        return kept + self._transformer_weights(replace(placement, offload="none")) + self._other_weights
+        """Bytes in the host's memory: offloaded weights, originals of merged ones, and the record where it is there.
+
+        Processes on GPUs load the transformer from one copy on the host, before there is a record.
+        """
+        gpu = placement.device != "cpu"
+        kept = (self.record if placement.record == "host" else 0) + (self._originals(placement) if gpu else 0)
+        transformer = self._transformer_weights(replace(placement, offload="none"))
+        if placement.offload != "none":
+            return kept + transformer + self._other_weights
+        return max(kept, transformer) if gpu and placement.processes > 1 else kept
 
     def __str__(self) -> str:
         memory, generated = self.memory(), len(self.plan.segments) * self.segment[0]

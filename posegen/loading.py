@@ -1,11 +1,11 @@
 """How a model is put on a machine, decided in one place: which devices, in which precision, what is offloaded.
 
-The command line, the server's generators and the estimate of `--dry-run` all ask a `Placement`.
+The command line, the server's generators, training's samples and the estimate of `--dry-run` all ask a `Placement`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -140,14 +140,18 @@ class Placement:
         asked += [f"--attention {self.attention}"] * (self.attention != "torch")
         return " ".join([*asked, *["--compile"] * self.compile])
 
-    def load(self, source: ModelSource, patience: float = STUCK_S) -> PoseGenPipeline:
+    def load(
+        self, source: ModelSource, patience: float = STUCK_S, leave_out: Sequence[str] = ()
+    ) -> PoseGenPipeline:
         """The model's pipeline, ready to generate.
 
-        patience: seconds that a group of processes may take without getting on, see `Group`.
+        leave_out: parts that are not needed, by their names. patience: seconds that a group of processes may take
+        without getting on, see `Group`.
         """
         diffusers.utils.logging.disable_progress_bar()
         transformers.utils.logging.disable_progress_bar()
-        pipeline = source.load({"default": getattr(torch, self.dtype), "vae": torch.float32})
+        dtypes = {"default": getattr(torch, self.dtype), "vae": torch.float32}
+        pipeline = source.load(dtypes, **dict.fromkeys(leave_out))
         if self.tiling:
             pipeline.vae.enable_tiling()
         if self.attention != "torch":

@@ -59,7 +59,7 @@ from posegen.longvideo.sampling import (
 )
 from posegen.longvideo.segments import Segment, Stitcher, plan
 from posegen.model.checkpoints import load_adapter, model_weights, save_adapter, set_adapter
-from posegen.model.folder import model_folder, require_one_image_transformer
+from posegen.model.folder import model_folder, quantisation_of_transformer, require_one_image_transformer
 from posegen.model.merging import AdapterMerger
 from posegen.model.transformer import PoseGenTransformer3DModel
 from posegen.sharing import (
@@ -79,6 +79,7 @@ from posegen.sharing import (
 )
 
 HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+QUANTISATION = "quantization_config"
 FILE_ARGUMENTS = ("dtype", "torch_dtype", "variant", "use_safetensors", "low_cpu_mem_usage", "disable_mmap")
 ADAPTERS = ("base", "cond")  # for base segments and for bridges
 
@@ -156,10 +157,11 @@ class PoseGenPipeline(DiffusionPipeline):
 
         A plain Wan 2.1 image-to-video folder will do too; its transformer lacks what the adapters bring. Further
         arguments are diffusers': those of the hub (`HUB_ARGUMENTS`), those that say how files become tensors
-        (`FILE_ARGUMENTS`), components and settings by name. Raises ValueError for others, rather than ignore them.
+        (`FILE_ARGUMENTS`), a `PipelineQuantizationConfig` as `quantization_config`, components and settings by name.
+        Raises ValueError for others, rather than ignore them.
         """
         parameters = inspect.signature(cls.__init__).parameters
-        if unknown := set(kwargs) - {*HUB_ARGUMENTS, *FILE_ARGUMENTS, *parameters}:
+        if unknown := set(kwargs) - {*HUB_ARGUMENTS, *FILE_ARGUMENTS, *parameters, QUANTISATION}:
             raise ValueError(
                 f"PoseGenPipeline.from_pretrained does not take {', '.join(sorted(unknown))}: load that part by itself "
                 "and give it by its name, such as transformer=."
@@ -175,6 +177,8 @@ class PoseGenPipeline(DiffusionPipeline):
         files = {name: kwargs[name] for name in FILE_ARGUMENTS if name in kwargs}
         if isinstance(dtype := files.get("dtype"), dict):
             files["dtype"] = dtype.get("transformer", dtype.get("default"))
+        if quantisation := kwargs.get(QUANTISATION):
+            files[QUANTISATION] = quantisation_of_transformer(quantisation)
         # The transformer's class loads its own folders and plain Wan's; diffusers would take what the folder names.
         transformer = kwargs.pop("transformer", None) or PoseGenTransformer3DModel.from_pretrained(
             folder, subfolder="transformer", **files

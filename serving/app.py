@@ -1,6 +1,6 @@
 """The server on Ray Serve: `serve run serving.app:app`, `serve deploy cluster/serve.yaml`.
 
-Choices made: four deployments that know each other only through the database, so each can be copied, killed and moved
+Four deployments that know each other only through the database, so each can be copied, killed and moved
 by itself; there is no scheduler. Workers are threads of their replicas: a thread that died or hangs makes its replica
 unhealthy, and a replica that is stopped hands its task back. Each role has as many replicas as its queue needs. A
 replica imports only what its role needs.
@@ -250,6 +250,7 @@ def _settings(config: ServingConfig) -> ReplicaSettings:
         model.steps,
         model.transformer["num_layers"],
         processes,
+        model.summary,
     )
     disks = config.api.disks
     if "://" not in config.artifacts:

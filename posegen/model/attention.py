@@ -1,7 +1,5 @@
 """Attention of the transformer's blocks: who attends to whom, and where tokens stand.
 
-Choices made:
-
 - Self-attention is over video and reference tokens as one sequence. What sharing changes of it is behind a protocol;
   it is handed queries, and functions that make keys and values and that attend.
 - On a CPU, bf16 attention is plain matrix products: torch's fused one is the slower the more of it is bf16, and at
