@@ -19,6 +19,7 @@ import torch
 
 from posegen.longvideo.conditions import decode_latents
 
+Keep = Callable[[np.ndarray], object]
 Made = tuple[int, "Future[np.ndarray]"]
 """A segment's index, and its frames (F, H, W, 3) uint8 as soon as they are there."""
 
@@ -32,13 +33,11 @@ class Decoder:
         self._pool = ThreadPoolExecutor(1, "decoder") if beside else None
         self._stream: torch.cuda.Stream | None = None
 
-    def decode(self, latents: torch.Tensor, keep: Callable[[np.ndarray], object]) -> Future[np.ndarray]:
+    def decode(self, latents: torch.Tensor, keep: Keep | None = None) -> Future[np.ndarray]:
         """The frames of latents (1, z, f, h, w), which `keep` is called with; what either raises, the result raises."""
         if self._pool is None:
             done: Future[np.ndarray] = Future()
-            frames = _decoded(self._vae, latents)
-            keep(frames)
-            done.set_result(frames)
+            done.set_result(_decoded(self._vae, latents, keep))
             return done
         computed = None
         if latents.is_cuda:
@@ -47,15 +46,13 @@ class Decoder:
         return self._pool.submit(self._beside, latents, computed, keep)
 
     def _beside(
-        self, latents: torch.Tensor, computed: torch.cuda.Event | None, keep: Callable[[np.ndarray], object]
+        self, latents: torch.Tensor, computed: torch.cuda.Event | None, keep: Keep | None
     ) -> np.ndarray:
         with torch.cuda.stream(self._stream) if self._stream else nullcontext():
             if self._stream and computed:
                 self._stream.wait_event(computed)
                 latents.record_stream(self._stream)
-            frames = _decoded(self._vae, latents)
-        keep(frames)
-        return frames
+            return _decoded(self._vae, latents, keep)
 
     def __enter__(self) -> Decoder:
         return self
@@ -68,8 +65,11 @@ class Decoder:
 
 
 @torch.no_grad()
-def _decoded(vae: Any, latents: torch.Tensor) -> np.ndarray:
-    return decode_latents(vae, latents)[0].numpy()
+def _decoded(vae: Any, latents: torch.Tensor, keep: Keep | None) -> np.ndarray:
+    frames = decode_latents(vae, latents)[0].numpy()
+    if keep is not None:
+        keep(frames)
+    return frames
 
 
 def one_behind(made: Iterable[Made], beside: bool) -> Iterator[tuple[int, np.ndarray]]:

@@ -103,7 +103,7 @@ def test_one_segment_waits_at_most() -> None:
     def made(decoder: Decoder) -> Iterator[Any]:
         for index in range(4):
             started.append(index)
-            yield index, decoder.decode(latents, lambda frames: None)
+            yield index, decoder.decode(latents)
 
     for beside, ahead in ((False, 1), (True, 2)):
         started.clear()
