@@ -122,6 +122,8 @@ class Generate:
     """Kernels of attention: torch's own choice, or one of these on an NVIDIA GPU; sage is less exact."""
     compile: bool = False
     """Compile the transformer's blocks: the first pass takes a minute longer, all others less time."""
+    overlap: bool = False
+    """Decode a segment while the next one is denoised: faster, and takes the memory of both."""
     fp8_products: bool = False
     """Multiply in fp8 where the --transformer file has fp8 weights: less exact; for Ada, Hopper and later GPUs."""
     dry_run: bool = False
@@ -246,6 +248,7 @@ def estimate(folder: Path, options: Generate) -> Estimate:
         options.offload,
         options.attention,
         options.compile,
+        options.overlap,
     )
     if options.dry_run and options.memory is not None and options.device is None:
         placement = Placement("cuda", options.dtype or "bfloat16", *where)  # of a card that need not be here

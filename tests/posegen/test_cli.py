@@ -207,7 +207,7 @@ def test_processes_on_gpus_load_one_copy_of_the_weights(model: Path) -> None:
     gpu = Placement("cuda", "float32")
     made = Estimate(model, plan(30, 13, 5, 4), SIZE, 25, Guidance(5.0), "off", gpu)
     weights = 4 * parameters(made.config)
-    assert [made.host(replace(gpu, processes=processes)) for processes in (1, 2, 4)] == [0, weights, weights]
+    assert [made.host(replace(gpu, processes=processes)) for processes in (2, 4)] == [weights, weights]
     assert made.host(replace(CPU, processes=4)) == 0  # the device is the host
 
 
@@ -244,7 +244,7 @@ def test_the_fastest_placement_that_fits_is_taken(model: Path) -> None:
     blocks = parameters(made.config) - parameters(made.config | {"num_layers": 0})
     originals = made.host(ways[0])
     assert originals == 2 * blocks  # in bfloat16, while adapters are merged
-    assert made.host(replace(ways[0], processes=2)) == 0  # where they are not
+    assert made.host(replace(ways[0], processes=2)) == 2 * parameters(made.config)  # that copy alone
     assert made.host(ways[4]) > made.host(ways[2]) == originals + made.record
     on_cpu = made.memory(replace(card, device="cpu"))["weights"]
     assert on_cpu == made.memory(card)["weights"] + originals
