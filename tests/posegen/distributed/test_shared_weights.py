@@ -85,7 +85,8 @@ def report_memory(content: bytes, told: Connection) -> None:
     """Reads all weights of a shared module and tells how much of them is this process's alone, in bytes."""
     before = psutil.Process().memory_full_info().uss
     module = load_shared(content)
-    told.send(float(sum(weight.sum() for weight in module.parameters())))
+    told.send(float(sum(weight.detach().sum() for weight in module.parameters())))
+    told.recv()  # all have read theirs
     told.send(psutil.Process().memory_full_info().uss - before)
     told.recv()
 
@@ -109,6 +110,7 @@ def test_processes_hold_one_copy(tmp_path: Path, make: Callable[..., nn.Module] 
         assert ours.poll(PATIENCE_S)
         assert ours.recv() == pytest.approx(float(module.weight.detach().sum()), rel=1e-3, abs=1.0)
     for ours, _ in pipes:
+        ours.send(None)
         assert ours.recv() < size / 4
     for process in processes:
         process.kill()
