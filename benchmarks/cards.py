@@ -139,6 +139,7 @@ def made_folder(folder: Path) -> Path:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
+    (folder / "adapters").mkdir()
     for name, size in WEIGHTS.items():
         sparse(folder / name / "model.safetensors", size)
     return folder

@@ -12,6 +12,7 @@ import importlib
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -57,6 +58,7 @@ from posegen.longvideo.sampling import (
 from posegen.longvideo.segments import Segment, Stitcher, plan
 from posegen.model.checkpoints import load_adapter, model_weights, save_adapter, set_adapter
 from posegen.model.folder import model_folder, quantisation_of_transformer, require_one_image_transformer
+from posegen.model.merging import AdapterMerger
 from posegen.model.transformer import PoseGenTransformer3DModel
 from posegen.sharing import (
     AnchorReader,
@@ -122,6 +124,7 @@ class PoseGenPipeline(DiffusionPipeline):
         timestep_dtype: str = "float32",
     ) -> None:
         super().__init__()
+        self._merger = AdapterMerger()
         self.register_modules(
             transformer=transformer,
             vae=vae,
@@ -408,7 +411,6 @@ class PoseGenPipeline(DiffusionPipeline):
         steps: int | None = None,
     ) -> torch.Tensor:
         """The segment's latents after all steps of the job, or after the first few."""
-        self._set_adapter(ADAPTERS[segment.kind == "bridge"])
         noise = initial_noise(job.seed, (1, self.vae.config.z_dim, *conditions.pose.shape[2:]))
         tell = None if callback is None else lambda step: callback(segment.index, step)
         run = self.group.denoise if self.group else denoise
@@ -418,20 +420,26 @@ class PoseGenPipeline(DiffusionPipeline):
             getattr(torch, self.config.timestep_dtype),
         )
         levels = levels.first(steps or job.num_inference_steps)
-        if not isinstance(sharing, AnchorReader):
+        device = conditions.pose.device
+        with ExitStack() as stack:
+            names = self._adapters(ADAPTERS[segment.kind == "bridge"])
+            if names and self.group:  # whose processes map one copy of the weights, so none writes to them
+                set_adapter(self.transformer, names)
+            elif names:
+                stack.enter_context(self._merger.merged(self.transformer, names, device))
+            if isinstance(sharing, AnchorReader):
+                order = shared_positions(sharing.shared, levels, job.guidance)
+                store = stack.enter_context(ReadAhead(sharing.store, order, copies_to(device)))
+                sharing = replace(sharing, store=store)
             return run(self.transformer, conditions, noise, levels, job.guidance, sharing, tell)
-        order = shared_positions(sharing.shared, levels, job.guidance)
-        with ReadAhead(sharing.store, order, copies_to(conditions.pose.device)) as store:
-            reader = replace(sharing, store=store)
-            return run(self.transformer, conditions, noise, levels, job.guidance, reader, tell)
 
-    def _set_adapter(self, name: str) -> None:
-        """Switches to base or cond; adapters that were loaded beside them stay as they are."""
+    def _adapters(self, name: str) -> list[str]:
+        """Base or cond, and the adapters that were loaded beside them and are active."""
         known = getattr(self.transformer, "peft_config", {})
         own = [name] if set(known) & {*ADAPTERS} else []
-        others = [other for other in known and self.transformer.active_adapters() if other not in ADAPTERS]
-        if own or others:
-            set_adapter(self.transformer, own + others)
+        return own + [
+            other for other in known and self.transformer.active_adapters() if other not in ADAPTERS
+        ]
 
     def _conditions(
         self, job: VideoJob, encoded: EncodedJob, segment: Segment, neighbours: Mapping[int, np.ndarray]

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import PipelineQuantizationConfig
-from huggingface_hub import snapshot_download
+from huggingface_hub import metadata_load, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from yaml import YAMLError
 
 INDEX_FILE = "model_index.json"
 
@@ -59,3 +60,13 @@ def require_one_image_transformer(index: Mapping[str, Any], folder: Path) -> Non
         raise ValueError(
             f"{folder} is a {index.get('_class_name')}, without a transformer; give a PoseGen folder."
         )
+
+
+def model_summary(folder: Path) -> str:
+    """What the model of a folder can do, in a sentence or two: "summary" of its README's metadata, "" without one."""
+    card = folder / "README.md"
+    try:
+        found = metadata_load(card) if card.is_file() else None
+    except (ValueError, YAMLError):  # a card for people, whose metadata no program reads
+        return ""
+    return str((found or {}).get("summary", ""))

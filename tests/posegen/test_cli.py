@@ -29,6 +29,7 @@ from posegen.video import probe, read_frames, save_video
 from posegen.video.sound import RATE as SAMPLES
 from posegen.video.sound import add_sound
 from testkit import onnx_models
+from testkit.bvh_files import moves, write_bvh
 from testkit.published_folders import TINY, tiny_converted
 from testkit.single_files import original_tensors, tiny_wan, write
 from testkit.sounds import heard, sounding
@@ -97,6 +98,36 @@ def test_another_rate_keeps_the_speed_and_the_sound(
     assert (slow.rate, len(slow.frame_times)) == (10, 7)
     assert slow.duration == pytest.approx(own.duration)
     assert len(heard(tmp_path / "slow.mp4")) == len(heard(tmp_path / "own.mp4"))
+
+
+def test_motion_capture_drives_a_video(
+    model: Path, inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    motion = write_bvh(tmp_path / "motion.bvh", moves(70, {"LeftArm": (0, np.linspace(0, 80, 70))}))
+    given = {
+        "model": model,
+        "image": inputs["image"],
+        "video": motion,
+        "steps": 1,
+        "output": tmp_path / "out.mp4",
+    }
+    run(**given, seconds=0.5)
+    assert len(probe(tmp_path / "out.mp4").frame_times) == 15
+    told = capsys.readouterr()
+    assert "poses: 15 frames at 30 frames/s" in told.err
+    cli.main(["generate", *(f"--{name}={value}" for name, value in given.items()), "--dry-run"])
+    assert "70 frames of 32x48" in capsys.readouterr().out
+    assert "are for a .bvh file" in fails(capsys, **given | {"video": inputs["video"]}, seconds=2)
+    joints = tmp_path / "joints.json"
+    for text, sentence in (
+        ("{", "cannot be read as JSON"),
+        ("[]", "give an object"),
+        ('{"Tail": "head"}', "no joint Tail"),
+    ):
+        joints.write_text(text)
+        assert sentence in fails(capsys, **given, joints=joints)
+    motion.write_text("HIERARCHY\nBONE\n")
+    assert "line 2: 'BONE' is not understood" in fails(capsys, **given)
 
 
 def test_a_preview_is_there_while_a_segment_is_made(
@@ -210,7 +241,13 @@ def test_the_fastest_placement_that_fits_is_taken(model: Path) -> None:
     ]
     peaks = [made.memory(way)["peak"] for way in ways]
     assert peaks[0] > peaks[1] >= peaks[2] > peaks[3] >= peaks[4]
-    assert made.host(ways[4]) > made.host(ways[2]) > made.host(ways[0]) == 0
+    blocks = parameters(made.config) - parameters(made.config | {"num_layers": 0})
+    originals = made.host(ways[0])
+    assert originals == 2 * blocks  # in bfloat16, while adapters are merged
+    assert made.host(replace(ways[0], processes=2)) == 0  # where they are not
+    assert made.host(ways[4]) > made.host(ways[2]) == originals + made.record
+    on_cpu = made.memory(replace(card, device="cpu"))["weights"]
+    assert on_cpu == made.memory(card)["weights"] + originals
 
     def peak(way: Placement) -> int:
         return made.memory(way)["peak"]

@@ -1,6 +1,6 @@
 """The transformer with a new adapter, and which of its weights are trained.
 
-Choices made: LoRA on attention and feed-forward, and the patch embeddings of video and pose, reference and hands as a
+LoRA on attention and feed-forward, and the patch embeddings of video and pose, reference and hands as a
 whole. Where the data has no hands their patches are frozen: a module that takes part in some steps only would leave
 ZeRO without its gradient. Names are those of an adapter's file, the same for every stage of ZeRO.
 """
