@@ -1,4 +1,5 @@
 """Captions of kept clips by a vision-language model.
 
-`captioner.py` turns clips into records, with `qwen.py` as the model; captions without a model are in `pipeline.score`.
+`captioner.py` turns clips into records, with `posegen.captions` as the model; captions without a model are in
+`pipeline.score`.
 """

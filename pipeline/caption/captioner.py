@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline.caption.qwen import QwenCaptioner
 from pipeline.config import CurateConfig
 from pipeline.plan.planner import failure, said_of
-from pipeline.score.composed_caption import subject_word
+from posegen.captions.qwen import QwenCaptioner
+from posegen.captions.subject_words import subject_word
 from posegen.common.storage import Folder
 from posegen.dataset import CLIPS, table
 from posegen.video import VideoError, probe, read_frames, sample_indices

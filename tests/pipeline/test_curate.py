@@ -38,8 +38,8 @@ from pipeline.feeds import unscored_clips
 from pipeline.plan.listing import list_videos
 from pipeline.records.journal import Journal
 from pipeline.sample_videos import SAMPLES
-from pipeline.score.composed_caption import subject_word
 from pipeline.workers import ScoreWorker, SetupError, score_journal
+from posegen.captions.subject_words import subject_word
 from posegen.common.progress import Progress
 from posegen.common.storage import StorageError
 from posegen.common.weights import wheel_file

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
-from pipeline.score.composed_caption import ensure_one_subject_word
+from posegen.captions.subject_words import ensure_one_subject_word
 from posegen.common.profiling import timed
 
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
@@ -24,6 +24,10 @@ PICTURE_PIXELS = {"shortest_edge": 4 * 28 * 28, "longest_edge": 256 * 28 * 28}  
 QUESTION = (
     "These are frames of one video of one person, in order. Describe in one sentence the person (say woman, girl, "
     "man, boy or person once), the clothing, what the person does, the place and the camera."
+)
+PICTURE_QUESTION = (
+    "This is a picture of one person. Describe in one sentence the person (say woman, girl, man, boy or person once), "
+    "the clothing and the place."
 )
 
 
@@ -37,8 +41,10 @@ class QwenCaptioner:
     Raises CaptionerError where the model cannot be had, as without a network and without the files.
     """
 
-    def __init__(self, model: str = DEFAULT_MODEL, device: str = "cpu", batch: int = 8) -> None:
-        self.device, self.batch = device, batch
+    def __init__(
+        self, model: str = DEFAULT_MODEL, device: str = "cpu", batch: int = 8, question: str = QUESTION
+    ) -> None:
+        self.device, self.batch, self.question = device, batch, question
         dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
@@ -48,7 +54,7 @@ class QwenCaptioner:
             where = "in that folder" if Path(model).is_dir() else "as a folder or on the hub"
             raise CaptionerError(
                 f"no Qwen2.5-VL model could be loaded from {model!r} {where}; give a folder that holds one, or "
-                f"caption without a model ({error})"
+                f"caption without a model ({' '.join(str(error).split())})"
             ) from error
         self.model = loaded.to(device).eval()
 
@@ -70,7 +76,7 @@ class QwenCaptioner:
         frames = [Image.fromarray(frame) for clip in clips for frame in clip]
         pictures = self.pictures(frames, size=PICTURE_PIXELS, return_tensors="pt")
         tokens = iter((pictures["image_grid_thw"].prod(dim=1) // self.pictures.merge_size**2).tolist())
-        prompts = [prompt([next(tokens) for _ in clip]) for clip in clips]
+        prompts = [prompt([next(tokens) for _ in clip], self.question) for clip in clips]
         texts = self.tokenizer(prompts, padding=True, return_tensors="pt")
         asked = texts["input_ids"].to(self.device)
         with timed("model"), torch.inference_mode():
@@ -90,10 +96,10 @@ class QwenCaptioner:
         return [" ".join(answer.split()) for answer in answers]
 
 
-def prompt(tokens: Iterable[int]) -> str:
-    """The question about frames of so many picture tokens each, in Qwen2.5-VL's chat format."""
+def prompt(tokens: Iterable[int], question: str = QUESTION) -> str:
+    """A question about frames of so many picture tokens each, in Qwen2.5-VL's chat format."""
     frames = "".join(f"<|vision_start|>{count * '<|image_pad|>'}<|vision_end|>" for count in tokens)
     return (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-        f"<|im_start|>user\n{frames}{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
+        f"<|im_start|>user\n{frames}{question}<|im_end|>\n<|im_start|>assistant\n"
     )
