@@ -16,19 +16,12 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
+from posegen.captions import QUESTION
 from posegen.captions.subject_words import ensure_one_subject_word
 from posegen.common.profiling import timed
 
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
 PICTURE_PIXELS = {"shortest_edge": 4 * 28 * 28, "longest_edge": 256 * 28 * 28}  # 4 to 256 tokens a frame
-QUESTION = (
-    "These are frames of one video of one person, in order. Describe in one sentence the person (say woman, girl, "
-    "man, boy or person once), the clothing, what the person does, the place and the camera."
-)
-PICTURE_QUESTION = (
-    "This is a picture of one person. Describe in one sentence the person (say woman, girl, man, boy or person once), "
-    "the clothing and the place."
-)
 
 
 class CaptionerError(RuntimeError):
@@ -38,13 +31,20 @@ class CaptionerError(RuntimeError):
 class QwenCaptioner:
     """Qwen2.5-VL from a folder or the hub name `model`, on `device`; `batch` clips at once.
 
-    Raises CaptionerError where the model cannot be had, as without a network and without the files.
+    question: what it is asked about a clip. tokens: the longest answer. Raises CaptionerError where the model cannot be
+    had, as without a network and without the files.
     """
 
     def __init__(
-        self, model: str = DEFAULT_MODEL, device: str = "cpu", batch: int = 8, question: str = QUESTION
+        self,
+        model: str = DEFAULT_MODEL,
+        device: str = "cpu",
+        batch: int = 8,
+        question: str = QUESTION,
+        tokens: int = 96,
     ) -> None:
-        self.device, self.batch, self.question = device, batch, question
+        self.device, self.batch = device, batch
+        self.question, self.tokens = question, tokens
         dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
@@ -86,7 +86,7 @@ class QwenCaptioner:
                 pixel_values=pictures["pixel_values"].to(self.device, self.model.dtype),
                 image_grid_thw=pictures["image_grid_thw"].to(self.device),
                 mm_token_type_ids=(asked == self.model.config.image_token_id).int(),
-                max_new_tokens=96,
+                max_new_tokens=self.tokens,
                 do_sample=False,
                 temperature=None,
                 top_p=None,
@@ -96,7 +96,7 @@ class QwenCaptioner:
         return [" ".join(answer.split()) for answer in answers]
 
 
-def prompt(tokens: Iterable[int], question: str = QUESTION) -> str:
+def prompt(tokens: Iterable[int], question: str) -> str:
     """A question about frames of so many picture tokens each, in Qwen2.5-VL's chat format."""
     frames = "".join(f"<|vision_start|>{count * '<|image_pad|>'}<|vision_end|>" for count in tokens)
     return (

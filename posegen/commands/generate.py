@@ -43,7 +43,8 @@ class Generate:
     output: Path = Path("out.mp4")
     """The video to write."""
     model: str = str(BUNDLED)
-    """Folder of a model, or a repository of the Hugging Face hub; by default the bundled mini model."""
+    """Folder of a model, or a repository of the Hugging Face hub; by default the bundled mini model, which knows drawn
+    people only, not photographs."""
     transformer: Path | None = None
     """Single file of a Wan 2.1 image-to-video transformer in place of the folder's, whose adapters go on top: .gguf, or
     .safetensors in bf16, fp16, scaled fp8 or int8."""
@@ -119,6 +120,10 @@ class Generate:
     """Encode and decode pictures in tiles: less memory, slower."""
     offload: Literal["none", "parts", "blocks"] = "none"
     """Keep on the GPU only the part of the model that computes, or of the transformer only two blocks: slower."""
+    attention: Literal["torch", "cudnn", "flash", "flash3", "sage"] = "torch"
+    """Kernels of attention: torch's own choice, or one of these on an NVIDIA GPU; sage is less exact."""
+    compile: bool = False
+    """Compile the transformer's blocks: the first pass takes a minute longer, all others less time."""
     fp8_products: bool = False
     """Multiply in fp8 where the --transformer file has fp8 weights: less exact; for Ada, Hopper and later GPUs."""
     dry_run: bool = False
@@ -129,7 +134,7 @@ def generate(options: Generate) -> None:
     """Runs the command; raises ValueError or WeightsError, each a sentence, where it cannot be done."""
     # Imported here, so that --help is there at once.
     from posegen.longvideo.preview import Preview
-    from posegen.model.folder import model_folder
+    from posegen.model.folder import model_folder, model_summary
     from posegen.video import save_video
     from posegen.video.pictures import read_picture
     from posegen.video.sound import add_sound
@@ -153,6 +158,8 @@ def generate(options: Generate) -> None:
         return
     placement = fitted(expected, options.memory)
     image = read_picture(options.image)
+    if summary := model_summary(folder):
+        say(f"model: {summary}")
     pipeline = placement.load(replace(source, folder=folder))
     job = make_job(pipeline, image, options, placement.device.startswith("cuda"))
     if not options.prompt:
@@ -212,7 +219,8 @@ def described(options: Generate) -> str:
     """What the captioner says of the picture; it is gone again before the model comes. ValueError, a sentence."""
     import torch
 
-    from posegen.captions.qwen import PICTURE_QUESTION, CaptionerError, QwenCaptioner
+    from posegen.captions import PICTURE_QUESTION
+    from posegen.captions.qwen import CaptionerError, QwenCaptioner
     from posegen.video.pictures import read_picture
 
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -252,7 +260,14 @@ def estimate(folder: Path, options: Generate) -> Estimate:
     steps, scale = steps_and_guidance(options)
     scale = settings["guidance_scale"] if scale is None else scale
     negative = settings["negative_prompt"] if options.negative_prompt is None else options.negative_prompt
-    where = (options.devices, options.record, options.tiling, options.offload)
+    where = (
+        options.devices,
+        options.record,
+        options.tiling,
+        options.offload,
+        options.attention,
+        options.compile,
+    )
     if options.dry_run and options.memory is not None and options.device is None:
         placement = Placement("cuda", options.dtype or "bfloat16", *where)  # of a card that need not be here
     else:
