@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline.caption.qwen import QwenCaptioner
 from pipeline.config import CurateConfig
 from pipeline.plan.planner import failure
 from pipeline.plan.source import Source
-from pipeline.score.composed_caption import subject_word
+from posegen.captions.qwen import QwenCaptioner
+from posegen.captions.subject_words import subject_word
 from posegen.common.storage import Folder
 from posegen.dataset import CLIPS, table
 from posegen.video import VideoError, read_frames, sample_indices
