@@ -22,7 +22,7 @@ from posegen.evaluation.statistics import slope_per_minute
 from posegen.longvideo.segments import plan
 
 SIZE, RATE, FRAMES, SEED = (64, 96), 12.0, 120, 4
-PLAIN = {"pattern": "plain", "legwear": "trousers"}
+PLAIN: dict[str, Any] = {"pattern": "plain", "legwear": "trousers"}
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,8 @@ def test_a_wrong_person_is_the_floor(perfect: Subject) -> None:
 def test_an_identity_that_drifts_is_found_with_its_slope() -> None:
     """The shirt's green rises by a level every two frames; of the parts seen, the shirt alone drifts."""
     steps = np.arange(FRAMES) // 2
-    videos = {step: subject(SEED, shirt=(120, 60 + int(step), 120)).video for step in np.unique(steps)[::10]}
+    levels = np.unique(steps)[::10]
+    videos = {step: np.array(subject(SEED, shirt=(120, 60 + int(step), 120)).video) for step in levels}
     still = subject(SEED, shirt=(120, 60, 120))
     drifting = np.stack([videos[step // 10 * 10][frame] for frame, step in enumerate(steps)])
     found = measure(replace(still, video=drifting))
