@@ -67,7 +67,7 @@ def test_a_perfect_video_scores_perfectly(perfect: Subject) -> None:
     assert found.curves["identity"].mean() < 12  # the same clothes; the head seen from elsewhere
     summary = found.summary()
     assert summary["seam_difference_middle"] == pytest.approx(1, abs=0.25)
-    assert abs(summary["identity_slope"]) < 5
+    assert np.isnan(summary["identity_slope"])  # ten seconds are too few
     assert {line.split(" were")[0] for line in found.absent} == {"OKS, PCK and joint error", "Faces"}
 
 
