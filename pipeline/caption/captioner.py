@@ -52,11 +52,13 @@ def make_captioner(config: CurateConfig) -> Callable[[Sequence[Mapping[str, Any]
             path: str | Path = clip["path"]
             try:
                 with folder.local_copy(clip["path"]) as path:
-                    frames[clip["clip_id"]] = _frames(path, clip)
+                    frames[clip["clip_id"]] = frames_of(path, clip)
             except (VideoError, OSError) as error:
                 failed[clip["clip_id"]] = failed_caption(clip, said_of(clip["path"], path, error))
         said = model(frames)
-        return [failed.get(clip["clip_id"]) or _record(clip, said[clip["clip_id"]], config) for clip in clips]
+        return [
+            failed.get(clip["clip_id"]) or answered(clip, said[clip["clip_id"]], config) for clip in clips
+        ]
 
     return caption
 
@@ -66,13 +68,14 @@ def failed_caption(clip: Mapping[str, Any], error: Exception) -> pa.Table:
     return table([{"clip_id": clip["clip_id"], **failure("caption", error)}], CAPTIONED)
 
 
-def _record(clip: Mapping[str, Any], text: str, config: CurateConfig) -> pa.Table:
+def answered(clip: Mapping[str, Any], text: str, config: CurateConfig) -> pa.Table:
+    """The record of a clip that the model wrote this text about."""
     row = {"clip_id": clip["clip_id"], "subject": subject_word(text), "caption": text}
     return table([row | {"caption_source": config.captioner}], CAPTIONED)
 
 
-def _frames(path: Path, clip: Mapping[str, Any]) -> np.ndarray:
-    """(FRAMES, H, W, 3) uint8 RGB."""
+def frames_of(path: Path, clip: Mapping[str, Any]) -> np.ndarray:
+    """The frames of a clip that the model sees, (FRAMES, H, W, 3) uint8 RGB."""
     info = probe(path)
     shown = sample_indices(info, clip["start"], clip["stop"], clip["rate"])
     scale = min(1.0, SHORT_SIDE / min(info.width, info.height))
