@@ -46,6 +46,8 @@ class CurateConfig:
     pipeline/score/explicit.py describes; without one it is not measured, and its threshold not applied."""
     captioner: str = COMPOSED
     """'composed' from what was measured, or a Qwen2.5-VL folder or hub name such as Qwen/Qwen2.5-VL-7B-Instruct."""
+    caption_engine: Literal["transformers", "vllm"] = "transformers"
+    """What runs the model: vllm is faster on GPUs and takes newer models, and asks for the packages of ray[llm]."""
     caption_prompt: str = QUESTION
     """What the model is asked about the frames of a clip."""
     caption_tokens: int = 96
