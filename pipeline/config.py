@@ -53,6 +53,10 @@ class CurateConfig:
     """Share of a GPU for each measuring process: with dwpose or sapiens, e.g. 0.25."""
     retry_failed: bool = False
     """Try clips and videos again that failed in an earlier run."""
+    limit: int | None = None
+    """Only so many of the files, whichever are found first: for a try of the settings. The tables cover these alone."""
+    dry_run: bool = False
+    """Only list the files, and say what curating them would take."""
     rescore: bool = False
     """Only apply the thresholds to the scores already stored; no video is opened but to cut out newly kept clips."""
 
@@ -65,5 +69,5 @@ class CurateConfig:
     def score_version(self) -> str:
         """Names the settings that scores depend on, so that no run takes over scores of another estimator."""
         return content_id(
-            "score", 4, self.poses, self.pose_weights, self.person_detector, self.explicit_detector
+            "score", 5, self.poses, self.pose_weights, self.person_detector, self.explicit_detector
         )

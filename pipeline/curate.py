@@ -26,6 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.caption.captioner import make_captioner
 from pipeline.config import COMPOSED, CurateConfig, Pool
+from pipeline.estimate import estimate
 from pipeline.feeds import listed_videos, one_by_one
 from pipeline.groups import Groups, count
 from pipeline.plan.listing import list_videos
@@ -60,7 +61,7 @@ LEAST_RATE = 8.1
 
 
 def run(config: CurateConfig) -> dict[str, int]:
-    """Runs the whole job; returns how many clips are kept, rejected and failed.
+    """Runs the whole job; returns how many clips are kept, rejected and failed, or nothing for a dry run.
 
     Raises StorageError, StorageFaultError, ThresholdsError or SetupError, each a sentence, where it cannot be done.
     """
@@ -68,6 +69,10 @@ def run(config: CurateConfig) -> dict[str, int]:
     if config.explicit_detector is None:
         thresholds = thresholds.without("unsafe")
     check(config)
+    if config.dry_run:
+        list_videos(config)
+        print(estimate(config, listed_videos(config)))
+        return {}
     start_ray()
     stages = [] if config.rescore else [list_videos(config)]
     groups = Groups(config, listed_videos(config))
@@ -91,6 +96,8 @@ def check(config: CurateConfig) -> None:
         raise SetupError(
             "--rescore scores nothing, so --retry-failed has nothing to try; leave out one of them"
         )
+    if config.limit is not None and config.limit < 1:
+        raise SetupError(f"--limit {config.limit} leaves nothing to do; give 1 or more")
     if config.rate < LEAST_RATE:
         raise SetupError(
             f"--rate {config.rate:g} is too low for clips of 81 frames; give at least {LEAST_RATE:g}"
@@ -272,8 +279,9 @@ def main() -> None:
     except StorageFaultError as fault:
         print(f"curate: {' '.join(str(fault).split())}", file=sys.stderr)
         sys.exit(AGAIN)
-    print(", ".join(f"{count:,} {status}" for status, count in counts.items()))
-    print(f"report: {config.output}/report.html")
+    if counts:
+        print(", ".join(f"{count:,} {status}" for status, count in counts.items()))
+        print(f"report: {config.output}/report.html")
 
 
 if __name__ == "__main__":
