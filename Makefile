@@ -35,7 +35,7 @@ help:
 	@echo "make bench-formats       fp8, int8, GGUF and LoRA files: error of the output, size, memory"
 	@echo "make bench-stream        how fast training data is made; DATASET=DIR MODEL=DIR"
 	@echo "make bench-mini          the mini model on people and motions it never saw, beside two baselines"
-	@echo "make bench-evaluate      the method over minutes: drift, seams, ablations, peers (hours); SHORT=1: 5 and 30 s"
+	@echo "make bench-evaluate      the method over minutes: drift, seams, ablations, peers (hours); SHORT=1: 5 and 20 s"
 	@echo "make bench-schedule      makespan of long videos on 1 to 64 simulated replicas and on 1 and 2 real ones,"
 	@echo "                         beside its lower bound"
 	@echo "make bench-stitch        memory of joining a minute of 720p video; the program takes longer ones"

@@ -44,8 +44,8 @@ STRANGER = 50_000
 """How far a seed is from that of the wrong person."""
 TRAINING_POSES = 400
 """Drawn of the training's motions, one each, to tell which driving poses are far from all of them."""
-SHORT, FULL = (5.0, 30.0), (5.0, 15.0, 30.0, 60.0, 180.0)
-ABLATED = 30.0
+SHORT, FULL = (5.0, 20.0), (5.0, 15.0, 30.0, 60.0, 180.0)
+ABLATED = 15.0
 """Seconds up to which ablations are made beside the main ways."""
 
 
@@ -54,7 +54,7 @@ class Options:
     """Measure the mini model over minutes."""
 
     short: bool = False
-    """5 and 30 s alone."""
+    """5 and 20 s alone."""
     seeds: int = 3
     """Videos of each length."""
     lengths: tuple[float, ...] | None = None

@@ -25,6 +25,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.caption.captioner import make_captioner
+from pipeline.caption.own import read_captions
 from pipeline.config import COMPOSED, CurateConfig, Pool
 from pipeline.estimate import estimate
 from pipeline.feeds import listed_videos, one_by_one
@@ -69,6 +70,7 @@ def run(config: CurateConfig) -> dict[str, int]:
     if config.explicit_detector is None:
         thresholds = thresholds.without("unsafe")
     check(config)
+    captions = read_captions(config.captions) if config.captions else {}
     if config.dry_run:
         list_videos(config)
         print(estimate(config, listed_videos(config)))
@@ -83,8 +85,11 @@ def run(config: CurateConfig) -> dict[str, int]:
         stages += score_videos(config, thresholds, groups)
     groups.judge(thresholds)
     stages.append(cut_clips(config, groups))
+    groups.with_own_captions(captions)
     if config.captioner != COMPOSED:
         stages.append(caption_clips(config, groups))
+    if config.trigger:
+        groups.with_trigger(config.trigger)
     counts = groups.write()
     write_report(Folder(config.output), thresholds, stages)
     return {status: counts[status] for status in (KEPT, REJECTED, FAILED)}

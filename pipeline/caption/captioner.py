@@ -40,7 +40,10 @@ CAPTIONED = pa.schema(
 def make_captioner(config: CurateConfig) -> Callable[[Sequence[Mapping[str, Any]]], list[pa.Table]]:
     """A function from rows of clips to their records, tables of one row of schema `CAPTIONED`. Loads the model."""
     folder = Folder(config.input)
-    model = QwenCaptioner(config.captioner, "cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = QwenCaptioner(
+        config.captioner, device, question=config.caption_prompt, tokens=config.caption_tokens
+    )
 
     def caption(clips: Sequence[Mapping[str, Any]]) -> list[pa.Table]:
         frames: dict[str, np.ndarray] = {}

@@ -79,7 +79,7 @@ def make_scorer(config: CurateConfig) -> Callable[[Mapping[str, Any], Source], p
     def score(clip: Mapping[str, Any], source: Source) -> pa.Table:
         try:
             with collect() as seconds, timed("all"):
-                content = explicit and ExplicitContent(explicit, clip["stop"] - clip["start"])
+                content = ExplicitContent(explicit, clip["stop"] - clip["start"]) if explicit else None
                 row = measure(clip, source.info, estimator, evidence, Quality(content))
         except (VideoError, OSError) as error:
             if is_fault(error):

@@ -69,7 +69,7 @@ def with_proportions(driving: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
     Raises ValueError as `align` does, where the two people have nothing in common.
     """
-    placed = align(driving, reference).keypoints(driving)
+    placed = align(driving, reference)
     points = _with_means(placed)
     there = np.flatnonzero(points[:, NECK, 2] >= VISIBLE)
     if not len(there):

@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +28,9 @@ from pipeline.score.measures import (
 )
 from pipeline.score.quality import Quality
 from pipeline.score.text import is_read, text_boxes, text_share
+from pipeline.tables.join import JOINED
+from pipeline.tables.verdicts import LOOKS, duplicates
+from pipeline.verdict import Thresholds
 from posegen.common.profiling import collect
 from posegen.driving.poses import Person
 from testkit.onnx_models import explicit
@@ -210,7 +214,7 @@ def test_what_can_be_read_is_text_and_what_cannot_is_none(angle: float) -> None:
 
 
 def test_what_lies_on_a_face_is_no_text() -> None:
-    page, corners = writing(0)
+    page, _ = writing(0)
     face = np.array([90, 90, 550, 260])
     assert text_share(page) > 0.05
     assert text_share(page, [face]) == 0
@@ -358,15 +362,33 @@ def test_near_duplicates_equal_the_comparison_of_all_pairs(rng: random.Random, b
             for _ in range(rng.randint(0, 4)):
                 numbers[which] ^= 1 << rng.randrange(64)
         hashes[f"clip{index:03}"] = numbers
+    order = list(hashes)
+    rng.shuffle(order)
     expected: dict[str, str] = {}
-    for one in sorted(hashes):
-        for other in sorted(hashes):
+    for place, one in enumerate(order):
+        for other in order[place + 1 :]:
             near = all((a ^ b).bit_count() <= bits for a, b in zip(hashes[one], hashes[other], strict=True))
-            if other > one and near and one not in expected:
+            if near and one not in expected:
                 expected.setdefault(other, one)
-    shuffled = list(hashes.items())
-    rng.shuffle(shuffled)
-    assert near_duplicates({clip: as_text(numbers) for clip, numbers in shuffled}, bits) == expected
+    assert near_duplicates({clip: as_text(hashes[clip]) for clip in order}, bits) == expected
+
+
+def test_of_copies_the_larger_and_then_the_sharper_one_stays() -> None:
+    copies = [("a", 640, 0.2), ("b", 1280, 0.5), ("c", 1280, 0.3), ("d", 1280, None), ("e", 1280, 0.3)]
+    rows = [
+        {
+            "clip_id": name,
+            "perceptual_hashes": as_text([1, 2, 3]),
+            "width": width,
+            "height": 480,
+            "blur": blur,
+        }
+        for name, width, blur in copies
+    ]
+    found = duplicates(
+        pa.Table.from_pylist(rows, JOINED.empty_table().select(LOOKS).schema), Thresholds((), 4)
+    )
+    assert found == dict.fromkeys("abde", "c")
 
 
 def test_a_crowd_of_equal_clips_is_one_clip_and_quickly_found() -> None:
