@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import CurateConfig
-from pipeline.curate import run
+from pipeline.curate import refused, run
 from pipeline.estimate import duration, length_of, size
 from pipeline.feeds import listed_videos
 from pipeline.plan.listing import list_videos
 from pipeline.workers import SetupError
+from posegen.common.faults import StorageFaultError
 from posegen.common.storage import Folder
 from testkit.videos import write_video
 
@@ -54,3 +55,12 @@ def test_a_limit_takes_so_many_files(config: CurateConfig):
 
 def test_sizes_are_said_as_people_do():
     assert [size(count) for count in (12, 1500, 2.5e12)] == ["12 B", "1.5 kB", "2.5 TB"]
+
+
+def test_a_storage_that_refuses_too_much_stops_the_job():
+    refused({}, 0)
+    refused({"a.mp4": "SlowDown"}, 20)
+    with pytest.raises(
+        StorageFaultError, match=r"refused 2 of 20 videos, such as a.mp4 \(SlowDown\).*run the job again"
+    ):
+        refused({"a.mp4": "SlowDown", "b.mp4": "SlowDown"}, 20)
