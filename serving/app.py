@@ -114,7 +114,7 @@ class Generator(RoleReplica):
         config, database = settings.config, settings.database()
         self._records = RayRecords(config.lease / 3)  # waited for twice between two signs of life
         placement = Placement.here(config.device, config.dtype, config.generators.processes)
-        pipeline = placement.load(ModelSource(settings.model.folder), patience=config.lease / 2)
+        pipeline = placement.load(ModelSource(settings.model.folder()), patience=config.lease / 2)
         work = Generate(pipeline, database, settings.artifacts(database), self._records)
         self._group, self._swept = pipeline.group, 0.0
         super().__init__(Role.GENERATE, settings, work, database, self._between)
