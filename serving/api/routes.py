@@ -7,7 +7,6 @@ functions, which FastAPI runs in threads; uploads are taken in threads of their 
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterable
 from typing import Annotated, Any, Literal
 
@@ -77,6 +76,8 @@ videos = APIRouter(prefix="/v1/videos", tags=["videos"], route_class=GuardedRout
 def create_app(settings: ApiSettings, database: Database, artifacts: Artifacts) -> FastAPI:
     """The endpoint on an open database and open artifacts."""
     app = FastAPI(
+        docs_url=None,  # FastAPI's own loads its scripts from elsewhere; see add_page
+        redoc_url=None,
         title="PoseGen",
         version="1",
         summary="Long videos of the person in a picture, who moves as a driving video says.",
@@ -183,6 +184,7 @@ CONTENT: Responses = {
         "content": dict.fromkeys(("video/mp4", "image/webp", "image/jpeg"), BYTES),
         "description": "All.",
     },
+    204: {"description": "Nothing of a partial video is finished yet."},
     206: {"content": {"video/mp4": BYTES}, "description": "The range that was asked for."},
     304: {"description": "The caller has it, by If-None-Match."},
     416: refused("The range begins behind the end."),
@@ -218,11 +220,11 @@ def download_video(
 
 @videos.get("/{video_id}/versions", responses=NOT_FOUND)
 def list_versions(job: CurrentJob, server: CurrentServer) -> VersionList:
-    """The finished versions of a video: before segments were made anew, and after."""
+    """The finished versions of a video, before segments were made anew and after, newest first."""
     stitch = server.stitch(job)
     current = stitch and content.version_of(stitch)
-    found = [name[len("video-") : -len(".mp4")] for name in server.artifacts.names(job.id)]
-    data = [Version(id=name, current=name == current) for name in found if re.fullmatch(VERSION, name)]
+    found = server.artifacts.versions(job.id)
+    data = [Version(id=name, current=name == current, created_at=int(made)) for name, made in found]
     return VersionList(data=data)
 
 
