@@ -155,7 +155,7 @@ def list_videos(
 
 
 @videos.get("/{video_id}", responses=NOT_FOUND)
-def retrieve_video(job: CurrentJob, server: CurrentServer, response: Response) -> Video:
+async def retrieve_video(job: CurrentJob, server: CurrentServer, response: Response) -> Video:
     """A video as it is now."""
     return _polled(server, job, response)
 
