@@ -52,6 +52,12 @@ from serving.state.database import Database
 from serving.state.rows import ConflictError, Job, NewJob, new_job_id
 from serving.state.transitions import TaskState
 
+ABOUT = """OpenAI's Videos, whose clients work unchanged, and beyond them cancelling, events, segments, the video as it
+grows, and webhooks.
+
+A video of another owner is not found. Refusals are a sentence each, in OpenAI's form.
+"""
+
 Responses = dict[int | str, dict[str, Any]]
 
 
@@ -81,7 +87,7 @@ def create_app(settings: ApiSettings, database: Database, artifacts: Artifacts) 
         title="PoseGen",
         version="1",
         summary="Long videos of the person in a picture, who moves as a driving video says.",
-        description=__doc__,
+        description=ABOUT,
         lifespan=upkeep,
         form_limits={"max_files": 3, "max_fields": 64, "max_part_size": settings.field_bytes},
     )
@@ -90,8 +96,13 @@ def create_app(settings: ApiSettings, database: Database, artifacts: Artifacts) 
     app.add_middleware(CountRequests, metrics=app.state.metrics)
     app.add_middleware(AnswerHead)
     if settings.origins:
-        everything = {"allow_methods": ["*"], "allow_headers": ["*"], "expose_headers": ["*"]}
-        app.add_middleware(CORSMiddleware, allow_origins=settings.origins, **everything)
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
     add_handlers(app)
     guarded = APIRouter(route_class=GuardedRoute, dependencies=[Depends(bearer)], responses=REFUSED)
     guarded.include_router(videos)

@@ -246,12 +246,12 @@ function waiting({ video, stitch }) {
 }
 
 function facts(video) {
-  const said = [video.size.replace("x", " × "), `${video.seconds} s`, `${video.steps} steps`, `seed ${video.seed}`];
+  const said = [video.size.replace("x", " × "), `${video.seconds} s`, `${video.steps} steps`, `variation ${video.seed}`];
   return [...said, moment(video.created_at)].join(" · ");
 }
 
 function describe(segment, start, stop, rate, affected) {
-  const place = `${(start / rate).toFixed(1)} to ${(stop / rate).toFixed(1)} s, frames ${start} to ${stop - 1}, seed ${segment.seed}`;
+  const place = `${(start / rate).toFixed(1)} to ${(stop / rate).toFixed(1)} s, frames ${start} to ${stop - 1}, variation ${segment.seed}`;
   const time = segment.finished_at ? `, made in ${(segment.finished_at - segment.started_at).toFixed(1)} s` : "";
   const others = affected.filter((index) => index !== segment.index);
   const also = others.length ? ` Made anew with it: ${others.length > 8 ? `${others.length} others` : list(others)}.` : "";

@@ -127,7 +127,7 @@ def test_the_picture_may_come_as_openais_object(site: Site) -> None:
     by_json = post(site.client(), sent(input_reference=None), input_reference=json.dumps(given))
     uploads = [site.database.jobs.get(id).request["uploads"] for id in (by_client.id, by_json.json()["id"])]
     assert uploads[0] == uploads[1]
-    twice = {"input_reference[image_url]": given["image_url"]}
+    twice: dict[str, Any] = {"input_reference[image_url]": given["image_url"]}
     assert "came twice" in refusal(post(site.client(), **twice), 400)
     assert "data URL" in refusal(post(site.client(), sent(input_reference=None), input_reference="{"), 400)
 

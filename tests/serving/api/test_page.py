@@ -53,7 +53,7 @@ def test_a_video_from_the_samples_to_the_end_and_in_part_again(browser: Browser,
         tab.page.wait_for_selector(".thumb img:not([hidden])")
         tab.screens("4-end")
         tab.page.click("#timeline [data-index='3']")
-        tab.see("#segment", "seed 0, made in")
+        tab.see("#segment", "variation 0, made in")
         tab.page.wait_for_timeout(300)
         tab.screens("5-segment")
         tab.page.click("text=Make anew")

@@ -41,7 +41,7 @@ def test_a_link_shows_picture_movement_and_video_and_the_same_can_be_asked_for_a
         studio.allow(ALL)
         tab.ask_for("")
         tab.see("#status", "The video is finished.")
-        tab.see("#stage-title", "Video of")
+        tab.see("#stage-title", "Video, ")
         link = tab.page.url
         with browser.new_context(viewport=PHONE) as elsewhere:  # type: ignore[arg-type]
             other = Visit(elsewhere.new_page(), tab.address, link.removeprefix(tab.address))
