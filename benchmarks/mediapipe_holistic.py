@@ -1,6 +1,6 @@
 """MediaPipe's own Python Holistic over videos or pictures: the half of the comparison that runs in its environment.
 
-Choices made: only MediaPipe, OpenCV and numpy are imported, as MediaPipe cannot live beside numpy 2. Seconds are of
+Only MediaPipe, OpenCV and numpy are imported, as MediaPipe cannot live beside numpy 2. Seconds are of
 `process` alone; reading and scaling are counted apart.
 
     python mediapipe_holistic.py OUT.npz VIDEO_OR_PICTURE... [--repeat 1] [--short-side 720]

@@ -1,6 +1,6 @@
 """BlazePose beside MediaPipe's own Holistic on the same videos: frames a second, and how far apart they see people.
 
-Choices made: MediaPipe lives in an environment of its own in the cache (numpy 1.26), made at the first run. It uses
+MediaPipe lives in an environment of its own in the cache (numpy 1.26), made at the first run. It uses
 all cores in one process; ours runs one single-threaded process a core, the way curation does, over the same decoded
 frames, several videos at once. Both are timed without decoding. A video's distance is the mean over points that
 MediaPipe calls visible, in frames where both follow the same body, in shares of the person's height (the median

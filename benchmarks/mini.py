@@ -83,9 +83,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Case:
-    """A validation clip, the picture (H, W, 3) given of it, and the colours of who is in it."""
+    """A validation clip, its place, the picture (H, W, 3) given of it, and the colours of who is in it."""
 
     clip: PuppetClip
+    scene: Scene
     picture: np.ndarray
     colours: np.ndarray
 
@@ -95,7 +96,11 @@ class Case:
         keypoints = motion(seed, frames, rate, size)
         clip = render(puppet, scene, keypoints, size, rate, ACTIONS[kind_of(seed)])
         picture = reference(puppet, scene, seed, size, like=keypoints)
-        return cls(clip, picture, person_colours(picture, clip.background[0]))
+        return cls(clip, scene, picture, person_colours(picture, clip.background[0]))
+
+    def masks(self) -> np.ndarray:
+        """The silhouettes as frames (T, H, W, 3) uint8, white on black."""
+        return np.repeat(self.clip.silhouettes[..., None], 3, axis=3).astype(np.uint8) * 255
 
     def measure(self, video: np.ndarray, background: np.ndarray) -> Row:
         """The figures of a video; background (H, W, 3): what it would show without the person."""

@@ -1,6 +1,6 @@
 """COCO-WholeBody OKS of BlazePose beside MediaPipe's own Holistic, over annotated people.
 
-Choices made: MediaPipe gives one person a picture, so each annotated person is evaluated alone, on the picture cut
+MediaPipe gives one person a picture, so each annotated person is evaluated alone, on the picture cut
 to its box grown by half on each side, for both alike. Both are trackers: each cut is shown five times as a video,
 and the last frame counts. MediaPipe gives no hand or face of which it is less than half sure, ours gives them with
 that confidence; "sure" leaves those out of ours too. OKS as in COCO's evaluation, with COCO-WholeBody's sigmas, over

@@ -1,6 +1,6 @@
 """The mini model's base: Wan's image-to-video transformer at a small size, without pose or reference.
 
-Choices made: the network predicts the clean latents and is weighed as if it predicted the velocity, which a small
+The network predicts the clean latents and is weighed as if it predicted the velocity, which a small
 one learns far better; it is given the first frame, and now and then no frame or no text, for guidance. The text
 encoder is trained along with it. In half of the items the given frame is from elsewhere in the clip, so that it learns
 to carry a person into another pose. The folder it writes is laid out as Wan's own models are; its transformer's
@@ -105,7 +105,7 @@ class Base(nn.Module):
         self.no_tokens, self.no_mask = tokenize(tokenizer, [""])
         self.grey = normalise(vae, torch.zeros(1, vae.config.z_dim, 1, 1, 1))
         if config.compile:
-            self.transformer.compile()
+            self.transformer.compile_repeated_blocks()
 
     def loss(
         self, clips: Clips, sigmas: Tensor, generator: Generator, text_given: Tensor, frame_given: Tensor

@@ -3,7 +3,7 @@
     python mini_model/bundle.py --adapters build/training/base/adapters/base build/training/cond/adapters/cond \
         --runs build/training/base build/training/cond
 
-Choices made: the transformer and the adapters are stored in half precision and computed in single: half of the size,
+The transformer and the adapters are stored in half precision and computed in single: half of the size,
 each weight within a thousandth of itself. What the card says of the training is read from the logs beside the
 weights; the commands are those of the script that was run.
 """

@@ -1,6 +1,6 @@
 """Puppet clips to pretrain on: drawn once, kept as small pictures, read whole.
 
-Choices made: clip i is made from seed i and nothing else, in files of a hundred, so that drawing can be stopped and
+Clip i is made from seed i and nothing else, in files of a hundred, so that drawing can be stopped and
 gone on with, and be spread over processes. Seeds from FIRST_VALIDATION_SEED on are for validation, in no training.
 """
 

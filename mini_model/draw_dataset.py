@@ -4,7 +4,7 @@
     python mini_model/draw_dataset.py --output puppets --clips 4000 --motions curated --real 0.5
     ray job submit --working-dir . -- python mini_model/draw_dataset.py --output s3://data/puppets --clips 100000
 
-Choices made: clip i follows from seed i and the settings alone, so the tables are the same on any number of workers. A
+Clip i follows from seed i and the settings alone, so the tables are the same on any number of workers. A
 file holds the clips of consecutive seeds and is written whole; one that is there is not drawn again, so a run that was
 stopped goes on, and a larger --clips adds to what there is.
 """

@@ -1,6 +1,6 @@
 """The loop that trains a small model on one machine and can be stopped at any time.
 
-Choices made: everything random in a step comes from (seed, step), and a checkpoint is weights, their EMA,
+Everything random in a step comes from (seed, step), and a checkpoint is weights, their EMA,
 optimiser moments and step: a run that is stopped and gone on with gives the same weights, bit for bit, as
 one that was not. The learning rate depends on the step and the total only, so a finished run can be given more.
 """

@@ -1,6 +1,6 @@
 """Draws the samples that the web page offers: `python mini_model/page_samples.py`.
 
-Choices made: both are puppets, so they are the project's own; the person of the picture is another than the one who
+Both are puppets, so they are the project's own; the person of the picture is another than the one who
 dances. They are small enough to lie beside the page.
 """
 

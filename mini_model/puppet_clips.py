@@ -1,6 +1,6 @@
 """One drawn clip as rows of the dataset's tables: the video, its truth, and the scores that are known without a model.
 
-Choices made: a score that only a real video has (how human, how sharp, how shaky) stays empty; what follows from the
+A score that only a real video has (how human, how sharp, how shaky) stays empty; what follows from the
 drawing is exact. Real motion is taken from curated keypoints, at a random time and half of it mirrored.
 """
 

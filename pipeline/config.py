@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from pipeline.verdict import DEFAULT as DEFAULT_THRESHOLDS
 from posegen.dataset import content_id
 
 COMPOSED = "composed"
+QUESTION = (
+    "These are frames of one video of one person, in order. Describe in one sentence the person (say woman, girl, "
+    "man, boy or person once), the clothing, what the person does, the place and the camera."
+)
+
+
+class Pool(Protocol):
+    """How many processes measure, and the share of a GPU that each has."""
+
+    @property
+    def workers(self) -> int | None: ...
+
+    @property
+    def gpus_per_worker(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -35,6 +49,15 @@ class CurateConfig:
     pipeline/score/explicit.py describes; without one it is not measured, and its threshold not applied."""
     captioner: str = COMPOSED
     """'composed' from what was measured, or a Qwen2.5-VL folder or hub name such as Qwen/Qwen2.5-VL-7B-Instruct."""
+    caption_prompt: str = QUESTION
+    """What the model is asked about the frames of a clip."""
+    caption_tokens: int = 96
+    """Longest answer of the model, in tokens."""
+    captions: str | None = None
+    """Parquet or CSV file with captions of your own, columns path and caption; they win over every model's, as do text
+    files beside the videos, walk.txt beside walk.mp4."""
+    trigger: str | None = None
+    """A word in front of every caption, by which a training is told from others."""
     thresholds: Path = DEFAULT_THRESHOLDS
     """YAML of what a clip must score to be kept: the rules that differ from pipeline/thresholds.yaml."""
     workers: int | None = None

@@ -3,9 +3,10 @@
     python pipeline/curate.py --input videos --output dataset
     ray job submit --working-dir . -- python pipeline/curate.py --input s3://raw/videos --output s3://data/people
 
-The job, top to bottom: list the files; plan each video's clips; score each clip once; apply the thresholds; caption
-and cut out what is kept; write the tables and a report. Planned videos and scored clips are recorded one by one, so a
-job that was killed goes on where it stopped, and a threshold can be changed without running a model (--rescore).
+The job, top to bottom: list the files; fetch each video once, plan its clips, score each and cut out what passes the
+rules; apply the thresholds; caption what is kept; write the tables and a report. Plans, scores and cut clips are
+recorded one by one, so a job that was killed goes on where it stopped, and a threshold can be changed without running a
+model (--rescore).
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.caption.captioner import make_captioner
-from pipeline.config import COMPOSED, CurateConfig
+from pipeline.caption.own import read_captions
+from pipeline.config import COMPOSED, CurateConfig, Pool
 from pipeline.feeds import listed_videos, one_by_one
 from pipeline.groups import Groups, count
 from pipeline.plan.listing import list_videos
@@ -67,6 +69,7 @@ def run(config: CurateConfig) -> dict[str, int]:
     if config.explicit_detector is None:
         thresholds = thresholds.without("unsafe")
     check(config)
+    captions = read_captions(config.captions) if config.captions else {}
     start_ray()
     stages = [] if config.rescore else [list_videos(config)]
     groups = Groups(config, listed_videos(config))
@@ -77,8 +80,11 @@ def run(config: CurateConfig) -> dict[str, int]:
         stages += score_videos(config, thresholds, groups)
     groups.judge(thresholds)
     stages.append(cut_clips(config, groups))
+    groups.with_own_captions(captions)
     if config.captioner != COMPOSED:
         stages.append(caption_clips(config, groups))
+    if config.trigger:
+        groups.with_trigger(config.trigger)
     counts = groups.write()
     write_report(Folder(config.output), thresholds, stages)
     return {status: counts[status] for status in (KEPT, REJECTED, FAILED)}
@@ -117,9 +123,8 @@ def score_videos(config: CurateConfig, thresholds: Thresholds, groups: Groups) -
             break
         if faults:
             time.sleep(PAUSE_SECONDS * 2 ** (attempt - 1))
-        load_models(
-            config, lambda config: (make_planner(config), make_scorer(config)), config.gpus_per_worker
-        )
+        if tables:
+            load_models(config, make_models, config.gpus_per_worker)
         unit = "parts of videos" if stages else "videos"
         progress = Progress("score", unit, count(tables), rate_unit="frames")
         faults = work(config, tables, VideoWorker, (thresholds, most_clips), progress)
@@ -132,8 +137,14 @@ def score_videos(config: CurateConfig, thresholds: Thresholds, groups: Groups) -
     return stages
 
 
+def make_models(config: CurateConfig) -> None:
+    """Loads what plans and scores."""
+    make_planner(config)
+    make_scorer(config)
+
+
 def work(
-    config: CurateConfig, tables: list[Any], worker: Any, arguments: tuple[Any, ...], progress: Progress
+    config: Pool, tables: list[Any], worker: Any, arguments: tuple[Any, ...], progress: Progress
 ) -> dict[str, str]:
     """Runs a pool of workers over tasks, one at a time each; returns what the storage refused, by path."""
     faults: dict[str, str] = {}
@@ -170,8 +181,9 @@ def cut_clips(config: CurateConfig, groups: Groups) -> Stage:
     """Cuts out the kept clips that were not cut out when they were scored, as under other thresholds."""
     tables = groups.uncut()
     progress = Progress("cut", "videos", count(tables), rate_unit="clips")
-    refused(work(config, tables, CutWorker, (), progress), count(tables))
-    groups.with_media()
+    if tables:
+        refused(work(config, tables, CutWorker, (), progress), progress.done)
+        groups.with_media()
     return progress.end()
 
 
@@ -233,7 +245,7 @@ def alive_nodes() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
-def pool_size(config: CurateConfig) -> int:
+def pool_size(config: Pool) -> int:
     """How many measuring processes the cluster holds."""
     resources = ray.cluster_resources()
     if config.workers:

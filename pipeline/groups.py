@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import ray
 
 from pipeline.caption.captioner import CAPTIONED
+from pipeline.caption.own import is_own, with_own, with_trigger
 from pipeline.config import CurateConfig
 from pipeline.feeds import failed_plans, tasks, unplanned, unscored
 from pipeline.journals import caption_journal, cut_journal, plan_journal, score_journal
@@ -21,6 +22,7 @@ from pipeline.records.journal import Files, Journal, group_of
 from pipeline.tables.join import join_group
 from pipeline.tables.media import MediaReader
 from pipeline.tables.verdicts import (
+    LOOKS,
     duplicates,
     fail_open,
     judge,
@@ -103,6 +105,14 @@ class Groups:
         self.cuts, _ = pack(cut_journal(self.config))
         for group, missing in self._missing().items():
             self.rows[group] = _task(with_errors).remote(self.rows[group], missing)
+
+    def with_own_captions(self, captions: Mapping[str, str]) -> None:
+        """Takes over captions that people gave their videos: in a table, by path, or beside them."""
+        self._each(with_own, self.config, ray.put(captions))
+
+    def with_trigger(self, word: str) -> None:
+        """Puts a word in front of every caption."""
+        self._each(with_trigger, word)
 
     def uncaptioned(self) -> list[Ref]:
         """The kept clips without a caption by the configured model, in tables of one row or more."""
@@ -199,7 +209,7 @@ def _seen(rows: pa.Table) -> tuple[pa.Array, pa.Array]:
 
 
 def _looks(rows: pa.Table) -> pa.Table:
-    return kept(rows).select(["clip_id", "perceptual_hashes"])
+    return kept(rows).select(LOOKS)
 
 
 def _together(*tables: pa.Table) -> pa.Table:
@@ -222,9 +232,12 @@ def _uncaptioned(config: CurateConfig, files: Files, retry_failed: bool, rows: p
     there = caption_journal(config).rows(files, ["clip_id", "error_stage"])
     if retry_failed:
         there = there.filter(pc.is_null(there["error_stage"]))
-    clips = kept(rows).select(["clip_id", "video_id", "path", "start", "stop", "rate"])
+    asked = kept(rows).filter(pc.invert(is_own(kept(rows))))
+    clips = asked.select(["clip_id", "video_id", "path", "start", "stop", "rate"])
     return clips.filter(pc.invert(pc.is_in(clips["clip_id"], there["clip_id"].combine_chunks())))
 
 
 def _captioned(config: CurateConfig, files: Files, rows: pa.Table) -> pa.Table:
-    return with_captions(rows, caption_journal(config).rows(files, CAPTIONED.names).select(CAPTIONED.names))
+    captions = caption_journal(config).rows(files, CAPTIONED.names).select(CAPTIONED.names)
+    own = rows.filter(is_own(rows))["clip_id"].combine_chunks()
+    return with_captions(rows, captions.filter(pc.invert(pc.is_in(captions["clip_id"], own))))

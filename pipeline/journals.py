@@ -39,7 +39,8 @@ def cut_journal(config: CurateConfig) -> Journal:
 
 def caption_journal(config: CurateConfig) -> Journal:
     """Captions of the configured model by video_id and clip_id."""
-    kind = f"captions-{content_id(config.captioner)[:8]}"
+    settings = (config.captioner, config.caption_prompt, config.caption_tokens)
+    kind = f"captions-{content_id(*settings)[:8]}"
     return Journal(Folder(config.output, "work"), kind, CAPTIONED, 16_384)
 
 

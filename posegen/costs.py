@@ -77,6 +77,12 @@ def parameters(config: Config) -> int:
     return total + _linear(dim, _patch(config) * config["out_channels"]) + 2 * dim
 
 
+def block_linears(config: Config) -> int:
+    """How many numbers the matrices of the blocks' linear layers hold, those that are quantised."""
+    dim, added = model_dim(config), config["added_kv_proj_dim"] or 0
+    return config["num_layers"] * (8 * dim**2 + 2 * dim * config["ffn_dim"] + 2 * added * dim)
+
+
 def flops_per_forward(
     config: Config, frames: int, height: int, width: int, text_tokens: int = 512, image_tokens: int = 257
 ) -> int:
@@ -117,8 +123,8 @@ def activation_bytes(
     """The most that tensors between the weights take in a pass without gradients.
 
     Of n tokens with d channels: six streams and three float32 ones around a modulated norm, or five streams and the
-    feed-forward's m channels before and after its activation, whichever is more; besides, the rotary table (built and
-    joined: 8 bytes for each token and channel of a head) and the text's embeddings.
+    feed-forward's m channels before and after its activation, whichever is more; besides, the rotary table (kept and
+    joined: 16 bytes for each token and channel of a head) and the text's embeddings.
     """
     dim, ffn = model_dim(config), config["ffn_dim"]
     count = sum(tokens(config, frames, height, width))
@@ -236,4 +242,4 @@ def _linear(entering: int, leaving: int) -> int:
 
 
 def rotary_bytes(config: Config, count: int) -> int:
-    return 8 * count * config["attention_head_dim"]
+    return 16 * count * config["attention_head_dim"]

@@ -12,6 +12,7 @@ import importlib
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -56,7 +57,8 @@ from posegen.longvideo.sampling import (
 )
 from posegen.longvideo.segments import Segment, Stitcher, plan
 from posegen.model.checkpoints import load_adapter, model_weights, save_adapter, set_adapter
-from posegen.model.folder import model_folder
+from posegen.model.folder import model_folder, quantisation_of_transformer, require_one_image_transformer
+from posegen.model.merging import AdapterMerger
 from posegen.model.transformer import PoseGenTransformer3DModel
 from posegen.sharing import (
     AnchorReader,
@@ -75,6 +77,7 @@ from posegen.sharing import (
 )
 
 HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+QUANTISATION = "quantization_config"
 FILE_ARGUMENTS = ("dtype", "torch_dtype", "variant", "use_safetensors", "low_cpu_mem_usage", "disable_mmap")
 ADAPTERS = ("base", "cond")  # for base segments and for bridges
 
@@ -121,6 +124,7 @@ class PoseGenPipeline(DiffusionPipeline):
         timestep_dtype: str = "float32",
     ) -> None:
         super().__init__()
+        self._merger = AdapterMerger()
         self.register_modules(
             transformer=transformer,
             vae=vae,
@@ -149,17 +153,18 @@ class PoseGenPipeline(DiffusionPipeline):
 
         A plain Wan 2.1 image-to-video folder will do too; its transformer lacks what the adapters bring. Further
         arguments are diffusers': those of the hub (`HUB_ARGUMENTS`), those that say how files become tensors
-        (`FILE_ARGUMENTS`), components and settings by name. Raises ValueError for others, rather than ignore them.
+        (`FILE_ARGUMENTS`), a `PipelineQuantizationConfig` as `quantization_config`, components and settings by name.
+        Raises ValueError for others, rather than ignore them.
         """
         parameters = inspect.signature(cls.__init__).parameters
-        if unknown := set(kwargs) - {*HUB_ARGUMENTS, *FILE_ARGUMENTS, *parameters}:
+        if unknown := set(kwargs) - {*HUB_ARGUMENTS, *FILE_ARGUMENTS, *parameters, QUANTISATION}:
             raise ValueError(
                 f"PoseGenPipeline.from_pretrained does not take {', '.join(sorted(unknown))}: load that part by itself "
                 "and give it by its name, such as transformer=."
             )
         hub = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
         folder = model_folder(pretrained_model_name_or_path, **hub)
-        _require_one_image_transformer(cls.load_config(folder), folder)
+        require_one_image_transformer(cls.load_config(folder), folder)
         for value in cls.load_config(folder).values():
             if isinstance(value, list) and str(value[0]).startswith("posegen."):
                 importlib.import_module(value[0])  # diffusers takes no class of a module that is not imported
@@ -168,6 +173,8 @@ class PoseGenPipeline(DiffusionPipeline):
         files = {name: kwargs[name] for name in FILE_ARGUMENTS if name in kwargs}
         if isinstance(dtype := files.get("dtype"), dict):
             files["dtype"] = dtype.get("transformer", dtype.get("default"))
+        if quantisation := kwargs.get(QUANTISATION):
+            files[QUANTISATION] = quantisation_of_transformer(quantisation)
         # The transformer's class loads its own folders and plain Wan's; diffusers would take what the folder names.
         transformer = kwargs.pop("transformer", None) or PoseGenTransformer3DModel.from_pretrained(
             folder, subfolder="transformer", **files
@@ -344,7 +351,7 @@ class PoseGenPipeline(DiffusionPipeline):
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Each segment's index and frames in the plan's order, taken from the store or made."""
         encoded = self.encode(job)
-        bridges = range(1, len(job.plan.segments), 2)
+        bridges = [segment.index for segment in job.plan.segments if segment.kind == "bridge"]
         waiting = Counter(base for bridge in bridges for base in job.plan.dependencies(bridge))
         bases: dict[int, np.ndarray] = {}  # those that a bridge still waits for
         recorded = False
@@ -361,8 +368,7 @@ class PoseGenPipeline(DiffusionPipeline):
             yield index, frames
             if index in waiting:
                 bases[index] = frames
-                continue
-            for base in job.plan.dependencies(index):
+            for base in job.plan.dependencies(index) if index in bridges else ():
                 waiting[base] -= 1
                 if not waiting[base]:
                     del bases[base]
@@ -405,7 +411,6 @@ class PoseGenPipeline(DiffusionPipeline):
         steps: int | None = None,
     ) -> torch.Tensor:
         """The segment's latents after all steps of the job, or after the first few."""
-        self._set_adapter(ADAPTERS[segment.kind == "bridge"])
         noise = initial_noise(job.seed, (1, self.vae.config.z_dim, *conditions.pose.shape[2:]))
         tell = None if callback is None else lambda step: callback(segment.index, step)
         run = self.group.denoise if self.group else denoise
@@ -415,20 +420,26 @@ class PoseGenPipeline(DiffusionPipeline):
             getattr(torch, self.config.timestep_dtype),
         )
         levels = levels.first(steps or job.num_inference_steps)
-        if not isinstance(sharing, AnchorReader):
+        device = conditions.pose.device
+        with ExitStack() as stack:
+            names = self._adapters(ADAPTERS[segment.kind == "bridge"])
+            if names and self.group:  # whose processes map one copy of the weights, so none writes to them
+                set_adapter(self.transformer, names)
+            elif names:
+                stack.enter_context(self._merger.merged(self.transformer, names, device))
+            if isinstance(sharing, AnchorReader):
+                order = shared_positions(sharing.shared, levels, job.guidance)
+                store = stack.enter_context(ReadAhead(sharing.store, order, copies_to(device)))
+                sharing = replace(sharing, store=store)
             return run(self.transformer, conditions, noise, levels, job.guidance, sharing, tell)
-        order = shared_positions(sharing.shared, levels, job.guidance)
-        with ReadAhead(sharing.store, order, copies_to(conditions.pose.device)) as store:
-            reader = replace(sharing, store=store)
-            return run(self.transformer, conditions, noise, levels, job.guidance, reader, tell)
 
-    def _set_adapter(self, name: str) -> None:
-        """Switches to base or cond; adapters that were loaded beside them stay as they are."""
+    def _adapters(self, name: str) -> list[str]:
+        """Base or cond, and the adapters that were loaded beside them and are active."""
         known = getattr(self.transformer, "peft_config", {})
         own = [name] if set(known) & {*ADAPTERS} else []
-        others = [other for other in known and self.transformer.active_adapters() if other not in ADAPTERS]
-        if own or others:
-            set_adapter(self.transformer, own + others)
+        return own + [
+            other for other in known and self.transformer.active_adapters() if other not in ADAPTERS
+        ]
 
     def _conditions(
         self, job: VideoJob, encoded: EncodedJob, segment: Segment, neighbours: Mapping[int, np.ndarray]
@@ -469,15 +480,3 @@ class PoseGenPipeline(DiffusionPipeline):
         grid = ((segment.frames - 1) // 4 + 1, rows, columns)
         words = subject_tokens(self.tokenizer, job.prompt)
         return SubjectForeground(words, grid, job.sharing.subject_blocks)
-
-
-def _require_one_image_transformer(index: Mapping[str, Any], folder: Path) -> None:
-    """Raise ValueError for a folder of a pipeline that PoseGen cannot be built on, by its model_index.json."""
-    if index.get("transformer_2", [None])[0] is not None:
-        raise ValueError(
-            f"{folder} is a model of two transformers, like Wan 2.2; give one of PoseGen, or Wan 2.1 image-to-video."
-        )
-    if "transformer" not in index:
-        raise ValueError(
-            f"{folder} is a {index.get('_class_name')}, without a transformer; give a PoseGen folder."
-        )

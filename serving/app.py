@@ -1,6 +1,6 @@
 """The server on Ray Serve: `serve run serving.app:app`, `serve deploy cluster/serve.yaml`.
 
-Choices made: four deployments that know each other only through the database, so each can be copied, killed and moved
+Four deployments that know each other only through the database, so each can be copied, killed and moved
 by itself; there is no scheduler. Workers are threads of their replicas: a thread that died or hangs makes its replica
 unhealthy, and a replica that is stopped hands its task back. Each role has as many replicas as its queue needs. A
 replica imports only what its role needs.
@@ -113,7 +113,13 @@ class Generator(RoleReplica):
 
         config, database = settings.config, settings.database()
         self._records = RayRecords(config.lease / 3)  # waited for twice between two signs of life
-        placement = Placement.here(config.device, config.dtype, config.generators.processes)
+        placement = Placement.here(
+            config.device,
+            config.dtype,
+            config.generators.processes,
+            attention=config.attention,
+            compile=config.compile,
+        )
         pipeline = placement.load(ModelSource(settings.model.folder()), patience=config.lease / 2)
         work = Generate(pipeline, database, settings.artifacts(database), self._records)
         self._group, self._swept = pipeline.group, 0.0

@@ -43,6 +43,8 @@ class RecordConfig:
     """A line of log.jsonl, and a point of TensorBoard's curves."""
     checkpoint_every: int = 500
     """A checkpoint."""
+    checkpoint_minutes: float = 10.0
+    """A checkpoint also where the last one is so many minutes old: the most work that a lost machine can cost."""
     num_to_keep: int = 2
     """Checkpoints that are kept."""
     validate_every: int = 500
@@ -96,6 +98,11 @@ class TrainConfig:
                 "engine.compile does not work with engine.zero_stage 3, which gathers weights while a block runs; set "
                 "one of them otherwise."
             )
+        if self.engine.fp8_base and self.engine.zero_stage == 3:
+            raise ValueError(
+                "engine.fp8_base does not work with engine.zero_stage 3, which splits weights of one dtype; set one of "
+                "them otherwise."
+            )
         if self.cluster.max_workers > self.data.batch_size:
             raise ValueError(
                 f"{self.cluster.max_workers} workers cannot share data.batch_size {self.data.batch_size}; give at "
@@ -135,57 +142,78 @@ def mini_cpu() -> TrainConfig:
     )
 
 
-def wan14b_480p(zero_stage: Literal[2, 3] = 2) -> TrainConfig:
+def wan1b_480p() -> TrainConfig:
+    """Wan2.1-Fun-1.3B-InP (30 blocks, 1536 channels) at 832x480, 81 frames, on one GPU of 24 GB.
+
+    By the estimate (`training.memory`) the training takes 10 GB of it; an encoder beside it takes 8 GB, see
+    `wan14b_720p`. 1,200 steps of 4 clips are a day on an RTX 4090. `posegen convert --transformer` makes the folder.
+    """
+    data = _wan_data("wan1b", ((832, 480), (480, 832)), batch_size=4, encode_workers=1, encode_gpus=0.5)
+    return TrainConfig(
+        data=data,
+        output="training-1b",
+        steps=1_200,
+        noise=NoiseConfig(shift=3.0),
+        engine=EngineConfig(offload=True),
+        cluster=ClusterConfig(cpus=4.0, gpus=0.5),
+        record=RecordConfig(checkpoint_every=100, validate_every=200),
+    )
+
+
+def wan14b_480p(zero_stage: Literal[2, 3] = 2, fp8_base: bool = False) -> TrainConfig:
     """Wan2.1-I2V-14B at 832x480, 81 frames.
 
     ZeRO-2: sized for 8 GPUs of 80 GB, each with the whole model, 49 GB by the estimate (`training.memory`).
-    ZeRO-3: sized for 8 GPUs of 48 GB, 24 GB on each while at least 4 are there. One more GPU of 80 GB encodes ahead of
-    the step, with 8 GB for each encoder (see `wan14b_720p`), and one makes the samples.
+    ZeRO-3: sized for 8 GPUs of 48 GB, 24 GB on each while at least 4 are there. With the base in fp8: any number of
+    GPUs of 48 GB, 38 GB on one that is alone. One more GPU of 80 GB encodes ahead of the step, with 8 GB for each
+    encoder (see `wan14b_720p`), and one makes the samples.
     """
     model, sizes = "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", ((832, 480), (480, 832))
-    return _wan14b(model, sizes, zero_stage, shift=3.0, encode_gpus=0.125)
+    data = _wan_data(model, sizes, batch_size=8, encode_workers=8, encode_gpus=0.125)
+    return _wan14b(data, zero_stage, fp8_base, shift=3.0)
 
 
-def wan14b_720p(zero_stage: Literal[2, 3] = 2) -> TrainConfig:
+def wan14b_720p(zero_stage: Literal[2, 3] = 2, fp8_base: bool = False) -> TrainConfig:
     """Wan2.1-I2V-14B at 1280x720, 81 frames.
 
     ZeRO-2: sized for 8 GPUs of 80 GB, each with the whole model, 67 GB by the estimate (`training.memory`).
-    ZeRO-3: sized for the same GPUs, 42 GB on each while at least 4 are there. Two more GPUs encode ahead of the step,
-    four encoders on each, and one makes the samples. An encoder takes about 17 GB by an estimate: Wan's VAE in float32
-    on 81 frames, untiled, holds tensors of 14 GB at its peak (outputs that are alive, counted operation by operation on
-    the meta device), to which come 0.5 GB of weights and what CUDA and its convolutions need to work in.
+    ZeRO-3: sized for the same GPUs, 42 GB on each while at least 4 are there. With the base in fp8: any number of GPUs
+    of 80 GB, 55 GB on one that is alone. Two more GPUs encode ahead of the step, four encoders on each, and one makes
+    the samples. An encoder takes about 17 GB by an estimate: Wan's VAE in float32 on 81 frames, untiled, holds tensors
+    of 14 GB at its peak (outputs that are alive, counted operation by operation on the meta device), to which come
+    0.5 GB of weights and what CUDA and its convolutions need to work in.
     """
     model, sizes = "Wan-AI/Wan2.1-I2V-14B-720P-Diffusers", ((1280, 720), (720, 1280))
-    return _wan14b(model, sizes, zero_stage, shift=5.0, encode_gpus=0.25)
+    data = _wan_data(model, sizes, batch_size=8, encode_workers=8, encode_gpus=0.25)
+    return _wan14b(data, zero_stage, fp8_base, shift=5.0)
 
 
-def _wan14b(
-    model: str,
-    sizes: tuple[tuple[int, int], ...],
-    zero_stage: Literal[2, 3],
-    shift: float,
-    encode_gpus: float,
-) -> TrainConfig:
+def _wan_data(
+    model: str, sizes: tuple[tuple[int, int], ...], batch_size: int, encode_workers: int, encode_gpus: float
+) -> DataConfig:
+    return DataConfig(
+        dataset="dataset",
+        model=model,
+        sizes=sizes,
+        frames=(81,),
+        rate=30.0,
+        batch_size=batch_size,
+        given_head=(5, 21),
+        given_tail=(4, 20),
+        encode_workers=encode_workers,
+        encode_gpus=encode_gpus,
+        validation_clips=8,
+    )
+
+
+def _wan14b(data: DataConfig, zero_stage: Literal[2, 3], fp8_base: bool, shift: float) -> TrainConfig:
     return TrainConfig(
-        data=DataConfig(
-            dataset="dataset",
-            model=model,
-            sizes=sizes,
-            frames=(81,),
-            rate=30.0,
-            batch_size=8,
-            given_head=(5, 21),
-            given_tail=(4, 20),
-            encode_workers=8,
-            encode_gpus=encode_gpus,
-            validation_clips=8,
-        ),
-        output=f"training-{sizes[0][1]}p",
+        data=data,
+        output=f"training-{data.sizes[0][1]}p",
         steps=10_000,
-        adapter=AdapterConfig(rank=64, alpha=64.0),
         noise=NoiseConfig(shift=shift),
-        engine=EngineConfig(zero_stage=zero_stage, offload=True),
-        cluster=ClusterConfig(max_workers=8, min_workers=4, cpus=4.0, gpus=1.0),
+        engine=EngineConfig(zero_stage=zero_stage, fp8_base=fp8_base, offload=True),
+        cluster=ClusterConfig(max_workers=8, min_workers=1 if fp8_base else 4, cpus=4.0, gpus=1.0),
         record=RecordConfig(
             checkpoint_every=100, validate_every=500, sample_every=500, sample_cpus=4.0, sample_gpus=1.0
         ),
@@ -194,12 +222,21 @@ def _wan14b(
 
 CONFIGS = {
     "mini_cpu": ("The mini model (2 M parameters, 9 frames of 64x96) on 2 CPU cores.", mini_cpu()),
+    "wan1b_480p": ("Wan2.1-Fun-1.3B-InP at 832x480 on one GPU of 24 GB.", wan1b_480p()),
     "wan14b_480p": ("Wan2.1-I2V-14B at 832x480 on 8 GPUs of 80 GB and two more.", wan14b_480p()),
     "wan14b_480p_zero3": ("The same with ZeRO-3, on 8 GPUs of 48 GB.", wan14b_480p(zero_stage=3)),
+    "wan14b_480p_fp8": (
+        "The same with the frozen base in fp8, on any number of GPUs of 48 GB.",
+        wan14b_480p(fp8_base=True),
+    ),
     "wan14b_720p": ("Wan2.1-I2V-14B at 1280x720 on 8 GPUs of 80 GB and three more.", wan14b_720p()),
     "wan14b_720p_zero3": (
         "The same with ZeRO-3: 42 GB of each GPU instead of 67.",
         wan14b_720p(zero_stage=3),
+    ),
+    "wan14b_720p_fp8": (
+        "The same with the frozen base in fp8, on any number of GPUs of 80 GB.",
+        wan14b_720p(fp8_base=True),
     ),
 }
 """What a training can be started with: name -> (what it is, the configuration)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from posegen.costs import (
     FLOAT32,
     Config,
+    block_linears,
     context_flops,
     model_dim,
     parameters,
@@ -92,13 +93,15 @@ def training_memory(
     offload: bool = False,
     reduce_bucket_size: int = 500_000_000,
     live_parameters: int = 1_000_000_000,
+    fp8_base: bool = False,
 ) -> dict[str, int]:
     """Bytes of one worker in a training step under DeepSpeed, by what they hold, and their sum as the peak.
 
     batch: of one worker. trainable_parameters: adapters and whatever is trained whole. reduce_bucket_size,
     live_parameters: DeepSpeed's buffer, allocated whole however small the adapters, and `stage3_max_live_parameters`,
-    both in numbers and at its defaults. AdamW keeps 12 bytes for each trained number (a float32 copy and two moments).
-    Stage 1 splits these among the workers, stage 2 the gradients too, stage 3 the weights too (ZeRO, arXiv 1910.02054).
+    both in numbers and at its defaults. fp8_base: whether the blocks' frozen linears take a byte a number. AdamW keeps
+    12 bytes for each trained number (a float32 copy and two moments). Stage 1 splits these among the workers, stage 2
+    the gradients too, stage 3 the weights too (ZeRO, arXiv 1910.02054).
     """
     if zero_stage not in (0, 1, 2, 3) or workers < 1:
         raise ValueError(
@@ -108,8 +111,9 @@ def training_memory(
     if zero_stage == 3:
         weights = _ceil_div(weights, workers) + min(weights, live_parameters)
     gradients = _ceil_div(trainable_parameters, workers if zero_stage >= 2 else 1)
+    saved = block_linears(config) * (itemsize - 1) if fp8_base else 0
     parts = {
-        "weights": weights * itemsize,
+        "weights": weights * itemsize - saved,
         "gradients": gradients * itemsize,
         "optimiser": 12 * _ceil_div(trainable_parameters, workers if zero_stage >= 1 else 1),
         "buffers": reduce_bucket_size * itemsize if zero_stage else 0,

@@ -1,6 +1,6 @@
 """A jointed body in space: from joint angles to the 133 points as a camera in front sees them.
 
-Choices made: lengths are shares of standing height, after Drillis & Contini (1966) as in posegen.driving.skeleton,
+Lengths are shares of standing height, after Drillis & Contini (1966) as in posegen.driving.skeleton,
 with a head a little larger, so that faces read in small pictures; the camera is far away (no perspective) and looks
 down a little, so that the nearer foot is the lower one. Body axes: X to the person's own left, Y down, Z to the front.
 A body of yaw 0 faces the camera, one of +90 degrees faces the picture's right side and shows its own right side.

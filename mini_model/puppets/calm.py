@@ -1,6 +1,6 @@
 """People who stand calmly: how a picture of somebody shows them, and how a clip can begin.
 
-Choices made: who stands takes over the scale, the ground and the middle of the poses that they are to be seen beside.
+Who stands takes over the scale, the ground and the middle of the poses that they are to be seen beside.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A puppet that moves in a scene: the picture sequence with its exact truth, and the picture of who it is.
 
-Choices made: keypoints, silhouette and background belong to a frame exactly, as they are what it was made of; nothing
+Keypoints, silhouette and background belong to a frame exactly, as they are what it was made of; nothing
 of the person, not even a shadow, falls outside the silhouette's soft rim.
 """
 

@@ -1,6 +1,6 @@
 """Draws a puppet in given poses: parts as filled outlines, ordered by depth, on a canvas larger than the picture.
 
-Choices made: what is drawn follows from the puppet and the keypoints' places alone, so pose and identity are exact.
+What is drawn follows from the puppet and the keypoints' places alone, so pose and identity are exact.
 Parts are filled frame by frame at a multiple of the picture's size and averaged down, which is the anti-aliasing.
 Depth is read off the pose: which way shoulders, nose and feet point says which side is near, and of two legs seen from
 the front the one that stands lower in the picture is.

@@ -1,6 +1,6 @@
 """Outlines to fill: what a drawn body part is made of, and what the parts need to know of the poses.
 
-Choices made: an outline is computed for all frames at once, (T, P, 2) in pixels; the light comes from above on the
+An outline is computed for all frames at once, (T, P, 2) in pixels; the light comes from above on the
 left, so a limb is a dark rim, its colour, and a lighter streak on the side towards the light.
 """
 

@@ -1,6 +1,6 @@
 """People who go out of the picture and may come back: clips in some of whose frames there is nobody.
 
-Choices made: who goes keeps moving as before and is carried sideways at an even speed, to the left or the right.
+Who goes keeps moving as before and is carried sideways at an even speed, to the left or the right.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Motions by formula: keypoints of people who walk, dance, wave, exercise or turn, placed in a picture.
 
-Choices made: every motion is a sum of a few waves of joint angles, so it is smooth at any rate; kind, tempo, view,
+Every motion is a sum of a few waves of joint angles, so it is smooth at any rate; kind, tempo, view,
 limb lengths and framing follow from the seed alone. A point outside the picture keeps its place and has confidence 0,
 as has no detector's: what is drawn needs the place, what is learnt from needs the confidence.
 """

@@ -1,6 +1,6 @@
 """Drawn people: who somebody is, apart from pose and place.
 
-Choices made: a puppet is a handful of measures (shares of standing height) and RGB colours, all from one seed; clothes
+A puppet is a handful of measures (shares of standing height) and RGB colours, all from one seed; clothes
 and hair colours are few, have plain names and lie far apart, so that a caption and a loss can both tell them.
 """
 

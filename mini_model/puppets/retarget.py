@@ -1,6 +1,6 @@
 """Real motion for drawn people: keypoints found in a video, completed, smoothed and placed in a picture.
 
-Choices made: a puppet is drawn at every one of its 133 points, so what a detector did not see is filled in: each joint
+A puppet is drawn at every one of its 133 points, so what a detector did not see is filled in: each joint
 moves with the joint it hangs on, its offset held or interpolated over the frames that lack it, and taken from somebody
 standing where it was never seen. The result is the truth of what is then drawn, so every point inside the picture is
 sure. The picture is cut to the person; legs that the video does not show stay outside it.

@@ -1,6 +1,6 @@
 """Places for drawn people: rooms, streets, parks, gradients and textures, and the camera that looks at them.
 
-Choices made: a scene is painted once on a canvas larger than the picture, in shares of its size, so that it is the
+A scene is painted once on a canvas larger than the picture, in shares of its size, so that it is the
 same place at any resolution; a moving camera is one affine map a frame from picture to canvas, slow and smooth.
 """
 

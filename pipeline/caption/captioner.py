@@ -6,7 +6,6 @@ Records carry their clip_id from the first to the last step. A clip whose video 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,12 @@ import torch
 
 from pipeline.caption.qwen import QwenCaptioner
 from pipeline.config import CurateConfig
-from pipeline.plan.planner import failure, said_of
+from pipeline.plan.planner import failure
+from pipeline.plan.source import Source
 from pipeline.score.composed_caption import subject_word
 from posegen.common.storage import Folder
 from posegen.dataset import CLIPS, table
-from posegen.video import VideoError, probe, read_frames, sample_indices
+from posegen.video import VideoError, read_frames, sample_indices
 
 FRAMES = 4
 """Frames of a clip that the model sees, spread evenly."""
@@ -40,18 +40,20 @@ CAPTIONED = pa.schema(
 def make_captioner(config: CurateConfig) -> Callable[[Sequence[Mapping[str, Any]]], list[pa.Table]]:
     """A function from rows of clips to their records, tables of one row of schema `CAPTIONED`. Loads the model."""
     folder = Folder(config.input)
-    model = QwenCaptioner(config.captioner, "cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = QwenCaptioner(
+        config.captioner, device, question=config.caption_prompt, tokens=config.caption_tokens
+    )
 
     def caption(clips: Sequence[Mapping[str, Any]]) -> list[pa.Table]:
         frames: dict[str, np.ndarray] = {}
         failed: dict[str, pa.Table] = {}
         for clip in clips:
-            path: str | Path = clip["path"]
-            try:
-                with folder.local_copy(clip["path"]) as path:
-                    frames[clip["clip_id"]] = _frames(path, clip)
-            except (VideoError, OSError) as error:
-                failed[clip["clip_id"]] = failed_caption(clip, said_of(clip["path"], path, error))
+            with Source(folder, clip["path"]) as source:
+                try:
+                    frames[clip["clip_id"]] = _frames(source, clip)
+                except (VideoError, OSError) as error:
+                    failed[clip["clip_id"]] = failed_caption(clip, source.said(error))
         said = model(frames)
         return [failed.get(clip["clip_id"]) or _record(clip, said[clip["clip_id"]], config) for clip in clips]
 
@@ -68,9 +70,9 @@ def _record(clip: Mapping[str, Any], text: str, config: CurateConfig) -> pa.Tabl
     return table([row | {"caption_source": config.captioner}], CAPTIONED)
 
 
-def _frames(path: Path, clip: Mapping[str, Any]) -> np.ndarray:
+def _frames(source: Source, clip: Mapping[str, Any]) -> np.ndarray:
     """(FRAMES, H, W, 3) uint8 RGB."""
-    info = probe(path)
+    info = source.info
     shown = sample_indices(info, clip["start"], clip["stop"], clip["rate"])
     scale = min(1.0, SHORT_SIDE / min(info.width, info.height))
     size = (round(info.width * scale), round(info.height * scale))

@@ -1,6 +1,6 @@
 """Captions by Qwen2.5-VL: a few frames of each clip in, one sentence with one subject word out.
 
-Choices made: the prompt is written out in the model's own chat format with frames as pictures, so that only a tokenizer
+The prompt is written out in the model's own chat format with frames as pictures, so that only a tokenizer
 and a picture processor are needed (the video processor would ask for torchvision). Answers are greedy. They are
 returned by clip_id, so a caption cannot land on another clip's row, in whatever order batches finish.
 """
@@ -16,15 +16,12 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
+from pipeline.config import QUESTION
 from pipeline.score.composed_caption import ensure_one_subject_word
 from posegen.common.profiling import timed
 
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
 PICTURE_PIXELS = {"shortest_edge": 4 * 28 * 28, "longest_edge": 256 * 28 * 28}  # 4 to 256 tokens a frame
-QUESTION = (
-    "These are frames of one video of one person, in order. Describe in one sentence the person (say woman, girl, "
-    "man, boy or person once), the clothing, what the person does, the place and the camera."
-)
 
 
 class CaptionerError(RuntimeError):
@@ -34,11 +31,20 @@ class CaptionerError(RuntimeError):
 class QwenCaptioner:
     """Qwen2.5-VL from a folder or the hub name `model`, on `device`; `batch` clips at once.
 
-    Raises CaptionerError where the model cannot be had, as without a network and without the files.
+    question: what it is asked about a clip. tokens: the longest answer. Raises CaptionerError where the model cannot be
+    had, as without a network and without the files.
     """
 
-    def __init__(self, model: str = DEFAULT_MODEL, device: str = "cpu", batch: int = 8) -> None:
+    def __init__(
+        self,
+        model: str = DEFAULT_MODEL,
+        device: str = "cpu",
+        batch: int = 8,
+        question: str = QUESTION,
+        tokens: int = 96,
+    ) -> None:
         self.device, self.batch = device, batch
+        self.question, self.tokens = question, tokens
         dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
@@ -70,7 +76,7 @@ class QwenCaptioner:
         frames = [Image.fromarray(frame) for clip in clips for frame in clip]
         pictures = self.pictures(frames, size=PICTURE_PIXELS, return_tensors="pt")
         tokens = iter((pictures["image_grid_thw"].prod(dim=1) // self.pictures.merge_size**2).tolist())
-        prompts = [prompt([next(tokens) for _ in clip]) for clip in clips]
+        prompts = [prompt([next(tokens) for _ in clip], self.question) for clip in clips]
         texts = self.tokenizer(prompts, padding=True, return_tensors="pt")
         asked = texts["input_ids"].to(self.device)
         with timed("model"), torch.inference_mode():
@@ -80,7 +86,7 @@ class QwenCaptioner:
                 pixel_values=pictures["pixel_values"].to(self.device, self.model.dtype),
                 image_grid_thw=pictures["image_grid_thw"].to(self.device),
                 mm_token_type_ids=(asked == self.model.config.image_token_id).int(),
-                max_new_tokens=96,
+                max_new_tokens=self.tokens,
                 do_sample=False,
                 temperature=None,
                 top_p=None,
@@ -90,10 +96,10 @@ class QwenCaptioner:
         return [" ".join(answer.split()) for answer in answers]
 
 
-def prompt(tokens: Iterable[int]) -> str:
-    """The question about frames of so many picture tokens each, in Qwen2.5-VL's chat format."""
+def prompt(tokens: Iterable[int], question: str) -> str:
+    """A question about frames of so many picture tokens each, in Qwen2.5-VL's chat format."""
     frames = "".join(f"<|vision_start|>{count * '<|image_pad|>'}<|vision_end|>" for count in tokens)
     return (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-        f"<|im_start|>user\n{frames}{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
+        f"<|im_start|>user\n{frames}{question}<|im_end|>\n<|im_start|>assistant\n"
     )

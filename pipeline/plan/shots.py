@@ -1,6 +1,6 @@
 """Shots: where a video cuts, and which spans of it become clips.
 
-Choices made: a video is decoded once, to frames of 48x27 pixels, and never held as a whole. TransNetV2 was
+A video is decoded once, to frames of 48x27 pixels, and never held as a whole. TransNetV2 was
 trained at this size, and PySceneDetect's adaptive ratio tells cuts from motion best at it. Fades through
 black are found by brightness for both detectors. What lies between two shots (black, a fade, a dissolve)
 belongs to neither, so a `Cut` has an extent, and spans keep a margin to it. Too short shots are planned too:

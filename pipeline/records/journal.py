@@ -41,9 +41,7 @@ class Journal:
     def __init__(self, folder: Folder, kind: str, schema: pa.Schema, packed_rows: int):
         """packed_rows: of a packed file, which is held in memory as a whole; one of under half as many is small."""
         self.folder, self.kind, self.schema, self.packed_rows = folder, kind, schema, packed_rows
-        self.packed_schema = schema.append(pa.field("video", pa.string())).append(
-            pa.field("key", pa.string())
-        )
+        self.packed_schema = pa.schema([("video", pa.string()), ("key", pa.string()), *schema])
 
     def name(self, video: str, key: str) -> str:
         """Where a key's record lies as long as it is loose, below the folder."""
@@ -110,10 +108,9 @@ class Journal:
             file = pq.ParquetFile(stream)
             if videos is None:
                 return file.read(columns)
-            number = file.schema_arrow.names.index("video")
             groups = []
             for index in range(file.num_row_groups):
-                range_of = file.metadata.row_group(index).column(number).statistics
+                range_of = file.metadata.row_group(index).column(0).statistics  # of `video`
                 if range_of.max >= videos[0] and range_of.min < videos[1]:
                     groups.append(index)
             found = file.read_row_groups(groups, columns)
@@ -124,7 +121,7 @@ class Journal:
         table = self.folder.read_table(loose)
         video, key = loose.split("/")[-1].removesuffix(".parquet").split("-")
         ids = [pa.repeat(pa.scalar(id_), table.num_rows) for id_ in (video, key)]
-        return pa.table([*table.columns, *ids], self.packed_schema)
+        return pa.table([*ids, *table.columns], self.packed_schema)
 
 
 def _rows_of(packed: str) -> int:

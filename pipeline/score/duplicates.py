@@ -1,9 +1,9 @@
 """Near-duplicate clips, found by perceptual hashes of three moments.
 
-Choices made: two clips are near duplicates if each of their three 64-bit hashes differs in at most n bits. If a hash is
+Two clips are near duplicates if each of their three 64-bit hashes differs in at most n bits. If a hash is
 cut into n + 1 bands, at least one band of two such hashes is equal, so candidates are the clips that share a band of
 their first hash and one of their last; sorting finds them, for a million clips in about a minute. Every duplicate
-points at the smallest clip id that it duplicates and that is no duplicate itself, so there are no chains.
+points at the first clip that it duplicates and that is no duplicate itself, so there are no chains.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ NEIGHBOURS = 64  # clips of one band compared with each; more are alike only in 
 def near_duplicates(hashes: Mapping[str, Sequence[str]], bits: int) -> dict[str, str]:
     """For each clip that duplicates another: its clip_id -> that of the clip that stands for both.
 
-    hashes: clip_id -> its three hashes, 16 hexadecimal digits each. bits: the most by which each hash may
-    differ, 0..63. The answer depends on neither the order nor the other clips' number.
+    hashes: clip_id -> its three hashes, 16 hexadecimal digits each, those first that are to stay. bits: the most by
+    which each hash may differ, 0..63.
     """
-    clips = sorted(hashes)
+    clips = list(hashes)
     if not clips:
         return {}
     numbers = np.array([[int(text, 16) for text in hashes[clip]] for clip in clips], np.uint64)

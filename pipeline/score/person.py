@@ -1,6 +1,6 @@
 """Who is in a clip, and how well they are seen: scores from keypoints alone, and the keypoints of the one person.
 
-Choices made: a person counts if they are at least two fifths as tall as the tallest in the frame, so passers-by far
+A person counts if they are at least two fifths as tall as the tallest in the frame, so passers-by far
 behind do not. Two detections are the same person if the estimator says so, or if their boxes overlap and less than a
 second lies between them. All shares are of frames. Lengths are in person heights, so that a distant person is measured
 like a close one.

@@ -27,13 +27,13 @@ JOINED = pa.schema(
 lie under, the video_id or, of a file that cannot be read, its key. key: of the listed file."""
 
 
-def join_group(config: CurateConfig, keys: pa.ChunkedArray, plans: Files, scores: Files) -> pa.Table:
+def join_group(config: CurateConfig, keys: pa.Array, plans: Files, scores: Files) -> pa.Table:
     """Plans and scores of the videos of a group that are listed under one of these keys, a table `JOINED`.
 
     No verdicts yet. A row without `record` and without an error is still to be scored.
     """
     plan = plan_journal(config).rows(plans, PLAN.names)
-    plan = plan.filter(pc.is_in(plan["key"], value_set=keys.combine_chunks()))
+    plan = plan.filter(pc.is_in(plan["key"], value_set=keys))
     light = [name for name in SCORED.names if name not in HEAVY]
     scored = score_journal(config).rows(scores, light).combine_chunks()
     index = pc.index_in(plan["clip_id"], value_set=scored["clip_id"].combine_chunks())

@@ -13,6 +13,9 @@ from pipeline.tables.join import ERROR, JOINED
 from pipeline.verdict import Thresholds
 from posegen.dataset import FAILED, KEPT, REJECTED, content_id
 
+LOOKS = ["clip_id", "perceptual_hashes", "width", "height", "blur"]
+"""What clips are compared by that look alike."""
+
 
 def judge(clips: pa.Table, thresholds: Thresholds) -> pa.Table:
     """The rows of a group (`JOINED`) with status and reasons by the rules, sorted by clip_id, each id once.
@@ -46,8 +49,11 @@ def kept(clips: pa.Table) -> pa.Table:
 def duplicates(looks: pa.Table, thresholds: Thresholds) -> dict[str, str]:
     """For each kept clip of the whole dataset that looks like another: its clip_id -> that of the one that stays.
 
-    looks: `clip_id` and `perceptual_hashes` of the kept clips. Of clips that look alike the first by clip_id stays.
+    looks: the columns `LOOKS` of the kept clips. Of clips that look alike the larger, then the sharper one stays.
     """
+    pixels = pc.multiply(looks["width"], looks["height"])
+    best_first = [("pixels", "descending"), ("blur", "ascending"), ("clip_id", "ascending")]
+    looks = looks.append_column("pixels", pixels).sort_by(best_first)
     hashes = dict(zip(looks["clip_id"].to_pylist(), looks["perceptual_hashes"].to_pylist(), strict=True))
     return near_duplicates(hashes, thresholds.near_duplicate_bits)
 

@@ -2,7 +2,7 @@
 
 Nothing is rotated or sheared: a driving video that is tilted stays so. Pixel centres have whole coordinates. The scale
 between two people is that of their standing heights, which does not ask them to stand alike; then the middles of their
-torsos are laid on each other.
+torsos are laid on each other, shot by shot.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 
-from posegen.driving.skeleton import FEET, KEYPOINT_INDEX, VISIBLE, standing_height
+from posegen.driving.skeleton import BODY, FEET, KEYPOINT_INDEX, VISIBLE, standing_height
 
 Fit = Literal["crop", "pad"]
 
-FIRST_FRAMES = 5
-"""Poses at the start of a driving video whose median is laid onto the reference picture's."""
+STAYS = 5
+"""Frames before and after a cut in which the person stays where they are."""
+JUMP = 0.3
+"""Standing heights that joints move from one frame to the next at a cut: 4.8 a second and more, at 16 frames/s."""
 
 _TORSO = [KEYPOINT_INDEX[f"{side}_{joint}"] for side in ("left", "right") for joint in ("shoulder", "hip")]
 
@@ -83,27 +85,91 @@ def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return pixels.round()[0].permute(1, 2, 0).to(torch.uint8).contiguous().numpy()
 
 
-def align(driving: np.ndarray, reference: np.ndarray) -> Similarity:
-    """What lays the person at the start of driving poses (T, 133, 3) onto the one of a picture, (133, 3).
+def align(driving: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """The driving poses (T, 133, 3) laid onto the person of a picture, (133, 3), each shot for itself.
 
-    Raises ValueError where the two have no limb or no joint in common that is visible in both.
+    A shot's median height and pose decide, so a few wrong poses do not, and a close-up and a whole person come out
+    alike in size. A shot that has nothing in common with the picture is laid as the one before it, or the one after.
+    Raises ValueError where that holds for every shot.
     """
-    start = _typical(driving[:FIRST_FRAMES])
-    heights = standing_height(start), standing_height(reference)
-    shared = (start[:, 2] >= VISIBLE) & (reference[:, 2] >= VISIBLE)
-    joints = [joint for joint in _TORSO if shared[joint]] or np.flatnonzero(shared[: FEET.stop]).tolist()
-    if not joints or not all(heights):
+    spans = shots(driving)
+    found = [placement(driving[start:stop], reference) for start, stop in spans]
+    known = [place for place in found if place is not None]
+    if not known:
         raise ValueError(
             "The person in the driving video cannot be laid onto the one in the picture, as no part of the body is "
             'seen in both: choose align="none", or another picture.'
         )
-    scale = heights[1] / heights[0]
-    shift = reference[joints, :2].mean(axis=0) - scale * start[joints, :2].mean(axis=0)
+    last, aligned = known[0], []
+    for (start, stop), place in zip(spans, found, strict=True):
+        last = place or last
+        aligned.append(last.keypoints(driving[start:stop]))
+    return np.concatenate(aligned)
+
+
+def placement(shot: np.ndarray, reference: np.ndarray) -> Similarity | None:
+    """What lays poses (T, 133, 3) onto that of a picture; None without a limb and a joint that are visible in both."""
+    typical = _typical(shot)
+    joints = _shared_joints(typical, reference)
+    heights = [height for pose in shot if (height := standing_height(pose))]
+    wanted = standing_height(reference)
+    if not joints or not heights or not wanted:
+        return None
+    # Not the height of the median pose: limbs that swing are short in it.
+    scale = wanted / float(np.median(heights))
+    shift = reference[joints, :2].mean(axis=0) - scale * typical[joints, :2].mean(axis=0)
     return Similarity(scale, (float(shift[0]), float(shift[1])))
 
 
+def lay_torso(driving: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Poses (T, 133, 3), moved so that their typical torso lies on the picture's, as `align` does, but not scaled."""
+    typical = _typical(driving)
+    joints = _shared_joints(typical, reference)
+    shift = (reference[joints, :2] - typical[joints, :2]).mean(axis=0)
+    return Similarity(1.0, (float(shift[0]), float(shift[1]))).keypoints(driving)
+
+
+def _shared_joints(pose: np.ndarray, reference: np.ndarray) -> list[int]:
+    """What is seen in both poses (133, 3): of the torso or, if that is not, of the body."""
+    shared = (pose[:, 2] >= VISIBLE) & (reference[:, 2] >= VISIBLE)
+    return [joint for joint in _TORSO if shared[joint]] or np.flatnonzero(shared[: FEET.stop]).tolist()
+
+
+def shots(poses: np.ndarray) -> list[tuple[int, int]]:
+    """Spans [start, stop) of poses (T, 133, 3) between cuts, where the person jumps and stays there.
+
+    A jump is a step of the body's joints, in their median, by `JUMP` standing heights or more, which the typical poses
+    of `STAYS` frames before and after show as well: no one moves so fast, and a single wrong pose does not stay.
+    """
+    cuts: list[int] = []
+    for frame in range(STAYS, len(poses) - STAYS + 1):
+        if frame - (cuts[-1] if cuts else 0) < STAYS or not _jumps(poses[frame - 1], poses[frame]):
+            continue
+        if _jumps(_typical(poses[frame - STAYS : frame]), _typical(poses[frame : frame + STAYS])):
+            cuts.append(frame)
+    return list(zip([0, *cuts], [*cuts, len(poses)], strict=True))
+
+
+def _jumps(before: np.ndarray, after: np.ndarray) -> bool:
+    """Whether two poses (133, 3) cannot follow each other in one shot."""
+    shared = ((before[:, 2] >= VISIBLE) & (after[:, 2] >= VISIBLE))[BODY]
+    height = min(standing_height(before), standing_height(after))
+    if not shared.any() or not height:
+        return False
+    steps = np.linalg.norm(after[BODY, :2] - before[BODY, :2], axis=1)[shared]
+    return bool(np.median(steps) >= JUMP * height)
+
+
+def outside(keypoints: np.ndarray, size: tuple[int, int]) -> float:
+    """Share of poses (T, 133, 3) of which most visible body joints lie outside a picture of (width, height), 0..1."""
+    body = keypoints[:, BODY]
+    visible = body[..., 2] >= VISIBLE
+    off = ((body[..., :2] < 0) | (body[..., :2] >= size)).any(axis=-1) & visible
+    return float(np.mean(off.sum(axis=1) * 2 > visible.sum(axis=1)))
+
+
 def _typical(poses: np.ndarray) -> np.ndarray:
-    """The median pose (133, 3) of a few (T, 133, 3), each point over the poses in which it is visible."""
+    """The median pose (133, 3) of poses (T, 133, 3), each point over those in which it is visible."""
     visible = poses[..., 2] >= VISIBLE
     points = np.where(visible[..., None], poses[..., :2], np.nan)
     typical = np.zeros(poses.shape[1:], np.float32)

@@ -1,22 +1,24 @@
 """A driving video of any size and rate -> the poses of its main person, where the picture's person stands.
 
 The video is sampled at the model's rate on the exact clock of `posegen.video`, so a pose a frame is all that is kept of
-it. The main person is the estimator's first; they are followed by track or by box, never swapped for another within a
-second. Frames without them, and gaps of the video, are filled in and reported: between two seen frames joints move
-evenly, at the ends the nearest pose stays.
+it. The main person is who is largest for longest (main_person.py). Frames without them, and gaps of the video, are
+filled in and reported: between two seen frames joints move evenly, at the ends the nearest pose stays.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from posegen.driving.alignment import Fit, align, fit, fit_picture
+from posegen.driving.alignment import Fit, align, fit, fit_picture, outside
+from posegen.driving.main_person import follow
 from posegen.driving.poses import Person, PoseEstimator, load_estimator
 from posegen.driving.poses.regions import overlap
+from posegen.driving.proportions import with_proportions
 from posegen.video import VideoError, VideoInfo, probe, read_frames, require_continuous, sample_indices
 from posegen.video.info import TOLERANCE
 
@@ -24,10 +26,12 @@ PATIENCE_S = 1.0
 """Seconds for which a person who is out of sight is waited for before another one is followed."""
 SAME_BOX = 0.3
 """Least overlap (IoU) of the boxes of one person in two frames."""
+MOSTLY_OUTSIDE = 0.2
+"""Share of frames with most of the person outside the picture from which that is told."""
 REDUCED = (1, 2, 4)
 """How many times smaller a picture is looked at, one after the other, until somebody is found."""
 
-Align = Literal["reference", "none"]
+Align = Literal["reference", "proportions", "none"]
 
 
 @dataclass(frozen=True)
@@ -88,10 +92,9 @@ def read_driving(
     shown = frame_indices(info, rate)
     if seconds is not None and info.duration > seconds + TOLERANCE:
         raise VideoError(f"{path}: it is {info.duration:.1f} s long; give at most {seconds:g} s.")
-    follow = MainPerson(patience=round(PATIENCE_S * rate))
     estimator.reset()
-    poses = [follow(people) for frames in read_frames(info, shown) for people in estimator(frames)]
-    keypoints = np.stack(poses)
+    people = [present for frames in read_frames(info, shown) for present in estimator(frames)]
+    keypoints = follow(people, round(PATIENCE_S * rate), info.height)
     keypoints[np.arange(len(shown)) / rate + TOLERANCE > info.frame_ends[shown]] = np.nan
     try:
         keypoints, gaps = fill_gaps(keypoints)
@@ -129,9 +132,10 @@ def place_on_picture(
     """Driving poses (T, 133, 3) in pixels of a video of `size` (width, height) that begins with the person of `image`.
 
     driving: poses, or a video to read at `rate`. image: (H, W, 3) uint8, which is put into the size by `fitting`.
-    how: "reference" lays the driving person onto the picture's, "none" leaves them where they are in the driving
-    video's frames, which are then fitted as the picture is. estimator: BlazePose unless given. Raises ValueError where
-    there is nobody in the video or, if asked to lay them on it, in the picture.
+    how: "reference" lays the driving person onto the picture's, in scale and position; "proportions" gives them the
+    limb lengths of the picture's person, too; "none" leaves them where they are in the driving video's frames, which
+    are then fitted as the picture is. estimator: BlazePose unless given. Raises ValueError where there is nobody in the
+    video or, if asked to lay them on it, in the picture; warns where most of the person would lie outside the picture.
     """
     estimator = estimator or load_estimator("blazepose")
     if not isinstance(driving, Driving):
@@ -139,7 +143,15 @@ def place_on_picture(
     if how == "none":
         return fit(driving.size, size, fitting).keypoints(driving.keypoints)
     reference = fit((image.shape[1], image.shape[0]), size, fitting).keypoints(picture_pose(image, estimator))
-    return align(driving.keypoints, reference).keypoints(driving.keypoints)
+    lay = with_proportions if how == "proportions" else align
+    placed = lay(driving.keypoints, reference)
+    if (share := outside(placed, size)) > MOSTLY_OUTSIDE:
+        warnings.warn(
+            f"In {share:.0%} of the frames most of the person lies outside the picture: choose a picture that shows as "
+            "much of the person as the driving video does, or leaves them more room.",
+            stacklevel=2,
+        )
+    return placed
 
 
 class MainPerson:

@@ -84,8 +84,8 @@ class Subject:
     """A video and all that is known of what it should be.
 
     video: T frames or more, at `rate` a second. reference: (H, W, 3) uint8, the picture at the video's size;
-    reference_pose: (133, 3), of its person. keypoints: (T, 133, 3), the poses asked for, in pixels of the video. segments: what it was
-    made of, none where it is not known or only one. truth: T frames.
+    reference_pose: (133, 3), of its person. keypoints: (T, 133, 3), the poses asked for, in pixels of the video.
+    segments: what it was made of, none where it is not known or only one. truth: T frames.
     """
 
     name: str

@@ -1,4 +1,8 @@
-"""A linear layer whose weight stays quantised in memory: 8 bits a value and a scale for each block of values."""
+"""A linear layer whose weight stays quantised in memory: 8 bits a value and a scale for each block of values.
+
+Gradients pass through it to its input, so adapters can be trained on it; the weight itself takes none. It is expanded
+once more in the backward pass, since keeping it from the forward pass would keep all of a model's layers expanded.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +42,10 @@ class ScaledLinear(nn.Linear):
         if self.fp8_products and not torch.is_grad_enabled():  # such a product has no gradient
             product = self._fp8_product(input.flatten(0, -2)).to(input.dtype).unflatten(0, input.shape[:-1])
             return product if bias is None else product + bias
-        return nn.functional.linear(input, self.expanded(input.dtype), bias)
+        if not torch.is_grad_enabled():
+            return nn.functional.linear(input, self.expanded(input.dtype), bias)
+        product = _Product.apply(input, self.weight.view(self.stored), self.weight_scale)
+        return product if bias is None else product + bias
 
     def _fp8_product(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows (n, in), in e4m3 with a scale each, times the weight in e4m3 -> (n, out) bfloat16."""
@@ -58,12 +65,43 @@ class ScaledLinear(nn.Linear):
         """The weight (out, in), rounded to `dtype` once."""
         return expand(self.weight.view(self.stored), self.weight_scale).to(dtype)
 
+    @classmethod
+    def quantised(cls, linear: nn.Linear) -> ScaledLinear:
+        """A frozen layer in e4m3 with one scale a row; it rounds a weight by up to 2^-4 of itself."""
+        weight = linear.weight.detach()
+        smallest = torch.finfo(torch.float32).tiny  # so that a row of zeros stays one
+        scale = (weight.abs().amax(1, keepdim=True).float() / E4M3_LARGEST).clamp_min(smallest)
+        layer = cls((weight / scale).to(torch.float8_e4m3fn), scale, linear.bias is not None)
+        layer.bias = linear.bias
+        return layer
+
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
         scale = self.weight_scale
         super()._apply(fn, recurse)
         # A scale in bfloat16 would be off by up to 2^-9, for all of its values alike.
         self.weight_scale = scale.to(self.weight_scale.device)
         return self
+
+
+class _Product(torch.autograd.Function):
+    """input (..., in) times a quantised weight (out, in) -> (..., out), with a gradient to the input alone."""
+
+    @staticmethod
+    def forward(context: Any, input: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        context.save_for_backward(weight, scale)
+        return nn.functional.linear(input, expand(weight, scale).to(input.dtype))
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (gradient,) = gradients
+        return gradient @ expand(*context.saved_tensors).to(gradient.dtype), None, None
+
+
+def quantise_blocks(transformer: Any) -> None:
+    """Hold the linears of a transformer's blocks in fp8, one after the other; their weights take no gradient."""
+    for name, module in [*transformer.blocks.named_modules()]:
+        if type(module) is nn.Linear:
+            transformer.blocks.set_submodule(name, ScaledLinear.quantised(module))
 
 
 def use_fp8_products(model: nn.Module) -> int:

@@ -1,7 +1,5 @@
 """The PoseGen transformer: diffusers' Wan transformer that also sees a reference picture, a pose and hands.
 
-Choices made:
-
 - A subclass, so that everything diffusers offers for Wan (attention backends, PEFT adapters, gradient checkpointing,
   offloading, compilation, loading and saving) works here too; only the blocks' forward and their attention differ.
 - Two streams go through the blocks, video tokens and reference tokens. They meet in self-attention only, and each has

@@ -1,6 +1,6 @@
 """High dynamic range (PQ and HLG of ITU-R BT.2100) to the standard range of BT.709, as a display of it would show.
 
-Choices made: light up to about 90 cd/m2 stays as it is, what is brighter is compressed by the curve of BT.2390-10
+Light up to about 90 cd/m2 stays as it is, what is brighter is compressed by the curve of BT.2390-10
 (5.4.1) so that 1000 cd/m2 become the standard range's white, which stands for 203 cd/m2 (BT.2408-7). The curve is
 applied to the largest of the three colours, so that hues stay. FFmpeg's own mapping takes five seconds for each new
 size of picture, so it is not used.

@@ -1,6 +1,6 @@
 """Picture files as upright 8-bit RGB, whatever their depth, transparency and remarks; the one reader of all rooms.
 
-Choices made: values of 16 bits are scaled by their full range; floating-point ones are taken as 0..1 unless some are
+Values of 16 bits are scaled by their full range; floating-point ones are taken as 0..1 unless some are
 above it, which are scaled so that the largest is white. Transparent pictures are laid on white, so that what a cut-out
 hides below its transparency never shows. Text in PNG files is not read, as it may be of any size. Colour profiles are
 not applied.

@@ -13,6 +13,7 @@ from fastapi import UploadFile
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from posegen.driving.alignment import Fit
+from posegen.driving.driving_video import Align
 from posegen.video.rates import HIGHEST, LOWEST
 from serving.api.settings import ApiSettings, Model
 from serving.api.sizes import SIZE
@@ -83,8 +84,10 @@ class VideoCreate(BaseModel):
     )
     negative_prompt: Text | None = Field(None, description="What is not to be seen; by default the model's.")
     fit: Fit = Field("crop", description="How the picture is put into the size.")
-    align: Literal["reference", "none"] = Field(
-        "reference", description="Lay the driving person onto the picture's, or leave them where they are."
+    align: Align = Field(
+        "reference",
+        description="Lay the driving person onto the picture's, in scale and position, with the limb lengths of the "
+        "picture's (proportions), or leave them where they are.",
     )
     framing: str = Field(
         "auto",

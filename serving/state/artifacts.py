@@ -1,6 +1,6 @@
 """Files of jobs, uploads and results, in a folder or a bucket that all machines see.
 
-Choices made: the folder may also hold files of other people or of another database, so a database keeps its own in a
+The folder may also hold files of other people or of another database, so a database keeps its own in a
 folder that is named by its id and holds a marker with that id; nothing else is ever deleted. In there every job has a
 folder of its own, which is deleted with it. Results never change: their names are digests of everything they depend on,
 down to all segments before. So a name is known before its file is there, and a segment that is made anew never meets

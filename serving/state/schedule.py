@@ -1,6 +1,6 @@
 """Which task comes next: pure functions of posegen's segment graph, without a clock, a database or Ray.
 
-Choices made: the anchor first. As long as there is more work than three rounds of all replicas, segments come in the
+The anchor first. As long as there is more work than three rounds of all replicas, segments come in the
 order in which they finish the video's frames (`Plan.order`), so that its beginning can be watched. After that base
 segments come before bridges, because a bridge that is started late delays nothing else. Replicas are shared among
 owners first, then among an owner's jobs: the one with fewest running tasks is next, and of equals the one that waited

@@ -1,6 +1,6 @@
 """An open database: SQLite by default, PostgreSQL by its address, with the same statements.
 
-Choices made: whoever changes a job's tasks first locks the job, on PostgreSQL its row, on SQLite the file (BEGIN
+Whoever changes a job's tasks first locks the job, on PostgreSQL its row, on SQLite the file (BEGIN
 IMMEDIATE), so what is ready is worked out from a state that nobody else is changing. SQLite runs in WAL mode, in which
 readers never wait, and syncs at every commit: what a client was told survives a power cut. SQLite's file belongs on a
 local disk; processes on several machines need PostgreSQL. A database that another version made is refused as a whole,

@@ -1,6 +1,6 @@
 """How workers take tasks and hand in results: claim, heartbeat, commit, fail, release, and the anchor's record.
 
-Choices made: there is no scheduler process. Every claim first takes back the tasks of silent workers, then picks by
+There is no scheduler process. Every claim first takes back the tasks of silent workers, then picks by
 `serving.state.schedule`. A task may be computed more than once, but its result is published once: only the worker of
 its latest attempt can commit it. A claim that is late, was handed back or belongs to an ended job changes nothing.
 Machines' clocks must agree to a fraction of the lease.

@@ -1,6 +1,6 @@
 """What uploaded files hold, found out in a process that may die: `python -m serving.uploads.inspection`.
 
-Choices made: the program is started once and forks for every request, so a request costs milliseconds; the fork limits
+The program is started once and forks for every request, so a request costs milliseconds; the fork limits
 its own memory, time and files and cannot lift the limits again. A picture's size is checked in its header before it is
 decoded. Poses come out in one form, safetensors, so nothing else parses what a client sent. If the fork dies, the file
 is to blame.

@@ -1,6 +1,6 @@
 """Records of anchors in Ray's object store: one store for each node, an actor that owns what is in it.
 
-Choices made: an object dies with the process that made it, so a replica hands its entries to the store of its node,
+An object dies with the process that made it, so a replica hands its entries to the store of its node,
 which puts them again under its own name: they outlive the replica. Readers get references and fetch what those name, so
 a node holds one copy for all its readers. Tensors travel as arrays of bytes, which Ray maps into the reader without a
 copy. The store is a detached actor; it ends when nobody has called it for a while.

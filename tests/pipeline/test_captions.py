@@ -217,6 +217,14 @@ def test_model_captions_have_one_subject_word(tiny_qwen: Path) -> None:
     assert all(len(ONE_WORD.findall(text)) == 1 for text in captions.values())
 
 
+def test_question_and_length_of_the_answer_are_the_users(tiny_qwen: Path) -> None:
+    clips = some_clips()
+    plain = QwenCaptioner(str(tiny_qwen), question="What is worn?")(clips)
+    short = QwenCaptioner(str(tiny_qwen), question="What is worn?", tokens=3)(clips)
+    assert all(len(short[name]) < len(plain[name]) for name in clips)
+    assert plain != QwenCaptioner(str(tiny_qwen))(clips)
+
+
 def test_large_frames_take_at_most_256_tokens(tiny_qwen: Path) -> None:
     captioner = QwenCaptioner(str(tiny_qwen))
     asked: list[torch.Tensor] = []

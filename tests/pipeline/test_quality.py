@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,7 +27,10 @@ from pipeline.score.measures import (
     blur_effect,
 )
 from pipeline.score.quality import Quality
-from pipeline.score.text import text_boxes, text_share
+from pipeline.score.text import is_read, text_boxes, text_share
+from pipeline.tables.join import JOINED
+from pipeline.tables.verdicts import LOOKS, duplicates
+from pipeline.verdict import Thresholds
 from posegen.common.profiling import collect
 from posegen.driving.poses import Person
 from testkit.onnx_models import explicit
@@ -191,6 +195,32 @@ def test_text_is_found_and_blotches_are_not() -> None:
     assert 0.1 < text_share(page) < 0.4
 
 
+def writing(angle: float) -> tuple[np.ndarray, np.ndarray]:
+    """A picture (360, 640, 3) of a line of writing turned by an angle, and the line's corners (4, 2)."""
+    page = np.full((360, 640, 3), 60, np.uint8)
+    cv2.putText(page, "SUBSCRIBE FOR MORE", (120, 190), cv2.FONT_HERSHEY_SIMPLEX, 1.2, (255, 255, 255), 3)
+    corners = np.array([[110, 150], [530, 150], [530, 200], [110, 200]], np.float32)
+    turn = cv2.getRotationMatrix2D((320, 180), angle, 1)
+    turned = cv2.warpAffine(page, turn, (640, 360), borderMode=cv2.BORDER_REPLICATE)
+    return turned, corners @ turn[:, :2].T.astype(np.float32) + turn[:, 2].astype(np.float32)
+
+
+@pytest.mark.parametrize("angle", [0, 20, -20, -45])
+def test_what_can_be_read_is_text_and_what_cannot_is_none(angle: float) -> None:
+    page, corners = writing(angle)
+    assert is_read(page, corners)
+    assert not is_read(np.full_like(page, 60), corners)
+    assert not is_read(texture(1, 360, 640, 12), corners)
+
+
+def test_what_lies_on_a_face_is_no_text() -> None:
+    page, _ = writing(0)
+    face = np.array([90, 90, 550, 260])
+    assert text_share(page) > 0.05
+    assert text_share(page, [face]) == 0
+    assert text_share(page, [face + np.array([450, 0, 450, 0])]) == text_share(page)
+
+
 def test_text_boxes_are_grown_by_as_much_as_the_network_shrinks_them_turned_ones_too() -> None:
     scores = np.zeros((200, 300), np.float32)
     cv2.fillPoly(scores, [cv2.boxPoints(((150, 100), (120, 20), 30)).astype(np.int32)], 0.9)
@@ -332,15 +362,33 @@ def test_near_duplicates_equal_the_comparison_of_all_pairs(rng: random.Random, b
             for _ in range(rng.randint(0, 4)):
                 numbers[which] ^= 1 << rng.randrange(64)
         hashes[f"clip{index:03}"] = numbers
+    order = list(hashes)
+    rng.shuffle(order)
     expected: dict[str, str] = {}
-    for one in sorted(hashes):
-        for other in sorted(hashes):
+    for place, one in enumerate(order):
+        for other in order[place + 1 :]:
             near = all((a ^ b).bit_count() <= bits for a, b in zip(hashes[one], hashes[other], strict=True))
-            if other > one and near and one not in expected:
+            if near and one not in expected:
                 expected.setdefault(other, one)
-    shuffled = list(hashes.items())
-    rng.shuffle(shuffled)
-    assert near_duplicates({clip: as_text(numbers) for clip, numbers in shuffled}, bits) == expected
+    assert near_duplicates({clip: as_text(hashes[clip]) for clip in order}, bits) == expected
+
+
+def test_of_copies_the_larger_and_then_the_sharper_one_stays() -> None:
+    copies = [("a", 640, 0.2), ("b", 1280, 0.5), ("c", 1280, 0.3), ("d", 1280, None), ("e", 1280, 0.3)]
+    rows = [
+        {
+            "clip_id": name,
+            "perceptual_hashes": as_text([1, 2, 3]),
+            "width": width,
+            "height": 480,
+            "blur": blur,
+        }
+        for name, width, blur in copies
+    ]
+    found = duplicates(
+        pa.Table.from_pylist(rows, JOINED.empty_table().select(LOOKS).schema), Thresholds((), 4)
+    )
+    assert found == dict.fromkeys("abde", "c")
 
 
 def test_a_crowd_of_equal_clips_is_one_clip_and_quickly_found() -> None:

@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pipeline.tables.write as write_module
+from pipeline.caption.captioner import CAPTIONED
 from pipeline.config import CurateConfig
+from pipeline.feeds import listed_videos
+from pipeline.journals import CUT, cut_journal, plan_journal, score_journal, video_key
 from pipeline.plan.listing import list_videos, listed_parts, read_part
 from pipeline.plan.planner import failed_video, failure, make_planner
+from pipeline.plan.source import Source
+from pipeline.records.journal import Files, Journal
 from pipeline.score.scorer import SCORED, failed_clip
-from pipeline.tables.write import (
-    CLIPS_PER_PART,
-    JOINED,
-    MEDIA_PER_PART,
-    clips_parts,
-    delete_others,
-    join_records,
+from pipeline.tables.join import ERROR as ERRORS
+from pipeline.tables.join import JOINED, join_group
+from pipeline.tables.media import MediaReader
+from pipeline.tables.verdicts import (
+    duplicates,
     judge,
-    make_clips_writer,
-    make_media_writer,
-    media_parts,
-    updated,
+    kept,
+    reject_duplicates,
+    with_captions,
+    with_errors,
 )
+from pipeline.tables.write import divide, write_files
 from pipeline.verdict import Rule, Thresholds
-from pipeline.workers import plan_journal, score_journal, video_key
+from pipeline.workers import cut_record
+from posegen import versions
 from posegen.common.storage import Folder
 from posegen.dataset import CLIPS, FAILED, KEPT, MEDIA, REJECTED, content_id, pack_keypoints, table
-from posegen.video import probe, read_frames, sample_indices
+from posegen.video import VideoError, probe, read_frames, sample_indices
 from testkit.videos import number_of, write_video
 
 SHARP = Thresholds((Rule("blur", max=0.5),), near_duplicate_bits=6)
@@ -46,16 +54,22 @@ def clip(
     hashes = LOOKS[look] if look else [content_id(clip_id, moment)[:16] for moment in range(3)]
     blank = dict.fromkeys(JOINED.names) | {"status": FAILED, "reasons": []}
     row = {"clip_id": clip_id, "path": path or f"{clip_id}.mp4", "blur": blur, "perceptual_hashes": hashes}
-    return blank | row | {"record": clip_id} | more
+    return blank | row | {"record": clip_id, "video": clip_id, "key": clip_id} | more
 
 
 def failed(clip_id: str, path: str = "") -> dict[str, Any]:
     return clip(clip_id, path) | failure("read", ValueError("damaged")) | {"record": None}
 
 
+def verdicts(clips: pa.Table) -> pa.Table:
+    """The rows by the rules and without near duplicates."""
+    by_rules = judge(clips, SHARP)
+    return reject_duplicates(by_rules, duplicates(kept(by_rules), SHARP))
+
+
 def judged(*rows: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Judged rows by their path."""
-    return {row["path"]: row for row in judge(pa.Table.from_pylist(list(rows), JOINED), SHARP).to_pylist()}
+    return {row["path"]: row for row in verdicts(pa.Table.from_pylist(list(rows), JOINED)).to_pylist()}
 
 
 def test_thresholds_keep_and_reject_and_sign_every_row():
@@ -117,9 +131,9 @@ def test_verdicts_do_not_depend_on_the_order_of_rows(rows: list[dict[str, Any]],
         rows[[other["clip_id"] for other in rows].index(row["clip_id"])] | {"path": row["path"]}
         for row in rows
     ]
-    first = judge(pa.Table.from_pylist(rows, JOINED), SHARP)
+    first = verdicts(pa.Table.from_pylist(rows, JOINED))
     random.shuffle(rows)
-    assert judge(pa.Table.from_pylist(rows, JOINED), SHARP).equals(first)
+    assert verdicts(pa.Table.from_pylist(rows, JOINED)).equals(first)
     ids = first["clip_id"].to_pylist()
     assert ids == sorted(set(ids)) and len(ids) == len(rows)
     for row in first.to_pylist():
@@ -127,57 +141,24 @@ def test_verdicts_do_not_depend_on_the_order_of_rows(rows: list[dict[str, Any]],
         assert (row["status"] == REJECTED) == bool(row["reasons"])
 
 
-def test_parts_hold_every_clip_once_and_are_named_in_order():
-    rows = judge(pa.Table.from_pylist([clip(f"{n:04}") for n in range(CLIPS_PER_PART + 1)], JOINED), SHARP)
-    parts = clips_parts(rows)
-    assert [part["part"].unique().to_pylist() for part in parts] == [
-        ["clips/part-00000.parquet"],
-        ["clips/part-00001.parquet"],
-    ]
-    assert pa.concat_tables(parts)["clip_id"].to_pylist() == rows["clip_id"].to_pylist()
-
-
-def test_the_name_of_a_part_of_the_media_says_which_clips_it_holds():
-    def names(*without: int) -> list[str]:
-        rows = [clip(f"{n:04}", blur=0.9 if n in without else 0.1) for n in range(3 * MEDIA_PER_PART)]
-        parts = media_parts(judge(pa.Table.from_pylist(rows, JOINED), SHARP))
-        return [part["part"][0].as_py() for part in parts]
-
-    whole = names()
-    assert [name[:17] for name in whole] == [f"media/part-{number:05}-" for number in range(3)]
-    last = 3 * MEDIA_PER_PART - 1
-    assert names(last)[:2] == whole[:2]
-    assert names(last)[2] != whole[2]
-    assert not set(names(0)) & set(whole)
-
-
-def test_later_records_fill_in_or_fail_their_clips():
+def test_later_steps_fill_in_or_fail_their_clips():
     rows = judge(pa.Table.from_pylist([clip("a"), clip("b"), failed("c")], JOINED), SHARP)
-    assert updated(rows, []).equals(rows)
-    later = updated(
-        rows,
-        [
-            {"clip_id": "a", "caption": "A person waves.", "error_stage": None},
-            {"clip_id": "b", **failure("media", OSError("gone"))},
-        ],
-    ).to_pylist()
+    none = pa.table({name: pa.array([], pa.string()) for name in ("clip_id", *ERRORS)})
+    assert with_errors(rows, none).equals(rows)
+    captions = [
+        {"clip_id": "a", "caption": "A person waves.", "subject": "person", "caption_source": "a model"},
+        {"clip_id": "b", **failure("caption", OSError("gone"))},
+        {"clip_id": "c", "caption": "Of a clip that is not kept.", "caption_source": "a model"},
+    ]
+    later = with_captions(rows, table(captions, CAPTIONED)).to_pylist()
     assert [row["status"] for row in later] == [KEPT, FAILED, FAILED]
     assert later[0]["caption"] == "A person waves."
-    assert later[1]["error_message"] == "gone"
-
-
-def test_files_of_an_earlier_table_are_deleted(tmp_path: Path):
-    output = Folder(str(tmp_path))
-    for name in ("clips/part-00000.parquet", "clips/part-00001.parquet", "media/other.parquet"):
-        output.write(name, b"")
-    delete_others(output, "clips", clips_parts(pa.Table.from_pylist([clip("a")], JOINED)))
-    assert output.names("clips") == ["part-00000.parquet"]
-    assert output.names("media") == ["other.parquet"]
+    assert later[1]["error_message"] == "gone" and later[2]["caption"] is None
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> CurateConfig:
-    """A run over two good videos and a bad one, planned, and scored but for the last clip, by figures made up here."""
+    """A run over two good videos and a bad one, planned, scored by figures made up here, and cut."""
     config = CurateConfig(str(tmp_path / "videos"), str(tmp_path / "dataset"))
     (tmp_path / "videos").mkdir()
     for name, (count, codec) in {"a.mp4": (30, "libx264"), "b.webm": (20, "libvpx")}.items():
@@ -186,11 +167,14 @@ def config(tmp_path: Path) -> CurateConfig:
     list_videos(config)
     plan = make_planner(config)
     for row in read_part(config, listed_parts(config)[0]).to_pylist():
-        plans = plan(row["path"])
-        plan_journal(config).write(video_key(row), plans)
+        source = Source(Folder(config.input), row["path"])
+        plans = plan(source)
+        plan_journal(config).write(source.id, video_key(row), plans)
         for planned in plans.to_pylist():
             if planned["error_stage"] is None:
-                score_journal(config).write(planned["clip_id"], record(planned))
+                video_id, clip_id = planned["video_id"], planned["clip_id"]
+                score_journal(config).write(video_id, clip_id, record(planned))
+                cut_journal(config).write(video_id, clip_id, cut_record(planned, source.info))
     return config
 
 
@@ -204,16 +188,41 @@ def record(planned: dict[str, Any]) -> pa.Table:
     return table([row | pack_keypoints(keypoints) | {"preview": b"picture"}], SCORED)
 
 
+def packed(journal: Journal) -> dict[str, Files]:
+    return {group: journal.pack(group, files) for group, files in journal.files().items()}
+
+
+def joined(config: CurateConfig) -> pa.Table:
+    """The rows of all groups without verdicts."""
+    keys = listed_videos(config)["key"].combine_chunks()
+    plans, scores = packed(plan_journal(config)), packed(score_journal(config))
+    groups = [join_group(config, keys, plans[group], scores.get(group, Files())) for group in plans]
+    return pa.concat_tables(groups)
+
+
 def finished(config: CurateConfig) -> pa.Table:
-    return judge(join_records(config, listed_parts(config)), SHARP)
+    return verdicts(joined(config))
+
+
+def write(config: CurateConfig, clips: pa.Table) -> dict[str, dict[str, int]]:
+    """Writes both tables as a version; returns its files."""
+    division = divide(Folder(config.output), clips.num_rows, kept(clips).num_rows)
+    records = packed(score_journal(config)), packed(cut_journal(config))
+    written = write_files(config, division, *records, clips)
+    versions.publish(Folder(config.output), written)
+    return written
+
+
+def read(config: CurateConfig, name: str) -> pa.Table:
+    folder = Folder(config.output)
+    return pa.concat_tables(folder.read_table(file) for file in versions.files(folder, name))
 
 
 def test_every_listed_file_is_a_row_of_the_finished_table(config: CurateConfig):
-    (part,) = clips_parts(finished(config))
-    write = make_clips_writer(config)
-    assert write(part).to_pylist() == [{"part": "clips/part-00000.parquet"}]
-    clips = Folder(config.output).read_table("clips/part-00000.parquet")
+    write(config, finished(config))
+    clips = read(config, "clips")
     assert clips.schema.equals(CLIPS)
+    assert clips["clip_id"].to_pylist() == sorted(clips["clip_id"].to_pylist())
     rows = {row["path"]: row for row in clips.to_pylist()}
     assert {path: row["status"] for path, row in rows.items()} == {
         "a.mp4": KEPT,
@@ -225,64 +234,72 @@ def test_every_listed_file_is_a_row_of_the_finished_table(config: CurateConfig):
     assert rows["c.mp4"]["error_stage"] == "probe"
 
 
-def test_writing_a_part_again_gives_the_same_bytes(config: CurateConfig):
-    clips, media = make_clips_writer(config), make_media_writer(config)
-    output = Folder(config.output)
+def test_writing_again_gives_the_same_bytes_and_writes_no_file(config: CurateConfig, tmp_path: Path):
+    def contents() -> dict[str, bytes]:
+        files = [path for name in versions.TABLES for path in (tmp_path / "dataset" / name).iterdir()]
+        return {str(path): path.read_bytes() for path in files}
 
-    def contents() -> list[bytes]:
-        for part in clips_parts(finished(config)):
-            clips(part)
-        for part in media_parts(finished(config)):
-            media(part)
-        names = [f"{folder}/{name}" for folder in ("clips", "media") for name in output.names(folder)]
-        read = [output.read(name) for name in names]
-        for name in names:
-            output.delete(name)
-        return read
-
-    assert contents() == contents()
+    written = write(config, finished(config))
+    first, files = contents(), [tmp_path / "dataset" / name for names in written.values() for name in names]
+    changed = [file.stat().st_mtime_ns for file in files]
+    assert write(config, finished(config)) == written
+    assert [file.stat().st_mtime_ns for file in files] == changed
+    assert versions.numbers(Folder(config.output)) == [1]
+    for name in ("versions", *versions.TABLES):
+        shutil.rmtree(tmp_path / "dataset" / name)
+    assert write(config, finished(config)) == written
+    assert contents() == first
 
 
 def test_kept_clips_carry_their_video(config: CurateConfig, tmp_path: Path):
-    (part,) = media_parts(finished(config))
-    results = make_media_writer(config)(part)
-    assert results["error_stage"].to_pylist() == [None, None]
-    media = Folder(config.output).read_table(part["part"][0].as_py())
+    clips = finished(config)
+    write(config, clips)
+    media = read(config, "media")
     assert media.schema.equals(MEDIA)
-    for row, planned in zip(media.to_pylist(), part.to_pylist(), strict=True):
+    planned = {row["clip_id"]: row for row in kept(clips).to_pylist()}
+    assert media["clip_id"].to_pylist() == sorted(planned)
+    for row in media.to_pylist():
         (tmp_path / "clip.mp4").write_bytes(row["media"])
         info = probe(tmp_path / "clip.mp4")
         start = row["media_start"]
         indices = sample_indices(info, start, start + row["seconds"], row["rate"])
         numbers = [number_of(frame) for frames in read_frames(info, indices) for frame in frames]
-        assert numbers == list(range(round(planned["stop"] * 30)))
+        assert numbers == list(range(round(planned[row["clip_id"]]["stop"] * 30)))
 
 
-def test_a_part_of_the_media_that_is_there_is_not_made_again(config: CurateConfig):
-    (part,) = media_parts(finished(config))
-    write = make_media_writer(config)
-    first = write(part)
-    file = Path(config.output) / part["part"][0].as_py()
-    before = file.stat().st_mtime_ns
-    assert write(part).equals(first)
-    assert file.stat().st_mtime_ns == before
+def test_videos_are_found_before_and_after_they_are_in_the_table(config: CurateConfig):
+    rows = kept(finished(config)).to_pylist()
+    before = [media for _, media in MediaReader(config, packed(cut_journal(config))).of(rows)]
+    write(config, finished(config))
+    after = [media for _, media in MediaReader(config, {}).of(rows)]
+    assert len(before) == 2 and before == after
 
 
-def test_a_video_that_is_gone_fails_its_clip_alone(config: CurateConfig):
-    (Path(config.input) / "b.webm").unlink()
+def test_a_clip_that_could_not_be_cut_out_fails_alone(config: CurateConfig):
     clips = finished(config)
-    (part,) = media_parts(clips)
-    results = make_media_writer(config)(part).to_pylist()
-    gone = [row for row in results if row["error_stage"]]
-    assert [(row["error_stage"], row["error_type"]) for row in gone] == [("media", "VideoError")]
-    rows = {row["path"]: row["status"] for row in updated(clips, gone).to_pylist()}
-    assert rows == {"a.mp4": KEPT, "b.webm": FAILED, "c.mp4": FAILED}
-    assert Folder(config.output).read_table(part["part"][0].as_py()).num_rows == 1
+    (gone,) = (row for row in clips.to_pylist() if row["path"] == "b.webm")
+    failed_cut = {"clip_id": gone["clip_id"], **failure("media", VideoError("gone"))}
+    cut_journal(config).write(gone["video_id"], gone["clip_id"], table([failed_cut], CUT))
+    files = packed(cut_journal(config))
+    for group in files:
+        missing = MediaReader(config, files).missing(group, kept(clips))
+        if group == gone["video_id"][:2]:
+            clips = with_errors(clips, missing.filter(pc.equal(missing["clip_id"], gone["clip_id"])))
+    write(config, clips)
+    rows = {row["path"]: row for row in read(config, "clips").to_pylist()}
+    assert {path: row["status"] for path, row in rows.items()} == {
+        "a.mp4": KEPT,
+        "b.webm": FAILED,
+        "c.mp4": FAILED,
+    }
+    assert rows["b.webm"]["error_message"] == "gone"
+    assert read(config, "media").num_rows == 1
 
 
 def test_a_clip_that_could_not_be_scored_is_failed_with_its_place(config: CurateConfig):
-    (planned,) = make_planner(config)("a.mp4").to_pylist()
-    score_journal(config).write(planned["clip_id"], failed_clip(planned, "score", ValueError("no luck")))
+    (planned,) = (row for row in joined(config).to_pylist() if row["path"] == "a.mp4")
+    failed_record = failed_clip(planned, "score", ValueError("no luck"))
+    score_journal(config).write(planned["video_id"], planned["clip_id"], failed_record)
     row = next(row for row in finished(config).to_pylist() if row["path"] == "a.mp4")
     assert (row["status"], row["error_stage"], row["start"]) == (FAILED, "score", planned["start"])
 
@@ -290,8 +307,38 @@ def test_a_clip_that_could_not_be_scored_is_failed_with_its_place(config: Curate
 def test_a_plan_that_failed_for_good_is_a_row_of_its_own(config: CurateConfig):
     listed = read_part(config, listed_parts(config)[0]).to_pylist()
     row = next(row for row in listed if row["path"] == "a.mp4")
-    plan_journal(config).write(
-        video_key(row), failed_video("a.mp4", "plan", RuntimeError("killed its worker"))
-    )
+    video_id = Source(Folder(config.input), "a.mp4").id
+    failed_plan = failed_video("a.mp4", "plan", RuntimeError("killed its worker"), video_id)
+    plan_journal(config).write(video_id, video_key(row), failed_plan)
     rows = {row["path"]: row for row in finished(config).to_pylist()}
     assert rows["a.mp4"]["error_message"] == "killed its worker"
+
+
+def made(count: int) -> pa.Table:
+    """Kept rows of so many clips of made videos of five clips each, without records."""
+    rows = [
+        clip(content_id("clip", n), f"{n // 5}.mp4", status=KEPT, record=None, video=content_id(n // 5))
+        for n in range(count)
+    ]
+    return pa.Table.from_pylist(rows, JOINED)
+
+
+class NoMedia(MediaReader):
+    """Gives each clip an empty video."""
+
+    def shard(self, prefix: str, clip_ids: list[str]) -> pa.Table:
+        row = {"media": b"", "media_start": 0.0, "seconds": 1.0, "rate": 30.0}
+        return table([row | {"clip_id": clip_id} for clip_id in clip_ids], MEDIA)
+
+
+def test_a_few_new_videos_touch_a_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(write_module, "MediaReader", NoMedia)
+    config = CurateConfig(str(tmp_path / "videos"), str(tmp_path / "dataset"))
+    first = write(config, made(2000))
+    assert 8 <= len(first["clips"]) <= 16 and len(first["media"]) > 200
+    second = write(config, made(2020))
+    for name, most in (("clips", 4), ("media", 4)):
+        assert len(second[name].keys() - first[name].keys()) <= most
+    folder = Folder(config.output)
+    assert read(config, "clips").num_rows == 2020
+    assert sum(folder.read_table(name).num_rows for name in versions.files(folder, "clips", 1)) == 2000

@@ -44,7 +44,7 @@ def test_one_value_is_changed_by_its_path(arguments: str, path: str, expected: A
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("", "mini_cpu, wan14b_480p"),
+        ("", "mini_cpu, wan1b_480p, wan14b_480p"),
         ("wan", "Unrecognized options: wan"),
         ("mini_cpu --optimizer.speed 1", "Unrecognized options: --optimizer.speed"),
         ("mini_cpu --steps many", "Error parsing --steps"),
@@ -52,6 +52,10 @@ def test_one_value_is_changed_by_its_path(arguments: str, path: str, expected: A
         ("mini_cpu --data.frames 16", r"give lengths of 4k \+ 1"),
         ("mini_cpu --record.checkpoint_every 15", "must be a multiple of record.log_every, which is 10"),
         ("mini_cpu --cluster.max_workers 99", "99 workers cannot share data.batch_size 4"),
+        (
+            "wan14b_480p_fp8 --engine.zero_stage 3",
+            r"engine\.fp8_base does not work with engine\.zero_stage 3",
+        ),
         ("wan14b_480p_zero3 --engine.compile", r"engine\.compile does not work with engine\.zero_stage 3"),
     ],
 )

@@ -1,6 +1,6 @@
 """Poses that differ a little from the person in the video, so that a model does not rely on a perfect estimator.
 
-Choices made: a change holds for a whole span, as it would for a real estimator or another body: one scale, one shift,
+A change holds for a whole span, as it would for a real estimator or another body: one scale, one shift,
 and for each kind of limb one length on both sides. Joints are lost for a run of frames, as if hidden. Pictures are
 never changed: scale and shift stay small, because nothing tells the model what they were; limbs may differ more,
 because the reference picture shows their true lengths.

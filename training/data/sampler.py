@@ -1,6 +1,6 @@
 """Which items a step sees: a pure function of the seed, the clips and the step, the same for every caller.
 
-Choices made: each bucket is an endless sequence of its clips, every epoch in another order, cut into batches without a
+Each bucket is an endless sequence of its clips, every epoch in another order, cut into batches without a
 rest: a batch may hold the end of one epoch and the start of the next, so no clip is left out or seen twice as often as
 another. An epoch has a fixed number of steps, at least one of each bucket, so the number of a step determines its
 items. Orders come from hashes, which stay the same in every version of a library.

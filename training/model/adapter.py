@@ -1,6 +1,6 @@
 """The transformer with a new adapter, and which of its weights are trained.
 
-Choices made: LoRA on attention and feed-forward, and the patch embeddings of video and pose, reference and hands as a
+LoRA on attention and feed-forward, and the patch embeddings of video and pose, reference and hands as a
 whole. Where the data has no hands their patches are frozen: a module that takes part in some steps only would leave
 ZeRO without its gradient. Names are those of an adapter's file, the same for every stage of ZeRO.
 """
@@ -16,6 +16,7 @@ from peft import LoraConfig
 from posegen.longvideo.conditions import encode_frames
 from posegen.model.checkpoints import EMBEDDINGS, load_adapter, set_adapter
 from posegen.model.folder import model_folder
+from posegen.model.scaled_linear import quantise_blocks
 from posegen.model.transformer import PoseGenTransformer3DModel
 from training.model import frozen
 
@@ -51,21 +52,30 @@ def load_model(
     dtype: torch.dtype,
     seed: int,
     hands: bool,
+    fp8_base: bool = False,
 ) -> PoseGenTransformer3DModel:
     """The frozen transformer of a model folder with an adapter to be trained; the same on every worker.
 
     name: the adapter's, base or cond. seed: of a new adapter's weights. hands: whether the data has hand pictures.
+    fp8_base: whether the frozen linears of its blocks are held in fp8.
     """
     transformer = PoseGenTransformer3DModel.from_pretrained(
         model_folder(model), subfolder="transformer", torch_dtype=dtype
-    ).to(device)
-    transformer.requires_grad_(False).train()
+    )
+    if fp8_base:
+        quantise_blocks(transformer)
+    transformer.to(device).requires_grad_(False).train()
     if config.start:
         load_adapter(transformer, config.start, name)
         set_adapter(transformer, name, trainable=True)
     else:
         torch.manual_seed(seed)
         transformer.add_adapter(lora_config(config), name)
+        for tensor_name, tensor in adapter_parameters(transformer, name).items():
+            if ".lora_" in tensor_name:
+                tensor.data = tensor.data.to(
+                    dtype
+                )  # PEFT leaves them in float32 on a weight that is no float
         if config.empty_pose:
             _empty_pose(transformer, name, model)
     if transformer.hand_patch_embedding is not None and not hands:

@@ -1,6 +1,6 @@
 """DeepSpeed's ZeRO around the transformer, and the state of what is trained, independent of the number of workers.
 
-Choices made: the float32 weight, two moments and the EMA of each trained tensor are saved, gathered one tensor at a
+The float32 weight, two moments and the EMA of each trained tensor are saved, gathered one tensor at a
 time with DeepSpeed's own accessors, which work alike for stages 2 and 3; frozen weights are never gathered. DeepSpeed's
 bf16 mode stays off, as it would cast modules that must be float32: ZeRO keeps float32 masters of bf16 weights without
 it. Only workers import DeepSpeed, as that takes seconds.
@@ -32,6 +32,8 @@ class EngineConfig:
     """DeepSpeed's: 2 splits gradients and moments among the workers, 3 the model's weights too."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Of the model and its activations. Norms, time embedding and modulation stay float32, as do all moments."""
+    fp8_base: bool = False
+    """Hold the frozen linears of the blocks in fp8 (e4m3, a scale a row), half of bfloat16's bytes; with ZeRO-2."""
     micro_batch_size: int = 1
     """Most items that a worker passes through the model at once."""
     gradient_checkpointing: bool = True
@@ -59,6 +61,7 @@ def start_engine(
         optimizer=EMAAdamW(trained, optimizer),
         config=deepspeed_config(config, optimizer.max_grad_norm, passes),
     )
+    engine.optimizer.check_grad_overflow = True  # ZeRO-2 would take a bf16 step that is not finite
     return engine
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mini_model.puppets import Puppet, Scene, reference, render
-from posegen.driving.alignment import FIRST_FRAMES, align, fit, fit_picture
+from posegen.driving.alignment import align, fit, fit_picture, outside, shots
 from posegen.driving.driving_video import (
     Driving,
     MainPerson,
@@ -21,8 +21,9 @@ from posegen.driving.driving_video import (
     read_driving,
 )
 from posegen.driving.framing import framing_of
+from posegen.driving.main_person import follow
 from posegen.driving.poses import Person, load_estimator
-from posegen.driving.skeleton import BODY, KEYPOINT_INDEX
+from posegen.driving.skeleton import BODY, KEYPOINT_INDEX, standing_height
 from posegen.video import VideoError, probe, read_frames, save_video
 from testkit.tiny_model import walking, whole
 from testkit.videos import numbered_picture, write_video
@@ -156,6 +157,23 @@ def test_a_track_is_followed_wherever_it_goes() -> None:
     assert found[0, 0] == 80
 
 
+def seen(people: list[list[Person]], patience: int = 2) -> list[float]:
+    """The first row of the followed keypoints: whose box they come from."""
+    return follow(people, patience, 100)[:, 0, 0].tolist()
+
+
+def test_the_largest_for_longest_is_followed_from_their_first_frame_on() -> None:
+    foot, woman = person((50, 60, 60, 70)), person((10, 0, 40, 90))
+    assert seen([[foot]] * 30 + [[foot, woman]] * 20) == pytest.approx([np.nan] * 30 + [10] * 20, nan_ok=True)
+
+
+def test_where_the_followed_one_ends_another_large_one_is() -> None:
+    close, whole = person((1, 0, 90, 100)), person((60, 50, 70, 98))
+    assert seen([[close]] * 5 + [[whole]] * 5) == [1] * 5 + [60] * 5
+    passing = [[close]] * 9 + [[whole]] * 1
+    assert seen(passing, patience=4) == pytest.approx([1] * 9 + [np.nan], nan_ok=True)
+
+
 @pytest.mark.parametrize("how", ["crop", "pad"])
 @pytest.mark.parametrize("source", [(100, 50), (37, 91), (64, 96), (640, 480)])
 def test_pictures_and_keypoints_land_alike(source: tuple[int, int], how: str) -> None:
@@ -188,13 +206,69 @@ def test_what_is_no_picture_is_refused(picture: np.ndarray) -> None:
         fit_picture(picture, (64, 96))
 
 
+def moved(poses: np.ndarray, scale: float, x: float, y: float) -> np.ndarray:
+    """Poses enlarged and then shifted."""
+    poses = poses.copy()
+    poses[..., :2] = poses[..., :2] * scale + [x, y]
+    return poses
+
+
 def test_the_driving_person_is_laid_onto_the_pictures() -> None:
-    expected = walking(30, SIZE)
-    expected[:FIRST_FRAMES] = expected[0]
-    driving = expected.copy()
-    driving[..., :2] = driving[..., :2] * 2.5 + [300, -40]
-    aligned = align(driving, expected[0]).keypoints(driving)
-    np.testing.assert_allclose(aligned[:, BODY, :2], expected[:, BODY, :2], atol=0.01)
+    standing = np.repeat(walking(1, SIZE), 30, axis=0)
+    aligned = align(moved(standing, 2.5, 300, -40), standing[0])
+    np.testing.assert_allclose(aligned[:, BODY, :2], standing[:, BODY, :2], atol=0.01)
+
+
+def test_a_few_wrong_poses_do_not_decide_where_the_others_land() -> None:
+    """Someone is seen far away and small for five frames before the person comes."""
+    standing = np.repeat(walking(1, SIZE), 40, axis=0)
+    driving = np.concatenate([moved(standing[:4], 0.1, 90, 5), standing])
+    np.testing.assert_allclose(align(driving, standing[0])[4:, BODY], standing[:, BODY], atol=0.5)
+
+
+def test_each_shot_is_laid_for_itself() -> None:
+    walk = walking(30, SIZE)
+    close = moved(walk, 4, -100, -60)
+    driving = np.concatenate([close, walk, moved(walk, 1, 150, 0)])
+    assert shots(driving) == [(0, 30), (30, 60), (60, 90)]
+    aligned = align(driving, walk[0])
+    heights = [standing_height(pose) for pose in aligned]
+    assert max(heights) < 1.5 * min(heights)
+    for start in (0, 30, 60):
+        np.testing.assert_allclose(aligned[start : start + 30], aligned[:30], atol=0.1)
+
+
+def test_who_moves_fast_or_is_mistaken_for_a_frame_stays_in_one_shot() -> None:
+    walk = walking(40, SIZE)
+    height = standing_height(walk[0])
+    walk[..., 0] += 0.15 * height * np.arange(40)[:, None]
+    walk[20, :, :2] = 5
+    assert shots(walk) == [(0, 40)]
+    assert shots(walk[:3]) == [(0, 3)]
+
+
+def test_who_lands_outside_the_picture_is_told_of() -> None:
+    walk = walking(10, SIZE)
+    assert outside(walk, SIZE) == 0
+    assert outside(np.concatenate([walk, moved(walk, 1, 500, 0)]), SIZE) == 0.5
+    driving = Driving(moved(walk, 1, 0, 0), SIZE)
+    image = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
+    far = moved(walk[:1], 6, -900, -900)[0]
+    with pytest.warns(UserWarning, match="In 100% of the frames most of the person lies outside"):
+        place_on_picture(driving, image, SIZE, 30, Sees(far))
+
+
+class Sees:
+    """An estimator that sees the same pose in every frame."""
+
+    def __init__(self, pose: np.ndarray) -> None:
+        self.pose = pose
+
+    def reset(self) -> None:
+        pass
+
+    def __call__(self, frames: np.ndarray) -> list[list[Person]]:
+        return [[person((0, 0, 10, 20), self.pose)]] * len(frames)
 
 
 def test_alignment_needs_no_equal_pose() -> None:
@@ -205,9 +279,8 @@ def test_alignment_needs_no_equal_pose() -> None:
             shoulder = target[KEYPOINT_INDEX[f"{side}_shoulder"], 1]
             row = target[KEYPOINT_INDEX[f"{side}_{joint}"]]
             row[1] = 2 * shoulder - row[1]
-    moved = walking(10, SIZE)
-    moved[..., :2] = moved[..., :2] * 0.5 + [7, 9]
-    aligned = align(moved, target).keypoints(moved)
+    driving = np.repeat(walking(1, SIZE), 10, axis=0)
+    aligned = align(moved(driving, 0.5, 7, 9), target)
     trunk = [KEYPOINT_INDEX[f"{side}_{joint}"] for side in ("left", "right") for joint in ("shoulder", "hip")]
     np.testing.assert_allclose(aligned[0, trunk, :2], target[trunk, :2], atol=2)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from posegen.model.scaled_linear import ScaledLinear, use_fp8_products
+from posegen.model.scaled_linear import ScaledLinear, quantise_blocks, use_fp8_products
+from testkit.tiny_model import tiny_transformer
 
 E4M3 = torch.float8_e4m3fn
 
@@ -75,3 +76,40 @@ def test_layers_of_another_format_are_left_as_they_are(made: ScaledLinear) -> No
     assert use_fp8_products(both) == 1 and not made.fp8_products
     with pytest.raises(ValueError, match="no layer that could multiply in fp8"):
         use_fp8_products(made)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("blocks", [(1, 1), (32, 1), (4, 8)])
+def test_the_gradient_is_that_of_a_float_layer(blocks: tuple[int, int], dtype: torch.dtype) -> None:
+    made = layer(blocks=blocks)
+    plain = torch.nn.Linear(64, 32).to(dtype)
+    plain.weight.data, plain.bias.data = made.expanded(dtype), made.bias.detach().to(dtype)
+    gradients = []
+    for one in (made, plain):
+        given = inputs().to(dtype).requires_grad_()
+        one(given).square().sum().backward()
+        gradients.append(given.grad)
+    # The bias is added after the product is rounded, in bfloat16 to 2^-9.
+    bound = 1e-6 if dtype == torch.float32 else 2**-7
+    assert (gradients[0] - gradients[1]).norm() <= bound * gradients[1].norm()
+    assert made.weight.grad is None
+
+
+def test_a_layer_is_quantised_by_rows() -> None:
+    plain = torch.nn.Linear(64, 32)
+    plain.weight.data[3] = 0
+    made = ScaledLinear.quantised(plain)
+    error = (made.expanded(torch.float32) - plain.weight).abs()
+    # e4m3 has 3 bits after the leading one; below 2^-6 of its range steps are even, 2^-9 of 448 in all.
+    assert (
+        error <= plain.weight.abs() * 2**-4 + plain.weight.abs().amax(1, keepdim=True) * 2**-10 / 448
+    ).all()
+    assert torch.equal(made.bias, plain.bias)
+
+
+def test_all_linears_of_the_blocks_are_quantised() -> None:
+    transformer = tiny_transformer()
+    linears = [name for name, part in transformer.named_modules() if type(part) is torch.nn.Linear]
+    quantise_blocks(transformer)
+    kept = [name for name, part in transformer.named_modules() if type(part) is torch.nn.Linear]
+    assert kept == [name for name in linears if not name.startswith("blocks.")]

@@ -1,0 +1,222 @@
+"""Does the method hold over minutes? The mini model, its ablations and its peers, on people whose truth is known.
+
+    python benchmarks/evaluate.py [--short] [--seeds 3] [--output build/evaluate]
+
+For each length and seed every way to make the video gets the same picture, poses and caption, of a puppet that the
+model never saw and a camera that stands still. Measured by `posegen.evaluation`: curves over seconds against the truth,
+their slope a minute, the last 10 s over the first, seams against motion-matched places inside segments, and how much
+segments disagree where the reference's person hides the place. Brackets are 95 % bootstrap intervals over videos;
+effects are paired, video by video. Each video's measurements are kept in the output folder, so an interrupted run goes
+on; the last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+from benchmarks.mini import Case, Models
+from benchmarks.mini import Options as MiniOptions
+from benchmarks.peers import FreshNoise, Independent, Sequential, averaged_windows, costs, planned
+from benchmarks.verdict import Table, print_goals, print_strata, print_table, write_curves, write_measurements
+from mini_model.puppets import ACTIONS, Puppet, kind_of, motion, render
+from mini_model.puppets.calm import standing_like
+from posegen.commands.generate import BUNDLED
+from posegen.driving.skeleton import pose_distance
+from posegen.evaluation.measure import Instruments, Measured, Silhouettes, Subject, measure
+from posegen.evaluation.perceptual import PerceptualDistance
+from posegen.longvideo.job import VideoJob
+from posegen.longvideo.sampling import Guidance
+from posegen.longvideo.segments import Segment
+
+FIRST_SEED = 1_600_000
+"""The training has those below a million."""
+STRANGER = 50_000
+"""How far a seed is from that of the wrong person."""
+TRAINING_POSES = 400
+"""Drawn of the training's motions, one each, to tell which driving poses are far from all of them."""
+SHORT, FULL = (5.0, 20.0), (5.0, 15.0, 30.0, 60.0, 180.0)
+ABLATED = 15.0
+"""Seconds up to which ablations are made beside the main ways."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure the mini model over minutes."""
+
+    short: bool = False
+    """5 and 20 s alone."""
+    seeds: int = 3
+    """Videos of each length."""
+    lengths: tuple[float, ...] | None = None
+    """Seconds, in place of those."""
+    model: Path = BUNDLED
+    """Folder of the model."""
+    output: Path = Path("build/evaluate")
+    """Where measurements and curves go."""
+    threads: int = 1
+
+
+class Ways:
+    """The ways to make a video of a case, by name: each returns its job and frames."""
+
+    def __init__(self, models: Models, fresh: FreshNoise) -> None:
+        self.models, self.fresh = models, fresh
+
+    def main(self) -> dict[str, Callable[[Case], tuple[VideoJob, np.ndarray]]]:
+        """Ours, without its two ideas, and the peers."""
+        return {
+            "ours": self.ours,
+            "not shared": lambda case: self.ours(case, framing="off"),
+            "cross-fade in place of bridges": lambda case: self._planned(case, Independent),
+            "peer: continued from the last frames": lambda case: self._planned(
+                case, Sequential, framing="off"
+            ),
+            "peer: independent segments": lambda case: self._planned(case, Independent, framing="off"),
+            "peer: windows averaged": self._averaged,
+        }
+
+    def ablations(self) -> dict[str, Callable[[Case], tuple[VideoJob, np.ndarray]]]:
+        """One thing changed each."""
+        return {
+            "anchor's person not in the keys": lambda case: self.ours(case, keep_person=False),
+            "shared everywhere, no mask": lambda case: self.ours(case, foreground="none"),
+            "mask from the subject's word": lambda case: self.ours(case, foreground="subject"),
+            "mask from the truth": lambda case: self.ours(case, foreground="mask", mask=case.masks()),
+            "other noise for each segment": lambda case: self._made(self.fresh, self._job(case)),
+            "published plan": lambda case: self.ours(case, planner="published"),
+            "guidance 2": lambda case: self._guided(case, Guidance(2.0)),
+            "guidance 2 at noise 0.2 to 0.9": lambda case: self._guided(case, Guidance(2.0, (0.2, 0.9))),
+        }
+
+    def ours(self, case: Case, **changed: Any) -> tuple[VideoJob, np.ndarray]:
+        """The method as it is, or with some options of `PoseGenPipeline.job` changed."""
+        return self._made(self.models.pipeline, self._job(case, **changed))
+
+    def _job(self, case: Case, **options: Any) -> VideoJob:
+        clip = case.clip
+        return self.models.pipeline.job(case.picture, clip.keypoints, clip.caption, **options)
+
+    def _made(self, pipeline: Any, job: VideoJob) -> tuple[VideoJob, np.ndarray]:
+        return job, np.concatenate(list(pipeline.generate(job)))
+
+    def _planned(self, case: Case, kind: type, **options: Any) -> tuple[VideoJob, np.ndarray]:
+        job = self._job(case, **options)
+        return self._made(self.models.pipeline, replace(job, plan=planned(kind, job.plan)))
+
+    def _guided(self, case: Case, guidance: Guidance) -> tuple[VideoJob, np.ndarray]:
+        return self._made(self.models.pipeline, replace(self._job(case), guidance=guidance))
+
+    def _averaged(self, case: Case) -> tuple[VideoJob, np.ndarray]:
+        job = self._job(case, framing="off")
+        job = replace(job, plan=planned(Independent, job.plan))
+        return job, averaged_windows(self.models.pipeline, job)
+
+
+class Bench:
+    """Measures each way on each case once, and keeps what was found in a folder."""
+
+    def __init__(self, options: Options) -> None:
+        mini = MiniOptions(model=options.model)
+        self.models = Models(mini)
+        self.ways = Ways(self.models, FreshNoise.from_pretrained(options.model))
+        self.folder = options.output / self.models.pipeline.model_id()[:12]
+        self.instruments = Instruments(perceptual=PerceptualDistance())
+        self.training = np.stack([motion(seed, 1, size=self.size)[0] for seed in range(TRAINING_POSES)])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the videos."""
+        return tuple(self.models.settings.size)
+
+    def row(self, seconds: float, seed: int) -> Iterator[tuple[str, Measured, dict[str, Any]]]:
+        """Each way's figures and costs for one video; from the folder where they are there."""
+        rate = self.models.settings.rate
+        case = Case.of(FIRST_SEED + seed, round(seconds * rate), rate, self.size)
+        ways = self.ways.main() | (self.ways.ablations() if seconds <= ABLATED else {})
+        behind = self.models.through_codec(case.clip.background[:1])[0]
+        segments = self.ways._job(case).plan.segments
+        yield (
+            "the true video through the codec",
+            self._measured(case, self.models.through_codec(case.clip.frames), behind, segments, seed),
+            {},
+        )
+        yield (
+            "the wrong person through the codec",
+            self._measured(
+                case, self.models.through_codec(stranger(case, seed, rate)), behind, segments, seed
+            ),
+            {},
+        )
+        for name, make in ways.items():
+            job, frames = make(case)
+            measured = self._measured(case, frames, behind, job.plan.segments, seed)
+            yield name, measured, costs(self.models.pipeline, job, together="averaged" in name)
+
+    def _measured(
+        self, case: Case, frames: np.ndarray, behind: np.ndarray, segments: tuple[Segment, ...], seed: int
+    ) -> Measured:
+        clip = case.clip
+        subject = Subject(
+            str(seed),
+            frames,
+            self.models.settings.rate,
+            case.picture,
+            standing_like(FIRST_SEED + seed, clip.keypoints),
+            clip.keypoints,
+            segments,
+            clip.frames,
+            Silhouettes(case.masks(), behind, case.colours),
+        )
+        measured = measure(subject, self.instruments)
+        novelty = np.array([np.nanmin(pose_distance(pose, self.training)) for pose in clip.keypoints])
+        measured.curves["novelty"] = np.array([np.nanmean(novelty[numbers]) for numbers in subject.seconds()])
+        return measured
+
+
+def stranger(case: Case, seed: int, rate: float) -> np.ndarray:
+    """The case's video with another person in it."""
+    clip, other = case.clip, FIRST_SEED + seed + STRANGER
+    size = (case.picture.shape[1], case.picture.shape[0])
+    drawn = render(Puppet.sample(other), case.scene, clip.keypoints, size, rate, ACTIONS[kind_of(other)])
+    return drawn.frames
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Measures, prints the tables and what holds, and returns the figures."""
+    torch.set_num_threads(options.threads)
+    bench = Bench(options)
+    table = Table(bench.folder)
+    for seconds in options.lengths or (SHORT if options.short else FULL):
+        for seed in range(options.seeds):
+            if table.has(seconds, seed):
+                continue
+            began = time.monotonic()
+            table.add(seconds, seed, list(bench.row(seconds, seed)))
+            print(
+                f"{seconds:g} s, seed {seed}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True
+            )
+    figures = {f"{seconds:g}": print_table(table, seconds) for seconds in table.lengths()}
+    print_strata(table)
+    write_curves(table, options.output / "curves.html")
+    write_measurements(table, options.output / "measurements.parquet")
+    return {"tables": figures, "goals": print_goals(table)}
+
+
+def main() -> None:
+    """The command line."""
+    figures = run(tyro.cli(Options, description=__doc__))
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

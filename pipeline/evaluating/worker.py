@@ -1,0 +1,89 @@
+"""What Ray Data runs: a process that holds the networks, measures one video a task and records it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+from ray.actor import ActorHandle
+
+from pipeline.evaluating.config import EvaluateConfig
+from pipeline.evaluating.listing import FILES
+from pipeline.records.journal import Journal, is_failed
+from pipeline.workers import Worker
+from posegen.common.faults import StorageFaultError
+from posegen.common.storage import Folder
+from posegen.driving.poses import load_estimator
+from posegen.evaluation.faces import FaceDistance
+from posegen.evaluation.inputs import Inputs
+from posegen.evaluation.measure import MEASUREMENTS, Instruments, measure
+from posegen.evaluation.perceptual import PerceptualDistance
+
+ERRORS = ("error_stage", "error_type", "error_message")
+EVALUATED = pa.schema([*MEASUREMENTS, ("frames", pa.int64()), *((name, pa.string()) for name in ERRORS)])
+"""A video's record: its measurements, or one row that says how it failed."""
+PACKED_ROWS = 10_000
+VIDEO_SECONDS = 6 * 3600.0
+"""Longer work is taken to hang: three minutes of video take a quarter of an hour on one core."""
+
+
+def evaluation_journal(config: EvaluateConfig) -> Journal:
+    """Finished videos by key, each in a file of its own."""
+    return Journal(Folder(config.output, "work"), "evaluated", EVALUATED, packed_rows=PACKED_ROWS)
+
+
+def make_evaluator(config: EvaluateConfig) -> Callable[[dict[str, Any]], pa.Table]:
+    """Loads the networks; returns a function from a listed row to its record."""
+
+    def weights(source: str | None) -> dict[str, Any]:
+        return {} if source is None else {"weights": source}
+
+    estimator = load_estimator(config.poses, **weights(config.pose_weights))
+    judge = load_estimator(config.judge, **weights(config.judge_weights))
+    instruments = Instruments(judge, PerceptualDistance(), FaceDistance() if config.faces else None)
+
+    def evaluate(row: dict[str, Any]) -> pa.Table:
+        folder = Folder(config.input)
+        with ExitStack() as stack:
+            files = [row[name] and stack.enter_context(folder.local_copy(row[name])) for name in FILES]
+            inputs = Inputs(*files, segments=config.segments, planner=config.planner, align=config.align)
+            subject, _ = inputs.load(estimator)
+            measured = measure(replace(subject, name=row["video"]), instruments)
+        table = measured.table().append_column("frames", pa.repeat(measured.frames, len(measured.table())))
+        for name in ERRORS:
+            table = table.append_column(name, pa.nulls(len(table), pa.string()))
+        return table
+
+    return evaluate
+
+
+def failed_video(row: dict[str, Any], error: Exception) -> pa.Table:
+    """The record of a video that could not be measured."""
+    said = dict(zip(ERRORS, ("evaluate", type(error).__name__, str(error)), strict=True))
+    return pa.Table.from_pylist([{"video": row["video"]} | said], EVALUATED)
+
+
+class EvaluateWorker(Worker):
+    """Measures one listed video: a row in, counts for the progress out."""
+
+    def __init__(self, config: EvaluateConfig, attempts: ActorHandle):
+        super().__init__(attempts)
+        self.journal, self.evaluate = evaluation_journal(config), make_evaluator(config)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        done: dict[str, Any] = {"path": row["video"], "work": 0.0, "failed": 0, "fault": None}
+        try:
+            record = self.do(
+                self.journal,
+                row["key"],
+                row["key"],
+                VIDEO_SECONDS,
+                lambda: self.evaluate(row),
+                lambda error: failed_video(row, error),
+            )
+        except StorageFaultError as fault:
+            return done | {"fault": str(fault)}
+        return done | {"work": float(record["frames"][0].as_py() or 0), "failed": int(is_failed(record))}

@@ -1,0 +1,127 @@
+"""The evaluation of a folder: same rows after a kill, failures as rows, two ways to say what belongs together."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.evaluate import run
+from pipeline.evaluating.config import EvaluateConfig
+from pipeline.evaluating.listing import list_subjects
+from posegen.common.storage import StorageError
+from posegen.video import probe, read_frames, save_video
+from testkit import ROOT
+
+DANCE = ROOT / "serving/page/samples/dance.mp4"
+FRAMES, STARTS = 18, (0, 24, 48)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three stretches of a video as if they had been made from their first pictures, and one file that is none."""
+    folder = tmp_path_factory.mktemp("made")
+    for number, start in enumerate(STARTS):
+        frames = np.concatenate(list(read_frames(probe(DANCE), range(start, start + FRAMES))))
+        save_video(frames, folder / f"{number}.mp4", 12.0)
+        shutil.copyfile(folder / f"{number}.mp4", folder / f"{number}.driving.mp4")
+        cv2.imwrite(str(folder / f"{number}.reference.png"), frames[0][..., ::-1])
+    for name in ("broken.mp4", "broken.driving.mp4"):
+        (folder / name).write_bytes(b"no video")
+    shutil.copyfile(folder / "0.reference.png", folder / "broken.reference.png")
+    return folder
+
+
+def command(videos: Path, output: Path) -> list[str]:
+    options = [
+        "--input",
+        str(videos),
+        "--output",
+        str(output),
+        "--align",
+        "none",
+        "--segments",
+        "13",
+        "5",
+        "4",
+    ]
+    return [sys.executable, "pipeline/evaluate.py", *options]
+
+
+@pytest.mark.slow
+def test_a_killed_job_goes_on_and_ends_with_the_same_rows(
+    ray_cluster: str, videos: Path, tmp_path: Path
+) -> None:
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    config = EvaluateConfig(str(videos), str(calm), align="none", segments=(13, 5, 4), workers=1)
+    assert run(config) == {"measured": 3, "failed": 1}
+    environment = os.environ | {"RAY_ADDRESS": ray_cluster}
+    job = subprocess.Popen([*command(videos, killed), "--workers", "1"], cwd=ROOT, env=environment)
+    until(lambda: any(killed.glob("work/evaluated/**/*.parquet")))
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    before = {path: path.stat().st_mtime_ns for path in killed.glob("work/evaluated/**/*.parquet")}
+    assert not (killed / "measurements.parquet").exists(), "the job ended before it was killed"
+    again = subprocess.run(
+        command(videos, killed), cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert all(path.stat().st_mtime_ns == changed for path, changed in before.items())  # not measured again
+    assert "frames/s" in again.stderr
+    assert "3 measured, 1 failed" in again.stdout
+    for name in ("measurements.parquet", "videos.parquet"):
+        assert pq.read_table(killed / name).equals(pq.read_table(calm / name)), name
+    rows = pq.read_table(killed / "videos.parquet").to_pylist()
+    assert [row["status"] for row in rows] == ["measured"] * 3 + ["failed"]
+    assert rows[-1]["video"] == "broken.mp4" and rows[-1]["error_type"] == "VideoError"
+    summary = (killed / "summary.md").read_text()
+    assert "| oks_body | 3 |" in summary and "| seam_warp_middle | 3 |" in summary
+
+
+def until(condition: Callable[[], bool], seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_table_says_what_belongs_together_as_names_do(videos: Path, tmp_path: Path) -> None:
+    by_name = list_subjects(EvaluateConfig(str(videos), str(tmp_path)))
+    assert [row["video"] for row in by_name] == ["0.mp4", "1.mp4", "2.mp4", "broken.mp4"]
+    table = tmp_path / "videos"
+    shutil.copytree(videos, table)
+    (table / "rows.csv").write_text("video,reference,driving\n1.mp4,0.reference.png,2.driving.mp4\n")
+    (row,) = list_subjects(EvaluateConfig(str(table), str(tmp_path), rows="rows.csv"))
+    assert (row["video"], row["reference"], row["driving"]) == ("1.mp4", "0.reference.png", "2.driving.mp4")
+    assert row["truth"] is None
+
+
+def test_other_settings_are_another_evaluation(videos: Path, tmp_path: Path) -> None:
+    keys = {
+        list_subjects(EvaluateConfig(str(videos), str(tmp_path), align=align))[0]["key"]
+        for align in ("none", "reference")
+    }
+    assert len(keys) == 2
+
+
+def test_what_is_missing_is_said_in_a_sentence(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="holds no video with its picture"):
+        list_subjects(EvaluateConfig(str(tmp_path), str(tmp_path)))
+    with pytest.raises(StorageError, match="does not exist"):
+        list_subjects(EvaluateConfig(str(tmp_path / "nowhere"), str(tmp_path)))
+    for text, sentence in (
+        ("video,reference\n", "no column driving"),
+        ("video,reference,driving\na,b,c\n", "a, which"),
+    ):
+        (tmp_path / "rows.csv").write_text(text)
+        with pytest.raises(StorageError, match=sentence):
+            list_subjects(EvaluateConfig(str(tmp_path), str(tmp_path), rows="rows.csv"))
