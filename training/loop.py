@@ -120,6 +120,7 @@ class Training:
             if self.skipped_running == MOST_SKIPPED:
                 if self.rank == 0:
                     (self.output / DIVERGED_FILE).write_text(self._divergence())
+                batches.close()
                 return
             if self.step % record.log_every == 0:
                 self._log(batch)
