@@ -1,7 +1,8 @@
 """Captions: one sentence about a clip, with exactly one of the words woman, girl, man, boy, person.
 
-Without a GPU a caption is composed from what was measured and says no more than that. The captions of a language model
-are of `posegen.captions.qwen`.
+Without a GPU a caption is composed from what was measured and says no more than that: not what is worn, as colours read
+off the picture were wrong for three of ten people, a tie or stripes being taken for the whole. The captions of a language
+model are of `posegen.captions.qwen`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.score.clothing import Clothing
+from pipeline.score.person import WRISTS
 from posegen.driving.framing import framing_of
 from posegen.driving.skeleton import BODY, VISIBLE, standing_height
 
@@ -34,13 +35,12 @@ class Measured:
     """What a composed caption is made of; None where it could not be measured.
 
     keypoints: (T, 133, 3) of the subject, NaN where it is not seen; times: (T,) seconds; size: (width,
-    height) of the picture in the keypoints' pixels. The rest as in measures.py and clothing.py.
+    height) of the picture in the keypoints' pixels. The rest as in measures.py.
     """
 
     keypoints: np.ndarray
     times: np.ndarray
     size: tuple[int, int]
-    clothing: Clothing
     camera_motion: float | None = None
     background_brightness: float | None = None
 
@@ -52,8 +52,8 @@ def compose_caption(measured: Measured) -> Caption:
     text = ", ".join(
         part
         for part in (
-            f"A {COMPOSED_SUBJECT}{_clothes(measured.clothing)}",
-            _MOTIONS.get(motion, motion),
+            f"A {COMPOSED_SUBJECT}",
+            _moving(motion, poses),
             f"seen {_VIEWS[framing]}",
             _background(measured.background_brightness),
             _camera(measured.camera_motion),
@@ -63,7 +63,13 @@ def compose_caption(measured: Measured) -> Caption:
     return Caption(f"{text}.", COMPOSED_SUBJECT, framing, motion)
 
 
-_MOTIONS = {"still": "keeping still", "moving": "moving about"}
+def _moving(motion: str, poses: np.ndarray) -> str:
+    """The motion in words; nobody is said to keep still whose wrists (n, 133, 3) are hardly seen."""
+    if motion == "still":
+        return "keeping still" if (poses[:, WRISTS, 2] >= VISIBLE).all(axis=1).mean() > 0.5 else ""
+    return "moving about" if motion == "moving" else motion
+
+
 _VIEWS = {
     "close-up": "in close-up",
     "half-body": "from the waist up",
@@ -116,13 +122,6 @@ def _travel(points: np.ndarray, times: np.ndarray) -> float:
     ahead = np.searchsorted(times, times + 1.0)
     ways = [np.linalg.norm(points[j] - points[i]) for i, j in enumerate(ahead) if j < len(times)]
     return float(np.nanmedian(ways)) if np.isfinite(ways).any() else 0.0
-
-
-def _clothes(clothing: Clothing) -> str:
-    if clothing.upper and clothing.lower and clothing.upper != clothing.lower:
-        return f" dressed in {clothing.upper} above and {clothing.lower} below"
-    colour = clothing.upper or clothing.lower
-    return f" dressed in {colour}" if colour else ""
 
 
 def _background(brightness: float | None) -> str:
