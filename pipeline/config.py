@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from pipeline.verdict import DEFAULT as DEFAULT_THRESHOLDS
+from posegen.captions import QUESTION
 from posegen.dataset import content_id
 
 COMPOSED = "composed"
-QUESTION = (
-    "These are frames of one video of one person, in order. Describe in one sentence the person (say woman, girl, "
-    "man, boy or person once), the clothing, what the person does, the place and the camera."
-)
 
 
 class Pool(Protocol):
@@ -49,6 +46,8 @@ class CurateConfig:
     pipeline/score/explicit.py describes; without one it is not measured, and its threshold not applied."""
     captioner: str = COMPOSED
     """'composed' from what was measured, or a Qwen2.5-VL folder or hub name such as Qwen/Qwen2.5-VL-7B-Instruct."""
+    caption_engine: Literal["transformers", "vllm"] = "transformers"
+    """What runs the model: vllm is faster on GPUs and takes newer models, and asks for the packages of ray[llm]."""
     caption_prompt: str = QUESTION
     """What the model is asked about the frames of a clip."""
     caption_tokens: int = 96

@@ -16,6 +16,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import pyarrow as pa
@@ -199,22 +200,53 @@ def caption_clips(config: CurateConfig, groups: Groups) -> Stage:
     tables = groups.uncaptioned()
     progress = Progress("caption", "clips", count(tables))
     if tables:
-        # A 7B model in bfloat16 takes 17 GB of a GPU: one replica each. Without GPUs one process, for small models.
-        gpus = int(ray.cluster_resources().get("GPU", 0))
-        load_models(config, make_captioner, float(gpus > 0))
-        done = ray.data.from_arrow_refs(tables).map_batches(
-            CaptionWorker,
-            fn_constructor_args=(config, attempts(), groups.cuts),
-            batch_size=CAPTIONS_PER_BATCH,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=max(1, gpus)),
-            num_cpus=1,
-            num_gpus=float(gpus > 0),
-        )
+        ask = ask_vllm if config.caption_engine == "vllm" else ask_transformers
+        done = ask(config, groups, ray.data.from_arrow_refs(tables))
         for table in blocks(done):
             progress.add(table.num_rows, failed=table.num_rows - table["error_stage"].null_count)
     groups.with_captions()
     return progress.end()
+
+
+def ask_transformers(config: CurateConfig, groups: Groups, clips: Dataset) -> Dataset:
+    """Captions clips with transformers, whole batches at a time."""
+    # A 7B model in bfloat16 takes 17 GB of a GPU: one replica each. Without GPUs one process, for small models.
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    load_models(config, make_captioner, float(gpus > 0))
+    return clips.map_batches(
+        CaptionWorker,
+        fn_constructor_args=(config, attempts(), groups.cuts),
+        batch_size=CAPTIONS_PER_BATCH,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=max(1, gpus)),
+        num_cpus=1,
+        num_gpus=float(gpus > 0),
+    )
+
+
+def ask_vllm(config: CurateConfig, groups: Groups, clips: Dataset) -> Dataset:
+    """Captions clips with vLLM: engines on the GPUs, frames read and answers recorded beside them.
+
+    Raises SetupError where vLLM cannot run.
+    """
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    has_vllm = ray.remote(num_gpus=1)(lambda: find_spec("vllm") is not None)
+    if not gpus or not ray.get(has_vllm.remote()):
+        raise SetupError(
+            "--caption-engine vllm needs a GPU, and there the packages of ray[llm]; caption with transformers instead"
+        )
+    from pipeline.caption.vllm import AnswerRecorder, FrameReader, make_processor  # imports Ray's engines
+
+    frames = clips.map_batches(
+        FrameReader,
+        fn_constructor_args=(config, groups.cuts),
+        batch_size=CAPTIONS_PER_BATCH,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(min_size=1, max_size=4 * gpus),
+        num_cpus=1,
+    )
+    answers = make_processor(config, gpus)(frames)
+    return answers.map(AnswerRecorder, fn_constructor_args=(config,), compute=ActorPoolStrategy(size=1))
 
 
 def single_rows(tables: list[Any]) -> Dataset:

@@ -22,7 +22,6 @@ import ray
 from ray.actor import ActorHandle
 
 from pipeline.caption.captioner import failed_caption, make_captioner
-from pipeline.caption.qwen import CaptionerError
 from pipeline.config import CurateConfig
 from pipeline.journals import CUT, caption_journal, cut_journal, plan_journal, score_journal
 from pipeline.plan.planner import failed_video, failure, make_planner
@@ -32,6 +31,7 @@ from pipeline.records.journal import Files, Journal, is_failed
 from pipeline.score.scorer import failed_clip, make_scorer
 from pipeline.tables.media import MediaReader, newest_media
 from pipeline.verdict import Thresholds
+from posegen.captions.qwen import CaptionerError
 from posegen.common.faults import StorageFaultError, is_fault
 from posegen.common.storage import Folder, StorageError
 from posegen.common.weights import WeightsError
