@@ -13,11 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from pipeline.caption.captioner import CAPTIONED
 from pipeline.caption.own import is_own, with_own, with_trigger
 from pipeline.config import CurateConfig
 from pipeline.feeds import failed_plans, tasks, unplanned, unscored
-from pipeline.journals import caption_journal, cut_journal, plan_journal, score_journal
+from pipeline.journals import CAPTIONED, caption_journal, cut_journal, plan_journal, score_journal
 from pipeline.records.journal import Files, Journal, group_of
 from pipeline.tables.join import join_group
 from pipeline.tables.media import MediaReader, newest_media
