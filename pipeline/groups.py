@@ -50,7 +50,8 @@ class Groups:
     def __init__(self, config: CurateConfig, listed: pa.Table) -> None:
         self.config, self.listed = config, listed
         self.keys: Ref = ray.put(listed["key"].combine_chunks())
-        self.plans, self.scores, self.cuts, self.captions = ({} for _ in range(4))
+        self.plans, self.scores = dict[str, Files](), dict[str, Files]()
+        self.cuts, self.captions = dict[str, Files](), dict[str, Files]()
         self.rows: dict[str, Ref] = {}
         self.media: Ref = ray.put(newest_media(config))
 

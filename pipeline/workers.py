@@ -249,7 +249,7 @@ class CaptionWorker:
     @contextmanager
     def _files(self, rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         """The clips as files of the scratch folder, for as long as the block lasts."""
-        clips = [row | self._file(row, media) for row, media in self.media.of(rows)]
+        clips = [dict(row) | self._file(row, media) for row, media in self.media.of(rows)]
         try:
             yield clips
         finally:

@@ -285,9 +285,8 @@ def test_a_clip_that_crashes_hangs_or_trips_a_worker_fails_alone(videos: Path, t
     assert "3 times" in messages[1][1]
     retried = dataclasses.replace(config, retry_failed=True)
     score_videos(retried, load_thresholds().without("unsafe"), groups)
-    found = {
-        row["path"]: row["error_type"] for rows in groups.rows.values() for row in ray.get(rows).to_pylist()
-    }
+    tables: list[Any] = ray.get(list(groups.rows.values()))
+    found = {row["path"]: row["error_type"] for table in tables for row in table.to_pylist()}
     assert {path for path, error in found.items() if error} == {"empty.webm", "text.mp4"}
 
 
