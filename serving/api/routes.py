@@ -240,8 +240,8 @@ def list_versions(job: CurrentJob, server: CurrentServer) -> VersionList:
 
 
 UPLOAD: Responses = {
-    200: {"content": dict.fromkeys(("image/*", "video/*"), BYTES), "description": "All."},
-    206: {"content": {"video/*": BYTES}, "description": "The range that was asked for."},
+    200: {"content": dict.fromkeys(content.UPLOADED, BYTES), "description": "All."},
+    206: {"content": dict.fromkeys(content.UPLOADED, BYTES), "description": "The range that was asked for."},
     304: {"description": "The caller has it, by If-None-Match."},
     416: refused("The range begins behind the end."),
 }
