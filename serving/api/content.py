@@ -97,11 +97,16 @@ def _whole(artifacts: Artifacts, name: str, tag: str) -> Content:
         return Content([(name, file.size())], f'"{tag}"')
 
 
-def respond(artifacts: Artifacts, content: Content, headers: Headers, media_type: str) -> Response:
-    """The answer with the content or the range that the request's headers ask for, 204 if there is nothing of it yet;
-    ApiError 416 for a range beyond it."""
-    if not content.files:
+def respond_with_growing(artifacts: Artifacts, content: Content, headers: Headers) -> Response:
+    """As `respond`, but 204 where there is nothing yet, or nothing more: browsers count a refusal as an error."""
+    try:
+        return respond(artifacts, content, headers, "video/mp4") if content.files else Response(None, 204)
+    except ApiError:
         return Response(None, 204)
+
+
+def respond(artifacts: Artifacts, content: Content, headers: Headers, media_type: str) -> Response:
+    """The answer with the content or the range that the request's headers ask for; ApiError 416 for one beyond it."""
     if unchanged := not_modified(content.tag, headers):
         return unchanged
     span = None
