@@ -1,8 +1,8 @@
 """Captions: one sentence about a clip, with exactly one of the words woman, girl, man, boy, person.
 
-Without a GPU a caption is composed from what was measured and says no more than that: not what is worn, as colours read
-off the picture were wrong for three of ten people, a tie or stripes being taken for the whole. The captions of a language
-model are of `posegen.captions.qwen`.
+Without a GPU a caption is composed from what was measured and says no more than that: not what is worn, as colours
+read off the picture were wrong for three of ten people, a tie or stripes being taken for the whole. The captions of
+a language model are of `posegen.captions.qwen`.
 """
 
 from __future__ import annotations
