@@ -15,16 +15,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.caption.qwen import CaptionerError, QwenCaptioner
 from pipeline.score.clothing import COLOURS, Clothing, ClothingColours, colour_name, to_lab
-from pipeline.score.composed_caption import (
-    SUBJECT_OF,
-    SUBJECT_WORDS,
-    Measured,
-    compose_caption,
-    ensure_one_subject_word,
-    motion_of,
-)
+from pipeline.score.composed_caption import Measured, compose_caption, motion_of
+from posegen.captions.qwen import CaptionerError, QwenCaptioner
+from posegen.captions.subject_words import SUBJECT_OF, SUBJECT_WORDS, ensure_one_subject_word
 from posegen.driving.framing import framing_of
 from posegen.driving.poses import Person
 from posegen.driving.skeleton import KEYPOINT_INDEX

@@ -40,10 +40,10 @@ from pipeline.journals import score_journal
 from pipeline.plan.listing import list_videos
 from pipeline.plan.source import Source
 from pipeline.sample_videos import SAMPLES
-from pipeline.score.composed_caption import subject_word
 from pipeline.verdict import load_thresholds
 from pipeline.workers import SetupError, VideoWorker
 from posegen import versions
+from posegen.captions.subject_words import subject_word
 from posegen.common.progress import Progress
 from posegen.common.storage import Folder, StorageError
 from posegen.common.weights import wheel_file

@@ -20,6 +20,7 @@ from posegen.commands import generate, progress
 from posegen.costs import parameters
 from posegen.estimate import Estimate, segment_table
 from posegen.loading import Placement
+from posegen.longvideo.conditions import SUBJECT_WORDS
 from posegen.longvideo.sampling import Guidance, Step
 from posegen.longvideo.segments import plan
 from posegen.model.checkpoints import load_published
@@ -98,6 +99,18 @@ def test_another_rate_keeps_the_speed_and_the_sound(
     assert (slow.rate, len(slow.frame_times)) == (10, 7)
     assert slow.duration == pytest.approx(own.duration)
     assert len(heard(tmp_path / "slow.mp4")) == len(heard(tmp_path / "own.mp4"))
+
+
+def test_a_missing_prompt_is_said_by_a_captioner(
+    model: Path, inputs: dict[str, Path], tmp_path: Path, tiny_qwen: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"model": model, **inputs, "output": tmp_path / "out.mp4", "steps": 1, "guidance-scale": 2}
+    run(**given)
+    assert "no prompt: a sentence about the person helps" in capsys.readouterr().err
+    run(**given, captioner=tiny_qwen)
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("prompt: "))
+    assert SUBJECT_WORDS.search(line)
+    assert "no Qwen2.5-VL model could be loaded" in fails(capsys, **given, captioner=tmp_path)
 
 
 def test_motion_capture_drives_a_video(
