@@ -284,15 +284,9 @@ class PoseGenPipeline(DiffusionPipeline):
     @property
     def _inputs(self) -> SegmentInputs:
         """What makes a segment's inputs of these components."""
-        return SegmentInputs(
-            vae=self.vae,
-            transformer=self.transformer.config,
-            tokenizer=self.tokenizer,
-            text_encoder=self.text_encoder,
-            image_encoder=self.image_encoder,
-            image_processor=self.image_processor,
-            pose_oversampling=self.config.pose_oversampling,
-        )
+        names = ("vae", "tokenizer", "text_encoder", "image_encoder", "image_processor")
+        parts = {name: getattr(self, name) for name in names}
+        return SegmentInputs(self.transformer.config, self.config.pose_oversampling, **parts)
 
     @torch.no_grad()
     def generate_segment(

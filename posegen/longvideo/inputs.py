@@ -39,13 +39,13 @@ class SegmentInputs:
     transformer: its configuration. pose_oversampling: see `posegen.longvideo.conditions.draw_poses`.
     """
 
-    vae: Any
     transformer: Any
+    pose_oversampling: int
+    vae: Any
     tokenizer: Any
     text_encoder: Any
     image_encoder: Any
     image_processor: Any
-    pose_oversampling: int
 
     def encode(self, job: VideoJob) -> EncodedJob:
         """What all segments of a job see alike."""
