@@ -13,6 +13,7 @@ on; the last line is one JSON object.
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -215,7 +216,16 @@ def run(options: Options) -> dict[str, Any]:
 def main() -> None:
     """The command line."""
     figures = run(tyro.cli(Options, description=__doc__))
-    print(json.dumps(figures))
+    print(json.dumps(without_nan(figures)))
+
+
+def without_nan(figures: Any) -> Any:
+    """The same with None for what could not be measured, which JSON has a word for."""
+    if isinstance(figures, dict):
+        return {name: without_nan(value) for name, value in figures.items()}
+    if isinstance(figures, list):
+        return [without_nan(value) for value in figures]
+    return None if isinstance(figures, float) and not math.isfinite(figures) else figures
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +28,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.caption.captioner import make_captioner
 from pipeline.caption.own import read_captions
 from pipeline.config import COMPOSED, CurateConfig, Pool
+from pipeline.estimate import estimate
 from pipeline.feeds import listed_videos, one_by_one
 from pipeline.groups import Groups, count
 from pipeline.plan.listing import list_videos
@@ -61,7 +63,7 @@ LEAST_RATE = 8.1
 
 
 def run(config: CurateConfig) -> dict[str, int]:
-    """Runs the whole job; returns how many clips are kept, rejected and failed.
+    """Runs the whole job; returns how many clips are kept, rejected and failed, or nothing for a dry run.
 
     Raises StorageError, StorageFaultError, ThresholdsError or SetupError, each a sentence, where it cannot be done.
     """
@@ -70,6 +72,10 @@ def run(config: CurateConfig) -> dict[str, int]:
         thresholds = thresholds.without("unsafe")
     check(config)
     captions = read_captions(config.captions) if config.captions else {}
+    if config.dry_run:
+        list_videos(config)
+        print(estimate(config, listed_videos(config)))
+        return {}
     start_ray()
     stages = [] if config.rescore else [list_videos(config)]
     groups = Groups(config, listed_videos(config))
@@ -96,6 +102,8 @@ def check(config: CurateConfig) -> None:
         raise SetupError(
             "--rescore scores nothing, so --retry-failed has nothing to try; leave out one of them"
         )
+    if config.limit is not None and config.limit < 1:
+        raise SetupError(f"--limit {config.limit} leaves nothing to do; give 1 or more")
     if config.rate < LEAST_RATE:
         raise SetupError(
             f"--rate {config.rate:g} is too low for clips of 81 frames; give at least {LEAST_RATE:g}"
@@ -116,7 +124,7 @@ def score_videos(config: CurateConfig, thresholds: Thresholds, groups: Groups) -
     What the storage refused is tried again after a pause. Raises StorageFaultError where it refuses too much.
     """
     most_clips = CLIPS_PER_TASK if Folder(config.input).local else None
-    stages, faults, retry = [], dict[str, str](), config.retry_failed
+    stages, faults, retry = list[Stage](), dict[str, str](), config.retry_failed
     for attempt in range(ROUNDS):
         tables = groups.unscored(retry, most_clips)
         if not tables and stages:
@@ -192,22 +200,54 @@ def caption_clips(config: CurateConfig, groups: Groups) -> Stage:
     tables = groups.uncaptioned()
     progress = Progress("caption", "clips", count(tables))
     if tables:
-        # A 7B model in bfloat16 takes 17 GB of a GPU: one replica each. Without GPUs one process, for small models.
-        gpus = int(ray.cluster_resources().get("GPU", 0))
-        load_models(config, make_captioner, float(gpus > 0))
-        done = ray.data.from_arrow_refs(tables).map_batches(
-            CaptionWorker,
-            fn_constructor_args=(config, attempts(), groups.cuts),
-            batch_size=CAPTIONS_PER_BATCH,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=max(1, gpus)),
-            num_cpus=1,
-            num_gpus=float(gpus > 0),
-        )
+        ask = ask_vllm if config.caption_engine == "vllm" else ask_transformers
+        done = ask(config, groups, ray.data.from_arrow_refs(tables))
         for table in blocks(done):
             progress.add(table.num_rows, failed=table.num_rows - table["error_stage"].null_count)
     groups.with_captions()
     return progress.end()
+
+
+def ask_transformers(config: CurateConfig, groups: Groups, clips: Dataset) -> Dataset:
+    """Captions clips with transformers, whole batches at a time."""
+    # A 7B model in bfloat16 takes 17 GB of a GPU: one replica each. Without GPUs one process, for small models.
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    load_models(config, make_captioner, float(gpus > 0))
+    return clips.map_batches(
+        CaptionWorker,
+        fn_constructor_args=(config, attempts(), groups.cuts),
+        batch_size=CAPTIONS_PER_BATCH,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=max(1, gpus)),
+        num_cpus=1,
+        num_gpus=float(gpus > 0),
+    )
+
+
+def ask_vllm(config: CurateConfig, groups: Groups, clips: Dataset) -> Dataset:
+    """Captions clips with vLLM: engines on the GPUs, frames read and answers recorded beside them.
+
+    Raises SetupError where vLLM cannot run.
+    """
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    has_vllm = ray.remote(num_gpus=1)(lambda: find_spec("vllm") is not None)
+    if not gpus or not ray.get(has_vllm.remote()):
+        raise SetupError(
+            "--caption-engine vllm needs a GPU, and there the packages of ray[llm]; caption with transformers instead"
+        )
+    from pipeline.caption.vllm import AnswerRecorder, FrameReader, make_processor  # imports Ray's engines
+
+    frames = clips.map_batches(
+        FrameReader,
+        fn_constructor_args=(config, groups.cuts),
+        batch_size=CAPTIONS_PER_BATCH,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(min_size=1, max_size=4 * gpus),
+        num_cpus=1,
+    )
+    answers = make_processor(config, gpus)(frames)
+    recorder: Any = AnswerRecorder
+    return answers.map(recorder, fn_constructor_args=(config,), compute=ActorPoolStrategy(size=1))
 
 
 def single_rows(tables: list[Any]) -> Dataset:
@@ -277,8 +317,9 @@ def main() -> None:
     except StorageFaultError as fault:
         print(f"curate: {' '.join(str(fault).split())}", file=sys.stderr)
         sys.exit(AGAIN)
-    print(", ".join(f"{count:,} {status}" for status, count in counts.items()))
-    print(f"report: {config.output}/report.html")
+    if counts:
+        print(", ".join(f"{count:,} {status}" for status, count in counts.items()))
+        print(f"report: {config.output}/report.html")
 
 
 if __name__ == "__main__":

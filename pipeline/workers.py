@@ -22,7 +22,6 @@ import ray
 from ray.actor import ActorHandle
 
 from pipeline.caption.captioner import failed_caption, make_captioner
-from pipeline.caption.qwen import CaptionerError
 from pipeline.config import CurateConfig
 from pipeline.journals import CUT, caption_journal, cut_journal, plan_journal, score_journal
 from pipeline.plan.planner import failed_video, failure, make_planner
@@ -32,6 +31,7 @@ from pipeline.records.journal import Files, Journal, is_failed
 from pipeline.score.scorer import failed_clip, make_scorer
 from pipeline.tables.media import MediaReader
 from pipeline.verdict import Thresholds
+from posegen.captions.qwen import CaptionerError
 from posegen.common.faults import StorageFaultError, is_fault
 from posegen.common.storage import Folder, StorageError
 from posegen.common.weights import WeightsError
@@ -249,7 +249,7 @@ class CaptionWorker:
     @contextmanager
     def _files(self, rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         """The clips as files of the scratch folder, for as long as the block lasts."""
-        clips = [row | self._file(row, media) for row, media in self.media.of(rows)]
+        clips = [dict(row) | self._file(row, media) for row, media in self.media.of(rows)]
         try:
             yield clips
         finally:

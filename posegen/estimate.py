@@ -118,6 +118,7 @@ class Estimate:
             decoding_weights=None if placement.offload == "none" else vae,
             record=min(self.record, IN_FLIGHT * self._entry) if placement.record == "host" else self.record,
             tile=TILE if placement.tiling else None,
+            overlap=placement.overlap,
         )
         if placement.offload == "parts":  # the text encoder is there alone, before all else
             memory["peak"] = max(memory["peak"], _weights(self.folder / "text_encoder"))

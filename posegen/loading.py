@@ -40,7 +40,7 @@ class Placement:
     copies run beside the computation. tiling: whether the VAE works in tiles. offload: what lies on the host until it
     computes: nothing, whole parts (text encoder, transformer, VAE), or the transformer too, block by block, the next
     one on its way while one computes. attention: by which kernels. compile: whether blocks are compiled, all by the
-    same code, when the first of them runs.
+    same code, when the first of them runs. overlap: whether a GPU decodes a segment while it denoises the next one.
     """
 
     device: str
@@ -51,6 +51,7 @@ class Placement:
     offload: Offload = "none"
     attention: Attention = "torch"
     compile: bool = False
+    overlap: bool = False
 
     @classmethod
     def here(
@@ -63,6 +64,7 @@ class Placement:
         offload: Offload = "none",
         attention: Attention = "torch",
         compile: bool = False,
+        overlap: bool = False,
     ) -> Placement:
         """On this machine: by default on its GPU in bfloat16, or on the CPU in float32.
 
@@ -78,11 +80,15 @@ class Placement:
             raise ValueError("There is nothing to offload from a CPU: leave offloading out, or choose a GPU.")
         if compile and processes > 1:
             raise ValueError("Several processes do not compile: leave compiling or the other processes out.")
+        if overlap and (offload == "parts" or device == "cpu"):
+            raise ValueError(
+                "Decoding beside denoising needs both on a GPU: leave out --overlap, or --offload parts and the CPU."
+            )
         check_attention(attention, device)
         dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
         # A CPU has no other memory than the host's, so nothing is to be copied.
         record = "device" if device == "cpu" else record
-        return cls(device, dtype, processes, record, tiling, offload, attention, compile)
+        return cls(device, dtype, processes, record, tiling, offload, attention, compile, overlap)
 
     @property
     def itemsize(self) -> int:
@@ -95,13 +101,16 @@ class Placement:
         return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
 
     def smaller(self) -> list[Placement]:
-        """This placement and those that take less of the device's memory, the fastest first."""
+        """This placement and those that take less of the device's memory, the fastest first.
+
+        Of these only the given one may decode beside denoising.
+        """
         if self.device == "cpu":
             return list(dict.fromkeys([self, replace(self, tiling=True)]))
-        host = replace(self, record="host")
+        host = replace(self, record="host", overlap=False)
         tiled = replace(host, tiling=True)
         offloads: list[Offload] = ["none", "parts", "blocks"]
-        ways = [self, host, tiled]
+        ways = [self, replace(self, overlap=False), host, tiled]
         if self.processes == 1:
             ways += [
                 replace(tiled, offload=offload) for offload in offloads[offloads.index(self.offload) + 1 :]
@@ -125,7 +134,8 @@ class Placement:
     @property
     def options(self) -> str:
         """The options of the command line that ask for it."""
-        asked = ["--record device"] * (self.record == "device") + ["--tiling"] * self.tiling
+        asked = ["--record device"] * (self.record == "device") + ["--overlap"] * self.overlap
+        asked += ["--tiling"] * self.tiling
         asked += [f"--offload {self.offload}"] * (self.offload != "none")
         asked += [f"--attention {self.attention}"] * (self.attention != "torch")
         return " ".join([*asked, *["--compile"] * self.compile])
@@ -156,6 +166,7 @@ class Placement:
             pipeline.to(self.device)
         if source.fp8_products:
             use_fp8_products(pipeline.transformer)  # again, as only now its device is known
+        pipeline.decodes_beside = self.overlap
         if self.compile:
             pipeline.transformer.compile_repeated_blocks()
         return pipeline

@@ -33,7 +33,7 @@ HIPS = 90.0  # their height
 
 def write_bvh(
     path: Path,
-    rows: Sequence[Sequence[float]],
+    rows: np.ndarray | Sequence[Sequence[float]],
     skeleton: Mapping[str, tuple[str, tuple[float, float, float]]] = PERSON,
     order: str = "ZXY",
     step: float = 1 / 30,

@@ -12,29 +12,20 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline.caption.qwen import QwenCaptioner
 from pipeline.config import CurateConfig
+from pipeline.journals import CAPTIONED
 from pipeline.plan.planner import failure
 from pipeline.plan.source import Source
-from pipeline.score.composed_caption import subject_word
+from posegen.captions.qwen import QwenCaptioner
+from posegen.captions.subject_words import subject_word
 from posegen.common.storage import Folder
-from posegen.dataset import CLIPS, table
-from posegen.video import VideoError, read_frames, sample_indices
+from posegen.dataset import table
+from posegen.video import VideoError, VideoInfo, read_frames, sample_indices
 
 FRAMES = 4
 """Frames of a clip that the model sees, spread evenly."""
 SHORT_SIDE = 448
 """Pixels of their shorter side: 16 of the model's tokens across."""
-
-CAPTIONED = pa.schema(
-    [
-        CLIPS.field(name)
-        for name in (
-            *("clip_id", "subject", "caption", "caption_source"),
-            *("error_stage", "error_type", "error_message"),
-        )
-    ]
-)
 
 
 def make_captioner(config: CurateConfig) -> Callable[[Sequence[Mapping[str, Any]]], list[pa.Table]]:
@@ -51,11 +42,13 @@ def make_captioner(config: CurateConfig) -> Callable[[Sequence[Mapping[str, Any]
         for clip in clips:
             with Source(folder, clip["path"]) as source:
                 try:
-                    frames[clip["clip_id"]] = _frames(source, clip)
+                    frames[clip["clip_id"]] = frames_of(source.info, clip)
                 except (VideoError, OSError) as error:
                     failed[clip["clip_id"]] = failed_caption(clip, source.said(error))
         said = model(frames)
-        return [failed.get(clip["clip_id"]) or _record(clip, said[clip["clip_id"]], config) for clip in clips]
+        return [
+            failed.get(clip["clip_id"]) or answered(clip, said[clip["clip_id"]], config) for clip in clips
+        ]
 
     return caption
 
@@ -65,14 +58,14 @@ def failed_caption(clip: Mapping[str, Any], error: Exception) -> pa.Table:
     return table([{"clip_id": clip["clip_id"], **failure("caption", error)}], CAPTIONED)
 
 
-def _record(clip: Mapping[str, Any], text: str, config: CurateConfig) -> pa.Table:
+def answered(clip: Mapping[str, Any], text: str, config: CurateConfig) -> pa.Table:
+    """The record of a clip that the model wrote this text about."""
     row = {"clip_id": clip["clip_id"], "subject": subject_word(text), "caption": text}
     return table([row | {"caption_source": config.captioner}], CAPTIONED)
 
 
-def _frames(source: Source, clip: Mapping[str, Any]) -> np.ndarray:
-    """(FRAMES, H, W, 3) uint8 RGB."""
-    info = source.info
+def frames_of(info: VideoInfo, clip: Mapping[str, Any]) -> np.ndarray:
+    """The frames of a clip that the model sees, (FRAMES, H, W, 3) uint8 RGB."""
     shown = sample_indices(info, clip["start"], clip["stop"], clip["rate"])
     scale = min(1.0, SHORT_SIDE / min(info.width, info.height))
     size = (round(info.width * scale), round(info.height * scale))

@@ -16,7 +16,6 @@ import pyarrow as pa
 from pipeline.config import CurateConfig
 from pipeline.plan.planner import failure
 from pipeline.plan.source import Source
-from pipeline.score.clothing import ClothingColours
 from pipeline.score.composed_caption import Measured, compose_caption
 from pipeline.score.evidence import Detector, Evidence, Sighting
 from pipeline.score.explicit import ExplicitContent, ExplicitDetector
@@ -107,7 +106,7 @@ def measure(
     size = analysis_size(info)
     shown = sample_indices(info, clip["start"], clip["stop"], clip["rate"])
     distinct, frame_of = np.unique(shown, return_inverse=True)
-    track, clothing, preview = PersonTrack(size), ClothingColours(), None
+    track, preview = PersonTrack(size), None
     estimator.reset()
     evidence.begin(clip["stop"] - clip["start"])
     for frames, indices in _chunks(info, distinct, size):
@@ -118,7 +117,6 @@ def measure(
             evidence.update(frames, people, times)
         with timed("quality"):
             quality.update(frames, people, times)
-            clothing.update(frames, people, times)
         if preview is None and indices[-1] >= shown[len(shown) // 2]:
             preview = jpeg(frames[np.searchsorted(indices, shown[len(shown) // 2])], PREVIEW_HEIGHT)
     scores, keypoints = track.result()
@@ -133,7 +131,7 @@ def measure(
     }
     times = info.frame_times[distinct] - clip["start"]
     light = {name: found[name] for name in ("camera_motion", "background_brightness")}
-    caption = caption_columns(Measured(keypoints, times, size, clothing.result(), **light))
+    caption = caption_columns(Measured(keypoints, times, size, **light))
     keypoints[..., :2] *= np.array([info.width, info.height]) / size
     return {
         "clip_id": clip["clip_id"],

@@ -54,6 +54,8 @@ class Generate:
     """The 4-step distillation LoRA of Wan 2.1 image-to-video: 4 steps without guidance, unless others are asked for."""
     prompt: str = ""
     """What is to be seen, in a sentence."""
+    captioner: str | None = None
+    """Folder or hub name of a Qwen2.5-VL model, which describes the picture where there is no prompt."""
     negative_prompt: str | None = None
     """What is not to be seen; by default the model's."""
     seed: int = 42
@@ -122,6 +124,8 @@ class Generate:
     """Kernels of attention: torch's own choice, or one of these on an NVIDIA GPU; sage is less exact."""
     compile: bool = False
     """Compile the transformer's blocks: the first pass takes a minute longer, all others less time."""
+    overlap: bool = False
+    """Decode a segment while the next one is denoised: faster, and takes the memory of both."""
     fp8_products: bool = False
     """Multiply in fp8 where the --transformer file has fp8 weights: less exact; for Ada, Hopper and later GPUs."""
     dry_run: bool = False
@@ -144,6 +148,9 @@ def generate(options: Generate) -> None:
             check_output(options.preview, "--preview", (".jpg", ".jpeg"))
     source = model_source(options)
     folder = model_folder(options.model, weights=not options.dry_run)
+    if not options.prompt and options.captioner is not None and not options.dry_run:
+        options = replace(options, prompt=described(options))
+        say(f"prompt: {options.prompt}")
     expected = estimate(folder, options)
     if options.dry_run:
         print(expected)
@@ -157,7 +164,7 @@ def generate(options: Generate) -> None:
         say(f"model: {summary}")
     pipeline = placement.load(replace(source, folder=folder))
     job = make_job(pipeline, image, options, placement.device.startswith("cuda"))
-    if not options.prompt and job.guidance.scale != 1:
+    if not options.prompt:
         say(f"no prompt: a sentence about the person helps, {PROMPT_HELP}")
     told: list[Callback] = [SegmentProgress(job.plan)]
     if options.preview is not None:
@@ -210,6 +217,22 @@ def at_rate(chunks: Iterable[np.ndarray], rate: float, wanted: float) -> Iterato
             yield chunk[index : index + 1]
 
 
+def described(options: Generate) -> str:
+    """What the captioner says of the picture; it is gone again before the model comes. ValueError, a sentence."""
+    import torch
+
+    from posegen.captions import PICTURE_QUESTION
+    from posegen.captions.qwen import CaptionerError, QwenCaptioner
+    from posegen.video.pictures import read_picture
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        captioner = QwenCaptioner(str(options.captioner), device, question=PICTURE_QUESTION)
+    except CaptionerError as error:
+        raise ValueError(f"--captioner {options.captioner}: {error}") from error
+    return captioner({"picture": read_picture(options.image)[None]})["picture"]
+
+
 class UntilInterrupted:
     """Chunks of frames up to Ctrl-C, if some are there by then: what is finished is worth keeping."""
 
@@ -246,6 +269,7 @@ def estimate(folder: Path, options: Generate) -> Estimate:
         options.offload,
         options.attention,
         options.compile,
+        options.overlap,
     )
     if options.dry_run and options.memory is not None and options.device is None:
         placement = Placement("cuda", options.dtype or "bfloat16", *where)  # of a card that need not be here

@@ -68,6 +68,13 @@ class AdapterMerger:
         kept.copy_(weight, non_blocking=True)
 
 
+def segment_adapters(transformer: WanTransformer3DModel, own: str, others: Sequence[str]) -> list[str]:
+    """A segment's own adapter, if the transformer has any of `others`, and all active ones beside those."""
+    known = getattr(transformer, "peft_config", {})
+    first = [own] if set(known) & {*others} else []
+    return first + [name for name in known and transformer.active_adapters() if name not in others]
+
+
 def _is_plain(layer: Linear) -> bool:
     """Whether a layer's adapters are low-rank matrices alone and its weight is what it computes with."""
     weight = layer.get_base_layer().weight.data

@@ -40,6 +40,7 @@ export class GrowingVideo {
     const headers = { Range: `bytes=${this.size}-${this.size + PIECE - 1}` };
     try {
       const answer = await call(`/${this.id}/content?partial=true`, { headers, cache: "no-store" });
+      if (answer.status === 204) return null;
       // The tag is the video's name and its size; another name is another video, or the finished file.
       const name = answer.headers.get("ETag").replace(/-\d+"$/, "");
       this.name ??= name;

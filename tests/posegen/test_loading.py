@@ -65,6 +65,8 @@ def test_a_package_that_attention_needs_is_named() -> None:
 def test_the_options_of_a_placement_are_those_of_the_command_line() -> None:
     way = Placement("cuda", "bfloat16", tiling=True, offload="blocks", attention="sage", compile=True)
     assert way.options == "--tiling --offload blocks --attention sage --compile"
+    overlapping = Placement("cuda", "bfloat16", overlap=True)
+    assert [other.options for other in overlapping.smaller()[:3]] == ["--overlap", "", "--tiling"]
     assert all(smaller.attention == "sage" and smaller.compile for smaller in way.smaller())
 
 
@@ -81,6 +83,7 @@ def test_products_in_fp8_need_weights_in_fp8(tmp_path: Path) -> None:
         ({"device": "cpu", "processes": 2, "offload": "blocks"}, "leave offloading and the device out"),
         ({"device": "cpu", "attention": "sage"}, "Attention by sage needs an NVIDIA GPU"),
         ({"device": "cpu", "processes": 2, "compile": True}, "Several processes do not compile"),
+        ({"device": "cpu", "overlap": True}, "Decoding beside denoising needs both on a GPU"),
         ({"device": "cuda:9"}, "There is no device 'cuda:9' here"),
     ],
 )

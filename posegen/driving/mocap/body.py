@@ -74,7 +74,7 @@ def _height(joints: Mapping[str, np.ndarray]) -> float:
         for side in ("left", "right")
         for start, end in (("hip", "knee"), ("knee", "ankle"))
     ]
-    height = float(np.median(sum(legs))) / 2 / LEGS
+    height = float(np.median(np.sum(legs, axis=0))) / 2 / LEGS
     if not height > 0:
         raise ValueError("The skeleton's legs have no length; export the motion as BVH again.")
     return height
@@ -116,8 +116,8 @@ def _place_head(points: np.ndarray, top: np.ndarray, turned: np.ndarray) -> np.n
     """Places nose, eyes and ears, given the head's top (T, 3) and how its joint is turned; returns which way they
     face (T, 5, 3)."""
     shoulders = [points[:, KEYPOINT_INDEX[f"{side}_shoulder"]] for side in ("left", "right")]
-    hips = sum(points[:, KEYPOINT_INDEX[f"{side}_hip"]] for side in ("left", "right")) / 2
-    neck = sum(shoulders) / 2
+    hips = points[:, [KEYPOINT_INDEX["left_hip"], KEYPOINT_INDEX["right_hip"]]].mean(axis=1)
+    neck = np.mean(shoulders, axis=0)
     up, trunk = _unit(top - neck), _unit(neck - hips)
     ahead = _unit(np.cross(shoulders[0] - shoulders[1], trunk))
     # The directions that are constant in the joint's own axes, then as it turns them.
