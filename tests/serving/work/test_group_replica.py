@@ -70,7 +70,8 @@ def test_a_group_is_cancelled_and_killed(planned: Place, tmp_path: Path) -> None
     assert tried == {0: 1, 1: 1, 2: 2}
     for made, expected in zip(segments(place, second.id), segments(alone, second.id), strict=True):
         difference = np.abs(made.astype(int) - expected)
-        assert difference.max() <= 1 and difference.mean() < 1e-3  # equal to float tolerance
+        # Equal to float tolerance; the bridge is given frames that differ by a rounding here and there already.
+        assert difference.max() <= 1 and difference.mean() < 2e-3
 
 
 @pytest.mark.parametrize("gpus", [3, 1.5])
