@@ -5,7 +5,7 @@ BIN := .venv/bin
 # One thread a process: several torch or OpenCV processes that each take all cores slow one another down.
 export OMP_NUM_THREADS := 1
 
-BENCHMARKS := curate kill decode sharing gpu cards memory loading train resume adapters formats stream mini evaluate schedule stitch kill-serving clients
+BENCHMARKS := curate scale kill decode sharing gpu cards memory loading train resume adapters formats stream mini evaluate schedule stitch kill-serving clients
 .PHONY: help setup hashes demo serve test test-fast test-programs lint clean $(BENCHMARKS:%=bench-%)
 
 help:
@@ -20,6 +20,8 @@ help:
 	@echo "Benchmarks print a table, and their figures as JSON in the last line:"
 	@echo "make bench-curate        speed and accuracy of curation, beside a plain loop and beside MediaPipe;"
 	@echo "                         with WHOLEBODY=DIR (COCO-WholeBody pictures, annotations) the keypoints' too"
+	@echo "make bench-scale         curation's records and tables for a million made clips: time, driver memory, objects;"
+	@echo "                         CLIPS=20000 for fewer"
 	@echo "make bench-kill          kill curation at ten random moments and compare what it ends with"
 	@echo "make bench-decode        speed and correctness of video decoders"
 	@echo "make bench-sharing       what sharing the background costs, beside the authors' formula"
@@ -33,7 +35,7 @@ help:
 	@echo "make bench-formats       fp8, int8, GGUF and LoRA files: error of the output, size, memory"
 	@echo "make bench-stream        how fast training data is made; DATASET=DIR MODEL=DIR"
 	@echo "make bench-mini          the mini model on people and motions it never saw, beside two baselines"
-	@echo "make bench-evaluate      the method over minutes: drift, seams, ablations, peers (hours); SHORT=1: 5 and 30 s"
+	@echo "make bench-evaluate      the method over minutes: drift, seams, ablations, peers (hours); SHORT=1: 5 and 20 s"
 	@echo "make bench-schedule      makespan of long videos on 1 to 64 simulated replicas and on 1 and 2 real ones,"
 	@echo "                         beside its lower bound"
 	@echo "make bench-stitch        memory of joining a minute of 720p video; the program takes longer ones"
@@ -102,6 +104,9 @@ serve: setup
 
 bench-curate: setup
 	$(BIN)/python benchmarks/curate.py $(if $(WHOLEBODY),--wholebody $(WHOLEBODY))
+
+bench-scale: setup
+	$(BIN)/python benchmarks/scale.py $(if $(CLIPS),--clips $(CLIPS))
 
 bench-decode: setup
 	$(BIN)/python pipeline/sample_videos.py --output demo/videos

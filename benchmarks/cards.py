@@ -1,25 +1,32 @@
-"""What the 14B model takes on cards of several sizes, from the library's own estimates: `python benchmarks/cards.py`.
+"""What generating and training take on cards of several sizes, from the library's own estimates.
+
+    python benchmarks/cards.py
 
 Nothing is loaded: the folder that is asked about has the real configurations and empty files of the real weights'
-sizes. A video of three segments of 81 frames is counted, the record that of a full body with guidance. Prints a table
-for 480p and 720p; the last line is one JSON object. The estimates are held against torch's own counts by tests; no card
-was measured.
+sizes. For generating, a video of three segments of 81 frames of the 14B model is counted, the record that of a full
+body with guidance; the table is for 480p and 720p. For training, it tells what each configuration takes of a worker's
+card with the fewest and the most workers. The last line is one JSON object. The estimates are held against torch's own
+counts by tests; no card was measured.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from inspect import signature
+from math import inf
 from pathlib import Path
 from typing import Any
 
-from posegen.costs import parameters
+from posegen.costs import PEAK_FLOPS, parameters
 from posegen.estimate import Estimate
 from posegen.loading import HEADROOM, Placement
 from posegen.longvideo.sampling import Guidance
 from posegen.longvideo.segments import plan
 from posegen.model.transformer import PoseGenTransformer3DModel
+from training.config import CONFIGS
+from training.memory import USABLE, Device, estimate
 
 SHAPE = {
     name: parameter.default
@@ -28,6 +35,10 @@ SHAPE = {
 }
 SIZES = {"480p": (480, 832), "720p": (720, 1280)}
 CARDS = (24, 32, 48, 80)  # GB
+SHAPE_1B = {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30, "added_kv_proj_dim": 1536}
+"""Of Wan2.1-Fun-1.3B-InP, where it is another."""
+TIMED = {24: "RTX 4090", 32: "RTX 4090", 48: "L40S", 80: "H100"}
+"""The GPU that trainings are timed for, by the memory that they need."""
 WEIGHTS = {  # bytes in bfloat16, the VAE's in float32: 5.68, 0.63 and 0.127 billion parameters
     "text_encoder": 11_360_000_000,
     "image_encoder": 1_264_000_000,
@@ -50,7 +61,14 @@ def main() -> None:
                         f"{size:5} {weights:8} {row['device_gb']:6.1f} {row['host_gb']:8.1f} "
                         f"{row['card'] or '-':>5}  {row['options']}"
                     )
-    print(json.dumps({"headroom": HEADROOM, "rows": found}))
+        trainings = training_rows(folder)
+    print(f"\n{'training':20} {'workers':>7} {'GB':>6} {'card':>5} {'s a clip':>9}  on")
+    for row in trainings:
+        print(
+            f"{row['config']:20} {row['workers']:7} {row['gb']:6.1f} {row['card']:5} {row['clip_seconds']:9.0f}  "
+            f"{row['timed_on']}"
+        )
+    print(json.dumps({"headroom": HEADROOM, "rows": found, "trainings": trainings}))
 
 
 def rows(folder: Path, size: tuple[int, int], bits: float) -> list[dict[str, Any]]:
@@ -73,6 +91,40 @@ def rows(folder: Path, size: tuple[int, int], bits: float) -> list[dict[str, Any
     return found
 
 
+def training_rows(folder: Path) -> list[dict[str, Any]]:
+    """What each configuration of Wan takes with the fewest and the most workers that it is sized for.
+
+    A clip's seconds are those of one worker on a card of that memory, at the share of its peak that is reckoned with.
+    """
+    found = []
+    for name, (_, config) in CONFIGS.items():
+        if not name.startswith("wan"):
+            continue
+        shape = SHAPE | (SHAPE_1B if name.startswith("wan1b") else {})
+        (folder / "transformer" / "config.json").write_text(json.dumps(shape))
+        cluster = config.cluster
+        for workers in sorted({cluster.min_workers or cluster.max_workers, cluster.max_workers}):
+            asked = replace(
+                config,
+                data=replace(config.data, model=str(folder), batch_size=workers),
+                cluster=replace(cluster, min_workers=None, max_workers=workers),
+            )
+            made = estimate(asked, Device("a card of one operation a second", inf, 1.0))
+            peak = made.memory["peak"]
+            card = min(each for each in CARDS if peak <= USABLE * each * 1e9)
+            found.append(
+                {
+                    "config": name,
+                    "workers": workers,
+                    "gb": round(peak / 1e9, 1),
+                    "card": card,
+                    "clip_seconds": round(made.step_seconds / PEAK_FLOPS[TIMED[card]], 1),
+                    "timed_on": TIMED[card],
+                }
+            )
+    return found
+
+
 def made_folder(folder: Path) -> Path:
     """A model folder of the 14B shape without weights."""
     configs: dict[str, dict[str, Any]] = {
@@ -87,6 +139,7 @@ def made_folder(folder: Path) -> Path:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
+    (folder / "adapters").mkdir()
     for name, size in WEIGHTS.items():
         sparse(folder / name / "model.safetensors", size)
     return folder

@@ -2,10 +2,9 @@
 
 - All three see the same videos in one run, in the order loop, MediaPipe, job, MediaPipe, loop, twice, so that a machine
   that slows down slows all alike. The loop and MediaPipe take one half of a round's videos on each side of the job.
-- The job is planning and scoring with a worker a core. Its seconds run, in each of the two stages, from the beginning
-  of the first row's work to the end of the last row's: starting Ray and the workers is paid once a run, not a frame,
-  and printed apart. What the workers wait for rows, and for one another at the end, is in. Ray only runs while the
-  job does.
+- The job is planning and scoring with a worker a core. Its seconds run from the beginning of the first video's work to
+  the end of the last one's: starting Ray and the workers is paid once a run, not a frame, and printed apart. What the
+  workers wait for rows, and for one another at the end, is in. Ray only runs while the job does.
 - The loop is one process that plans, scores and records video after video. MediaPipe has an environment of its own, the
   short side that curation measures at, and all cores. Models are loaded before either's clock starts.
 - Frames are distinct source frames looked at. Videos have at most 30 frames/s, so nobody leaves one out; frames that
@@ -37,21 +36,27 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow.compute as pc
 import ray
 import tyro
 
 from benchmarks.mediapipe_peer import PARTS, distances, holistic, track
 from benchmarks.wholebody_oks import evaluate
 from pipeline.config import CurateConfig
-from pipeline.curate import pool_size, start_ray, work
-from pipeline.feeds import planned_clips, unplanned_videos, unscored_clips
-from pipeline.plan.listing import list_videos, listed_parts, read_part
-from pipeline.plan.planner import make_planner
+from pipeline.curate import CLIPS_PER_TASK, pool_size, start_ray, work
+from pipeline.feeds import listed_videos
+from pipeline.groups import Groups
+from pipeline.journals import plan_journal, score_journal
+from pipeline.plan.listing import list_videos
+from pipeline.plan.planner import PLAN, make_planner
+from pipeline.plan.source import Source
 from pipeline.sample_videos import fetch_samples
 from pipeline.score.scorer import make_scorer
-from pipeline.workers import PlanWorker, ScoreWorker, plan_journal, score_journal, video_key
+from pipeline.verdict import Rule, Thresholds
+from pipeline.workers import VideoWorker
 from posegen.common.profiling import collect, timed
 from posegen.common.progress import Progress
+from posegen.common.storage import Folder
 from posegen.video import probe, sample_indices
 
 SAMPLES = ("walk.mp4", "talk.mp4", "rabbit.mp4", "bicycles.mp4")
@@ -93,39 +98,29 @@ class Run:
             self.cpu[name] += seconds
 
 
-class Clocked:
-    """Makes a worker note when each row's work began and ended, in a file of its own."""
+NOTHING_KEPT = Thresholds((Rule("seconds", max=0),), near_duplicate_bits=0)
+"""So that no clip is cut out, which neither of the others does."""
 
-    stage: str
 
-    def __init__(self, config: CurateConfig, attempts: Any):
-        super().__init__(config, attempts)  # type: ignore[call-arg]
-        self.clock = clock_folder(config, self.stage) / str(os.getpid())
+class ClockedWorker(VideoWorker):
+    """Plans and scores as usual, and notes when each video's work began and ended, in a file of its own."""
+
+    def __init__(self, config: CurateConfig, *arguments: Any):
+        super().__init__(config, *arguments)
+        self.clock = clock_folder(config) / str(os.getpid())
         self.clock.parent.mkdir(exist_ok=True)
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, task: dict[str, Any]) -> dict[str, Any]:
         began = time.time()
-        done: dict[str, Any] = super().__call__(row)  # type: ignore[misc]
+        done = super().__call__(task)
         with self.clock.open("a") as file:
             file.write(f"{began} {time.time()}\n")
         return done
 
 
-class ClockedPlan(Clocked, PlanWorker):
-    """Plans, and notes when."""
-
-    stage = "clock-plan"
-
-
-class ClockedScore(Clocked, ScoreWorker):
-    """Scores, and notes when."""
-
-    stage = "clock-score"
-
-
-def clock_folder(config: CurateConfig, stage: str) -> Path:
-    """Where the workers of a stage note their times."""
-    return Path(config.output) / stage
+def clock_folder(config: CurateConfig) -> Path:
+    """Where the workers note their times."""
+    return Path(config.output) / "clock"
 
 
 class TreeCPU(threading.Thread):
@@ -180,18 +175,18 @@ def job(config: CurateConfig, run: Run) -> None:
     start_ray()
     run.workers = pool_size(config)
     list_videos(config)
+    groups = Groups(config, listed_videos(config))
     with tree_cpu() as sampler:
-        work(config, unplanned_videos(config), ClockedPlan, Progress("plan", "videos"))
-        work(config, unscored_clips(config), ClockedScore, Progress("score", "clips"))
+        tasks = groups.unscored(False, CLIPS_PER_TASK)
+        arguments = (NOTHING_KEPT, CLIPS_PER_TASK)
+        work(config, tasks, ClockedWorker, arguments, Progress("score", "videos", rate_unit="frames"))
     ray.shutdown()  # idle, it would still take a few percent of the machine from the others
     everything = time.time() - started
-    seconds = 0.0
-    for stage in (ClockedPlan, ClockedScore):
-        rows = np.concatenate([np.loadtxt(f, ndmin=2) for f in clock_folder(config, stage.stage).iterdir()])
-        began, ended = rows[:, 0].min(), rows[:, 1].max()
-        seconds += ended - began
-        run.busy += float((rows[:, 1] - rows[:, 0]).sum())
-        run.cpu["tree"] += sampler.between(began, ended)
+    rows = np.concatenate([np.loadtxt(file, ndmin=2) for file in clock_folder(config).iterdir()])
+    began, ended = rows[:, 0].min(), rows[:, 1].max()
+    seconds = ended - began
+    run.busy += float((rows[:, 1] - rows[:, 0]).sum())
+    run.cpu["tree"] += sampler.between(began, ended)
     run.seconds += seconds
     run.startup += everything - seconds
     frames, cpu = looked_at(config)
@@ -202,13 +197,17 @@ def job(config: CurateConfig, run: Run) -> None:
 
 def looked_at(config: CurateConfig) -> tuple[int, list[dict[str, float]]]:
     """Distinct source frames in a finished run's clips, and the CPU seconds by name that each clip's scores took."""
+    plans, scores = plan_journal(config), score_journal(config)
     count, cpu = 0, []
-    for clips in planned_clips(config, listed_parts(config)):
-        for clip in clips.to_pylist():
+    for group, files in plans.files().items():
+        clips = plans.rows(plans.pack(group, files), PLAN.names)
+        for clip in clips.filter(pc.is_null(clips["error_stage"])).to_pylist():
             info = probe(Path(config.input) / clip["path"])
             count += len(np.unique(sample_indices(info, clip["start"], clip["stop"], clip["rate"])))
-            record = score_journal(config).read(clip["clip_id"], ["cpu_seconds"])
-            cpu.append(dict(record["cpu_seconds"][0].as_py()))
+    for group, files in scores.files().items():
+        seconds = scores.rows(scores.pack(group, files), ["cpu_seconds"])["cpu_seconds"]
+        clips = [of_clip for of_clip in seconds.to_pylist() if of_clip is not None]
+        cpu += [{spent["step"]: spent["seconds"] for spent in of_clip} for of_clip in clips]
     return count, cpu
 
 
@@ -219,13 +218,14 @@ def loop(config: CurateConfig, run: Run) -> None:
     planner, scorer = make_planner(config), make_scorer(config)
     plans, scores = plan_journal(config), score_journal(config)
     started, cpu_started = time.perf_counter(), time.thread_time()
-    for row in (row for part in listed_parts(config) for row in read_part(config, part).to_pylist()):
-        with collect() as seconds, timed("all"):
-            clips = planner(row["path"])
-        run.used(seconds)
-        plans.write(video_key(row), clips)
-        for clip in clips.to_pylist():
-            scores.write(clip["clip_id"], scorer(clip))
+    for row in listed_videos(config).to_pylist():
+        with Source(Folder(config.input), row["path"]) as source:
+            with collect() as seconds, timed("all"):
+                clips = planner(source)
+            run.used(seconds)
+            plans.write(source.id, row["key"], clips)
+            for clip in clips.to_pylist():
+                scores.write(source.id, clip["clip_id"], scorer(clip, source))
     run.seconds += time.perf_counter() - started
     run.cpu["tree"] += time.thread_time() - cpu_started
     run.frames += looked_at(config)[0]

@@ -105,7 +105,7 @@ class Base(nn.Module):
         self.no_tokens, self.no_mask = tokenize(tokenizer, [""])
         self.grey = normalise(vae, torch.zeros(1, vae.config.z_dim, 1, 1, 1))
         if config.compile:
-            self.transformer.compile()
+            self.transformer.compile_repeated_blocks()
 
     def loss(
         self, clips: Clips, sigmas: Tensor, generator: Generator, text_given: Tensor, frame_given: Tensor

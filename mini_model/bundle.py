@@ -39,7 +39,12 @@ SETTINGS = (
     *("segment_frames", "head", "tail", "rate", "size"),
     *("num_inference_steps", "guidance_scale", "pose_oversampling"),
 )
-CARD = """# PoseGen's mini model
+CARD = """---
+license: apache-2.0
+pipeline_tag: image-to-video
+summary: "Knows drawn people only: photographs of people come out as coloured squares."
+---
+# PoseGen's mini model
 
 From one picture of a drawn person and driving poses to a video of any length: {shape} a segment,
 bridges given {given} frames. The classes are those of the 14B model, at a size that a laptop runs; it knows

@@ -2,8 +2,8 @@
 
 The matrices and embeddings that an adapter reaches are trained in full, by Muon, and the adapter is their
 difference to the base afterwards: LoRA on a network this small costs more for each step and learns less by it. At noise
-levels below 1 the network sees its own guess in the place of the truth, as it does in sampling:
-only so do further steps correct what the first one got wrong.
+levels below 1 the network sees its own guesses in the place of the truth, as it does in sampling, down to levels
+at which a guess is seen clearly: only so do further steps correct what the first one got wrong.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,10 +34,12 @@ HEAD, TAIL = 1, 4
 TEXT_DROPPED = 0.1
 PERSON_WEIGHT = 3.0
 """How many times as much an error counts where the person is."""
-LEAST_SIGMA, MOST_SIGMA = 0.55, 0.95
+LEAST_SIGMA, MOST_SIGMA = 0.15, 0.9
 """Noise levels of the steps after the first one."""
+THIRD_STEPS = 0.3
+"""Of the steps that begin with a guess: the share in which two steps were taken before."""
 VALIDATION_BATCHES, VALIDATION_ITEMS = 4, 16
-VALIDATION_SIGMAS = (1.0, 0.857, 0.667)
+VALIDATION_SIGMAS = (1.0, 0.75, 0.5, 0.25)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class PosedConfig(LoopConfig):
     """Folder of the base model."""
     start: Path | None = None
     """Folder of an adapter to begin with."""
-    rollouts: float = 0.3
+    rollouts: float = 0.5
     """Share of the steps at noise levels below 1."""
     rank: int = 64
     """Of the adapter's matrices."""
@@ -129,13 +132,25 @@ def predict(network: Any, noisy: Tensor, sigma: float, examples: Examples) -> Te
 def guesses(network: Any, examples: Examples, noise: Tensor, sigmas: Sequence[float]) -> Iterator[Tensor]:
     """The guess at each of the noise levels, the first of them 1, each seeing the one before it."""
     noisy = noise
-    for index, sigma in enumerate(sigmas):
+    for sigma, lower in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
         guess = predict(network, noisy, sigma, examples)
         yield guess
-        if index + 1 < len(sigmas):
-            noisy = (1 - sigmas[index + 1]) * guess + sigmas[index + 1] * (
-                noisy - (1 - sigma) * guess
-            ) / sigma
+        noisy = euler_step(noisy, guess, sigma, lower)
+
+
+def euler_step(noisy: Tensor, guess: Tensor, sigma: float, lower: float) -> Tensor:
+    """From one noise level to a lower one, on the straight line to the clean latents that were guessed."""
+    return guess + lower / sigma * (noisy - guess)
+
+
+def sample_levels(rollouts: float, generator: Generator) -> list[float]:
+    """Noise levels of a training step, the first of them 1; the last is trained, those before it are only taken."""
+    further, third, *levels = torch.rand(4, generator=generator).tolist()
+    count = 0 if further >= rollouts else 1 if third >= THIRD_STEPS else 2
+    lower = sorted(
+        (LEAST_SIGMA + (MOST_SIGMA - LEAST_SIGMA) * level for level in levels[:count]), reverse=True
+    )
+    return [1.0, *lower]
 
 
 def weighted_error(guess: Tensor, examples: Examples) -> Tensor:
@@ -159,13 +174,12 @@ def train_posed(config: PosedConfig) -> None:
         chosen = torch.randint(len(training.items), (config.batch,), generator=generator).tolist()
         text_given = (torch.rand(config.batch, generator=generator) >= TEXT_DROPPED).numpy()
         examples = training(chosen, given, text_given)
-        noisy, sigma = torch.randn(examples.latents.shape, generator=generator), 1.0
-        if torch.rand(1, generator=generator).item() < config.rollouts:
-            sigma = LEAST_SIGMA + (MOST_SIGMA - LEAST_SIGMA) * torch.rand(1, generator=generator).item()
-            with torch.no_grad():
-                guess = predict(network, noisy, 1.0, examples)
-            noisy = (1 - sigma) * guess + sigma * noisy
-        return weighted_error(predict(network, noisy, sigma, examples), examples)
+        noisy = torch.randn(examples.latents.shape, generator=generator)
+        levels = sample_levels(config.rollouts, generator)
+        with torch.no_grad():
+            for sigma, lower in pairwise(levels):
+                noisy = euler_step(noisy, predict(network, noisy, sigma, examples), sigma, lower)
+        return weighted_error(predict(network, noisy, levels[-1], examples), examples)
 
     def measure() -> dict[str, float]:
         errors = torch.zeros(len(VALIDATION_SIGMAS))

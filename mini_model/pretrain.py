@@ -25,12 +25,14 @@ from mini_model.clips import ClipsConfig, write_clips
 from mini_model.codec import CodecConfig, fit_codec
 from mini_model.items import ItemsConfig, write_items
 from mini_model.posed import PosedConfig, train_posed
+from mini_model.widen import WidenConfig, write_wide
 
 STAGES: dict[str, tuple[type, Callable[[Any], None]]] = {
     "data": (ClipsConfig, write_clips),
     "codec": (CodecConfig, fit_codec),
     "base": (BaseConfig, train_base),
     "items": (ItemsConfig, write_items),
+    "widen": (WidenConfig, write_wide),
     "adapter": (PosedConfig, train_posed),
 }
 

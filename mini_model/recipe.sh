@@ -36,7 +36,8 @@ train_last --data.adapter cond --output build/training/cond --adapter.start buil
     --steps 600 --optimizer.learning_rate 1e-3
 python mini_model/pretrain.py items --clips 7600
 # What is bundled had steps 1 to 300 at a learning rate that fell as for 900 steps, and wrong targets in a few steps
-# before the 420th, at a twelfth of the learning rate: its codec's file was written anew under it.
+# before the 420th, at a twelfth of the learning rate: its codec's file was written anew under it. Its further steps
+# were three in ten, at noise levels from 0.55 to 0.95.
 python mini_model/pretrain.py adapter --adapter base --start build/training/base/adapters/base --steps 480
 python mini_model/pretrain.py adapter --adapter cond --start build/training/cond/adapters/cond --steps 120
 python mini_model/bundle.py --adapters build/mini/adapters/base build/mini/adapters/cond \

@@ -1,8 +1,10 @@
 """Curation: a folder of raw video becomes a training set, on Ray Data; and the evaluation of a folder of made videos.
 
-- `curate.py`: the job, top to bottom; `config.py`: its settings; `workers.py`, `feeds.py`: what Ray Data runs;
+- `curate.py`: the job, top to bottom; `config.py`: its settings; `workers.py` and `vllm_workers.py`, `feeds.py`: what Ray Data runs;
+- `groups.py`: the rows while the job runs; `journals.py`: the records it keeps;
 - `plan/`, `score/`, `caption/`: videos become clips, clips get scores, kept clips get captions;
 - `verdict.py`: which clips are kept; `tables/`, `report/`: what is written at the end;
 - `records/`: what is already done; `sample_videos.py`: videos for a first run.
+- `export.py`: the kept clips in the layouts of other trainers;
 - `evaluate.py`, `evaluating/`: the job that measures made videos.
 """

@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from pipeline.verdict import DEFAULT as DEFAULT_THRESHOLDS
+from posegen.captions import QUESTION
 from posegen.dataset import content_id
 
 COMPOSED = "composed"
-QUESTION = (
-    "These are frames of one video of one person, in order. Describe in one sentence the person (say woman, girl, "
-    "man, boy or person once), the clothing, what the person does, the place and the camera."
-)
 
 
 class Pool(Protocol):

@@ -3,9 +3,10 @@
     python pipeline/curate.py --input videos --output dataset
     ray job submit --working-dir . -- python pipeline/curate.py --input s3://raw/videos --output s3://data/people
 
-The job, top to bottom: list the files; plan each video's clips; score each clip once; apply the thresholds; caption
-and cut out what is kept; write the tables and a report. Planned videos and scored clips are recorded one by one, so a
-job that was killed goes on where it stopped, and a threshold can be changed without running a model (--rescore).
+The job, top to bottom: list the files; fetch each video once, plan its clips, score each and cut out what passes the
+rules; apply the thresholds; caption what is kept; write the tables and a report. Plans, scores and cut clips are
+recorded one by one, so a job that was killed goes on where it stopped, and a threshold can be changed without running a
+model (--rescore).
 """
 
 from __future__ import annotations
@@ -123,9 +124,8 @@ def score_videos(config: CurateConfig, thresholds: Thresholds, groups: Groups) -
             break
         if faults:
             time.sleep(PAUSE_SECONDS * 2 ** (attempt - 1))
-        load_models(
-            config, lambda config: (make_planner(config), make_scorer(config)), config.gpus_per_worker
-        )
+        if tables:
+            load_models(config, make_models, config.gpus_per_worker)
         unit = "parts of videos" if stages else "videos"
         progress = Progress("score", unit, count(tables), rate_unit="frames")
         faults = work(config, tables, VideoWorker, (thresholds, most_clips), progress)
@@ -136,6 +136,12 @@ def score_videos(config: CurateConfig, thresholds: Thresholds, groups: Groups) -
         refused(faults, groups.listed.num_rows)
         groups.fail(faults)
     return stages
+
+
+def make_models(config: CurateConfig) -> None:
+    """Loads what plans and scores."""
+    make_planner(config)
+    make_scorer(config)
 
 
 def work(
@@ -176,8 +182,9 @@ def cut_clips(config: CurateConfig, groups: Groups) -> Stage:
     """Cuts out the kept clips that were not cut out when they were scored, as under other thresholds."""
     tables = groups.uncut()
     progress = Progress("cut", "videos", count(tables), rate_unit="clips")
-    refused(work(config, tables, CutWorker, (), progress), count(tables))
-    groups.with_media()
+    if tables:
+        refused(work(config, tables, CutWorker, (), progress), progress.done)
+        groups.with_media()
     return progress.end()
 
 
@@ -221,7 +228,8 @@ def ask_vllm(config: CurateConfig, groups: Groups, clips: Dataset) -> Dataset:
         raise SetupError(
             "--caption-engine vllm needs a GPU, and there the packages of ray[llm]; caption with transformers instead"
         )
-    from pipeline.caption.vllm import AnswerRecorder, FrameReader, make_processor  # imports Ray's engines
+    from pipeline.caption.vllm import make_processor  # imports Ray's engines
+    from pipeline.vllm_workers import AnswerRecorder, FrameReader
 
     frames = clips.map_batches(
         FrameReader,

@@ -12,8 +12,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from functools import cached_property
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,20 +22,21 @@ import ray
 from ray.actor import ActorHandle
 
 from pipeline.caption.captioner import failed_caption, make_captioner
-from pipeline.caption.qwen import CaptionerError
 from pipeline.config import CurateConfig
 from pipeline.journals import CUT, caption_journal, cut_journal, plan_journal, score_journal
-from pipeline.plan.planner import failed_video, failure, file_id, make_planner, said_of
+from pipeline.plan.planner import failed_video, failure, make_planner
+from pipeline.plan.source import Source
 from pipeline.records.attempts import MOST_ATTEMPTS, time_limit
 from pipeline.records.journal import Files, Journal, is_failed
 from pipeline.score.scorer import failed_clip, make_scorer
 from pipeline.tables.media import MediaReader
 from pipeline.verdict import Thresholds
+from posegen.captions.qwen import CaptionerError
 from posegen.common.faults import StorageFaultError, is_fault
 from posegen.common.storage import Folder, StorageError
 from posegen.common.weights import WeightsError
 from posegen.dataset import content_id, table
-from posegen.video import VideoError, VideoInfo, cut, probe
+from posegen.video import VideoInfo, cut
 
 T = TypeVar("T")
 
@@ -52,33 +52,6 @@ class SetupError(RuntimeError):
 
 class WorkerDiedError(RuntimeError):
     """The work on a row ended its process each time it was tried."""
-
-
-class Source:
-    """A video of the input folder: fetched when it is first read, and once for as long as the block lasts."""
-
-    def __init__(self, folder: Folder, name: str) -> None:
-        self.folder, self.name = folder, name
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Source:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    @cached_property
-    def path(self) -> Path:
-        """Where it lies on this machine; raises OSError."""
-        return self._stack.enter_context(self.folder.local_copy(self.name))
-
-    @cached_property
-    def info(self) -> VideoInfo:
-        """What is known of it; raises VideoError, which calls it by its name, and OSError."""
-        try:
-            return probe(self.path)
-        except VideoError as error:
-            raise said_of(self.name, self.path, error) from error
 
 
 class Worker:
@@ -151,8 +124,13 @@ class CutWorker(Worker):
             clip["clip_id"],
             CLIP_SECONDS,
             lambda: cut_record(clip, video.info),
-            lambda error: table([{"clip_id": clip["clip_id"], **failure("media", error)}], CUT),
+            lambda error: failed_cut(clip, video.said(error)),
         )
+
+
+def failed_cut(clip: Mapping[str, Any], error: Exception) -> pa.Table:
+    """The record of a clip that could not be cut out."""
+    return table([{"clip_id": clip["clip_id"], **failure("media", error)}], CUT)
 
 
 def cut_record(clip: Mapping[str, Any], info: VideoInfo) -> pa.Table:
@@ -200,20 +178,13 @@ class VideoWorker(CutWorker):
     def planned(self, task: Mapping[str, Any], video: Source) -> list[dict[str, Any]]:
         """The clips of a video that this task scores; none where another task has a file of the same content."""
         key, name = task["key"], task["path"]
-        try:
-            video_id = file_id(video.path)
-        except OSError as error:
-            if is_fault(error):
-                raise StorageFaultError(str(error)) from error
-            record = failed_video(name, "read", error)
-            self.plans.write(key, key, record)
-            return record.to_pylist()
+        video_id = video.id_or(key)
         record = self.do(
             self.plans,
             video_id,
             key,
             self.plan_seconds,
-            lambda: self.plan(name, video.path, video_id),
+            lambda: self.plan(video),
             lambda error: failed_video(name, "plan", error, video_id),
         )
         clips = record.to_pylist()
@@ -228,10 +199,8 @@ class VideoWorker(CutWorker):
             clip["video_id"],
             clip["clip_id"],
             self.clip_seconds,
-            lambda: self.score(clip, video.info),
-            lambda error: failed_clip(
-                clip, "read" if isinstance(error, VideoError | OSError) else "score", error
-            ),
+            lambda: self.score(clip, video),
+            lambda error: failed_clip(clip, "score", error),
         )
         if not is_failed(record) and not self.thresholds.reasons(clip | record.to_pylist()[0]):
             self.cut_out(clip, video)

@@ -123,8 +123,8 @@ def activation_bytes(
     """The most that tensors between the weights take in a pass without gradients.
 
     Of n tokens with d channels: six streams and three float32 ones around a modulated norm, or five streams and the
-    feed-forward's m channels before and after its activation, whichever is more; besides, the rotary table (built and
-    joined: 8 bytes for each token and channel of a head) and the text's embeddings.
+    feed-forward's m channels before and after its activation, whichever is more; besides, the rotary table (kept and
+    joined: 16 bytes for each token and channel of a head) and the text's embeddings.
     """
     dim, ffn = model_dim(config), config["ffn_dim"]
     count = sum(tokens(config, frames, height, width))
@@ -172,13 +172,14 @@ def generation_memory(
     decoding_weights: int | None = None,
     record: int = 0,
     tile: tuple[int, int] | None = None,
+    overlap: bool = False,
 ) -> dict[str, int]:
     """Bytes on the device while one segment is generated, by what they hold, and their peak.
 
     itemsize: of what the transformer computes in. weights: bytes of all weights on the device while it computes, and
     decoding_weights while the VAE does, by default the same. record: bytes of the shared background there
     (`posegen.sharing.SharedRange.nbytes`). The transformer's activations and the VAE's decoding do not meet, so the
-    peak has the larger of the two.
+    peak has the larger of the two, unless they `overlap`.
     """
     noisy, pose, hands = config["out_channels"], config["in_channels"], config["hand_channels"] or 0
     # float32: the latents, both branches' velocities, their step and preview; the conditions as kept and as cast
@@ -188,7 +189,8 @@ def generation_memory(
     decode = decode_bytes(vae_config, frames, height, width, tile=tile)
     parts = {"weights": weights, "record": record, "latents": latents}
     decoding_weights = weights if decoding_weights is None else decoding_weights
-    peak = record + latents + max(weights + activations, decoding_weights + decode)
+    together = weights + activations + decode
+    peak = record + latents + (together if overlap else max(weights + activations, decoding_weights + decode))
     return {**parts, "activations": activations, "decode": decode, "peak": peak}
 
 
@@ -242,4 +244,4 @@ def _linear(entering: int, leaving: int) -> int:
 
 
 def rotary_bytes(config: Config, count: int) -> int:
-    return 8 * count * config["attention_head_dim"]
+    return 16 * count * config["attention_head_dim"]

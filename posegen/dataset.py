@@ -99,7 +99,8 @@ CLIPS = pa.schema(
         pa.field("second_person_box", pa.list_(pa.float32())),
         pa.field("scored_by", pa.string()),
         pa.field("thresholds_hash", pa.string()),
-        pa.field("cpu_seconds", pa.map_(pa.string(), pa.float64())),
+        # A list and no map, which not every reader of Parquet knows.
+        pa.field("cpu_seconds", pa.list_(pa.struct([("step", pa.string()), ("seconds", pa.float64())]))),
     ]
 )
 

@@ -23,6 +23,8 @@ Config = dict[str, Any]
 
 CARDS = (8, 12, 16, 24, 32, 48, 80, 141)
 """GB of the cards that people have."""
+QUANTISED = 1.5
+"""Bytes for each number below which a single file holds quantised weights."""
 TILE = (256, 256)
 """Height and width of a tile of Wan's VAE in diffusers, in pixels."""
 
@@ -104,6 +106,8 @@ class Estimate:
         vae = _weights(self.folder / "vae")
         # Block by block, the VAE stays on the device; part by part, nothing does.
         beside = {"none": self._other_weights, "parts": 0, "blocks": vae}[placement.offload]
+        if placement.device == "cpu":
+            beside += self._originals(placement)
         memory = generation_memory(
             self.config,
             *self.segment,
@@ -114,6 +118,7 @@ class Estimate:
             decoding_weights=None if placement.offload == "none" else vae,
             record=min(self.record, IN_FLIGHT * self._entry) if placement.record == "host" else self.record,
             tile=TILE if placement.tiling else None,
+            overlap=placement.overlap,
         )
         if placement.offload == "parts":  # the text encoder is there alone, before all else
             memory["peak"] = max(memory["peak"], _weights(self.folder / "text_encoder"))
@@ -136,12 +141,29 @@ class Estimate:
         share = parameters(self.config | {"num_layers": min(2, layers)}) / count
         return round(whole * share)
 
+    def _originals(self, placement: Placement) -> int:
+        """Bytes of the weights as they are in the files, kept on the host while adapters are merged.
+
+        At most those of all blocks; on quantised weights and in a group of processes none are merged.
+        """
+        count = parameters(self.config)
+        quantised = self.transformer is not None and self.transformer.stat().st_size < QUANTISED * count
+        if quantised or placement.processes > 1 or not (self.folder / "adapters").is_dir():
+            return 0
+        blocks = count - parameters(self.config | {"num_layers": 0})
+        return blocks * placement.itemsize
+
     def host(self, placement: Placement) -> int:
-        """Bytes in the host's memory: offloaded weights, and the record where it is there."""
-        record = self.record if placement.record == "host" else 0
-        if placement.offload == "none":
-            return record
-        return record + self._transformer_weights(replace(placement, offload="none")) + self._other_weights
+        """Bytes in the host's memory: offloaded weights, originals of merged ones, and the record where it is there.
+
+        Processes on GPUs load the transformer from one copy on the host, before there is a record.
+        """
+        gpu = placement.device != "cpu"
+        kept = (self.record if placement.record == "host" else 0) + (self._originals(placement) if gpu else 0)
+        transformer = self._transformer_weights(replace(placement, offload="none"))
+        if placement.offload != "none":
+            return kept + transformer + self._other_weights
+        return max(kept, transformer) if gpu and placement.processes > 1 else kept
 
     def __str__(self) -> str:
         memory, generated = self.memory(), len(self.plan.segments) * self.segment[0]

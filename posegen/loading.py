@@ -1,11 +1,11 @@
 """How a model is put on a machine, decided in one place: which devices, in which precision, what is offloaded.
 
-The command line, the server's generators and the estimate of `--dry-run` all ask a `Placement`.
+The command line, the server's generators, training's samples and the estimate of `--dry-run` all ask a `Placement`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,6 +16,7 @@ from diffusers.hooks import apply_group_offloading
 
 from posegen.distributed.group import Group
 from posegen.distributed.progress import STUCK_S
+from posegen.model.backends import BACKENDS, Attention, check_attention
 from posegen.model.scaled_linear import use_fp8_products
 from posegen.pipeline import PoseGenPipeline
 from posegen.sharing import HostRecord, SharedRecord
@@ -38,7 +39,8 @@ class Placement:
     from the first on or all on the CPU. record: where what the anchor keeps lies; on the host its
     copies run beside the computation. tiling: whether the VAE works in tiles. offload: what lies on the host until it
     computes: nothing, whole parts (text encoder, transformer, VAE), or the transformer too, block by block, the next
-    one on its way while one computes.
+    one on its way while one computes. attention: by which kernels. compile: whether blocks are compiled, all by the
+    same code, when the first of them runs. overlap: whether a GPU decodes a segment while it denoises the next one.
     """
 
     device: str
@@ -47,6 +49,9 @@ class Placement:
     record: RecordPlace = "host"
     tiling: bool = False
     offload: Offload = "none"
+    attention: Attention = "torch"
+    compile: bool = False
+    overlap: bool = False
 
     @classmethod
     def here(
@@ -57,6 +62,9 @@ class Placement:
         record: RecordPlace = "host",
         tiling: bool = False,
         offload: Offload = "none",
+        attention: Attention = "torch",
+        compile: bool = False,
+        overlap: bool = False,
     ) -> Placement:
         """On this machine: by default on its GPU in bfloat16, or on the CPU in float32.
 
@@ -70,9 +78,17 @@ class Placement:
             )
         if offload != "none" and device == "cpu":
             raise ValueError("There is nothing to offload from a CPU: leave offloading out, or choose a GPU.")
+        if compile and processes > 1:
+            raise ValueError("Several processes do not compile: leave compiling or the other processes out.")
+        if overlap and (offload == "parts" or device == "cpu"):
+            raise ValueError(
+                "Decoding beside denoising needs both on a GPU: leave out --overlap, or --offload parts and the CPU."
+            )
+        check_attention(attention, device)
         dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
         # A CPU has no other memory than the host's, so nothing is to be copied.
-        return cls(device, dtype, processes, "device" if device == "cpu" else record, tiling, offload)
+        record = "device" if device == "cpu" else record
+        return cls(device, dtype, processes, record, tiling, offload, attention, compile, overlap)
 
     @property
     def itemsize(self) -> int:
@@ -85,13 +101,16 @@ class Placement:
         return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
 
     def smaller(self) -> list[Placement]:
-        """This placement and those that take less of the device's memory, the fastest first."""
+        """This placement and those that take less of the device's memory, the fastest first.
+
+        Of these only the given one may decode beside denoising.
+        """
         if self.device == "cpu":
             return list(dict.fromkeys([self, replace(self, tiling=True)]))
-        host = replace(self, record="host")
+        host = replace(self, record="host", overlap=False)
         tiled = replace(host, tiling=True)
         offloads: list[Offload] = ["none", "parts", "blocks"]
-        ways = [self, host, tiled]
+        ways = [self, replace(self, overlap=False), host, tiled]
         if self.processes == 1:
             ways += [
                 replace(tiled, offload=offload) for offload in offloads[offloads.index(self.offload) + 1 :]
@@ -115,19 +134,28 @@ class Placement:
     @property
     def options(self) -> str:
         """The options of the command line that ask for it."""
-        asked = ["--record device"] * (self.record == "device") + ["--tiling"] * self.tiling
-        return " ".join(asked if self.offload == "none" else [*asked, f"--offload {self.offload}"])
+        asked = ["--record device"] * (self.record == "device") + ["--overlap"] * self.overlap
+        asked += ["--tiling"] * self.tiling
+        asked += [f"--offload {self.offload}"] * (self.offload != "none")
+        asked += [f"--attention {self.attention}"] * (self.attention != "torch")
+        return " ".join([*asked, *["--compile"] * self.compile])
 
-    def load(self, source: ModelSource, patience: float = STUCK_S) -> PoseGenPipeline:
+    def load(
+        self, source: ModelSource, patience: float = STUCK_S, leave_out: Sequence[str] = ()
+    ) -> PoseGenPipeline:
         """The model's pipeline, ready to generate.
 
-        patience: seconds that a group of processes may take without getting on, see `Group`.
+        leave_out: parts that are not needed, by their names. patience: seconds that a group of processes may take
+        without getting on, see `Group`.
         """
         diffusers.utils.logging.disable_progress_bar()
         transformers.utils.logging.disable_progress_bar()
-        pipeline = source.load({"default": getattr(torch, self.dtype), "vae": torch.float32})
+        dtypes = {"default": getattr(torch, self.dtype), "vae": torch.float32}
+        pipeline = source.load(dtypes, **dict.fromkeys(leave_out))
         if self.tiling:
             pipeline.vae.enable_tiling()
+        if self.attention != "torch":
+            pipeline.transformer.set_attention_backend(BACKENDS[self.attention])
         if self.processes > 1:
             pipeline.group = Group(pipeline, self.processes, self.device, patience)
         if self.offload == "parts":
@@ -138,6 +166,9 @@ class Placement:
             pipeline.to(self.device)
         if source.fp8_products:
             use_fp8_products(pipeline.transformer)  # again, as only now its device is known
+        pipeline.decodes_beside = self.overlap
+        if self.compile:
+            pipeline.transformer.compile_repeated_blocks()
         return pipeline
 
     def empty_record(self) -> SharedRecord:

@@ -12,6 +12,8 @@ import importlib
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,12 +32,9 @@ from posegen.driving.poses import PoseEstimator
 from posegen.longvideo.conditions import (
     Conditions,
     decode_latents,
-    encode_frames,
-    encode_image,
-    encode_text,
-    pose_condition,
-    subject_tokens,
 )
+from posegen.longvideo.decoding import Decoder, Made, one_behind
+from posegen.longvideo.inputs import SegmentInputs
 from posegen.longvideo.job import (
     BackgroundSharing,
     EncodedJob,
@@ -56,25 +55,22 @@ from posegen.longvideo.sampling import (
 )
 from posegen.longvideo.segments import Segment, Stitcher, plan
 from posegen.model.checkpoints import load_adapter, model_weights, save_adapter, set_adapter
-from posegen.model.folder import model_folder
+from posegen.model.folder import model_folder, quantisation_of_transformer, require_one_image_transformer
+from posegen.model.merging import AdapterMerger, segment_adapters
 from posegen.model.transformer import PoseGenTransformer3DModel
 from posegen.sharing import (
     AnchorReader,
-    AnchorRecorder,
-    Foreground,
     Form,
-    GivenForeground,
     ReadAhead,
     SegmentSharing,
     SharedRange,
     SharedRecord,
     SharedStore,
-    SubjectForeground,
     copies_to,
-    foreground_tokens,
 )
 
 HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+QUANTISATION = "quantization_config"
 FILE_ARGUMENTS = ("dtype", "torch_dtype", "variant", "use_safetensors", "low_cpu_mem_usage", "disable_mmap")
 ADAPTERS = ("base", "cond")  # for base segments and for bridges
 
@@ -97,6 +93,8 @@ class PoseGenPipeline(DiffusionPipeline):
     vae: Any
     group: Any = None
     """A `posegen.distributed.group.Group`: the workers that denoise together with this process."""
+    decodes_beside = False
+    """Whether `generate` decodes a segment while the next one is denoised, which takes memory for both at once."""
     model_cpu_offload_seq = "text_encoder->image_encoder->transformer->vae"
     _optional_components: list[str] = ["image_encoder", "image_processor"]  # noqa: RUF012 - diffusers' own
 
@@ -121,6 +119,7 @@ class PoseGenPipeline(DiffusionPipeline):
         timestep_dtype: str = "float32",
     ) -> None:
         super().__init__()
+        self._merger = AdapterMerger()
         self.register_modules(
             transformer=transformer,
             vae=vae,
@@ -149,17 +148,18 @@ class PoseGenPipeline(DiffusionPipeline):
 
         A plain Wan 2.1 image-to-video folder will do too; its transformer lacks what the adapters bring. Further
         arguments are diffusers': those of the hub (`HUB_ARGUMENTS`), those that say how files become tensors
-        (`FILE_ARGUMENTS`), components and settings by name. Raises ValueError for others, rather than ignore them.
+        (`FILE_ARGUMENTS`), a `PipelineQuantizationConfig` as `quantization_config`, components and settings by name.
+        Raises ValueError for others, rather than ignore them.
         """
         parameters = inspect.signature(cls.__init__).parameters
-        if unknown := set(kwargs) - {*HUB_ARGUMENTS, *FILE_ARGUMENTS, *parameters}:
+        if unknown := set(kwargs) - {*HUB_ARGUMENTS, *FILE_ARGUMENTS, *parameters, QUANTISATION}:
             raise ValueError(
                 f"PoseGenPipeline.from_pretrained does not take {', '.join(sorted(unknown))}: load that part by itself "
                 "and give it by its name, such as transformer=."
             )
         hub = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
         folder = model_folder(pretrained_model_name_or_path, **hub)
-        _require_one_image_transformer(cls.load_config(folder), folder)
+        require_one_image_transformer(cls.load_config(folder), folder)
         for value in cls.load_config(folder).values():
             if isinstance(value, list) and str(value[0]).startswith("posegen."):
                 importlib.import_module(value[0])  # diffusers takes no class of a module that is not imported
@@ -168,6 +168,8 @@ class PoseGenPipeline(DiffusionPipeline):
         files = {name: kwargs[name] for name in FILE_ARGUMENTS if name in kwargs}
         if isinstance(dtype := files.get("dtype"), dict):
             files["dtype"] = dtype.get("transformer", dtype.get("default"))
+        if quantisation := kwargs.get(QUANTISATION):
+            files[QUANTISATION] = quantisation_of_transformer(quantisation)
         # The transformer's class loads its own folders and plain Wan's; diffusers would take what the folder names.
         transformer = kwargs.pop("transformer", None) or PoseGenTransformer3DModel.from_pretrained(
             folder, subfolder="transformer", **files
@@ -275,17 +277,20 @@ class PoseGenPipeline(DiffusionPipeline):
     @torch.no_grad()
     def encode(self, job: VideoJob) -> EncodedJob:
         """What all segments of a job see alike."""
-        text = encode_text(self.tokenizer, self.text_encoder, [job.prompt, job.negative_prompt])
-        image = None
-        if self.image_encoder is not None:
-            image = encode_image(self.image_processor, self.image_encoder, job.picture[None])
-        hands = None
-        if self.transformer.config.hand_channels is not None and job.hands is None:
-            hands = encode_frames(
-                self.vae, np.zeros((1, job.plan.segment_frames, *job.picture.shape), np.uint8)
-            )
-        reference = encode_frames(self.vae, job.picture[None, None])
-        return EncodedJob(reference, text[:1], text[1:], image, hands)
+        return self._inputs.encode(job)
+
+    @property
+    def _inputs(self) -> SegmentInputs:
+        """What makes a segment's inputs of these components."""
+        return SegmentInputs(
+            vae=self.vae,
+            transformer=self.transformer.config,
+            tokenizer=self.tokenizer,
+            text_encoder=self.text_encoder,
+            image_encoder=self.image_encoder,
+            image_processor=self.image_processor,
+            pose_oversampling=self.config.pose_oversampling,
+        )
 
     @torch.no_grad()
     def generate_segment(
@@ -302,11 +307,24 @@ class PoseGenPipeline(DiffusionPipeline):
         neighbours: for a bridge, the frames of the two segments that it depends on, by index. record: what the anchor
         keeps for the other base segments and those read, needed by base segments where the job shares.
         """
+        return decode_latents(self.vae, self._latents(job, encoded, index, neighbours, record, callback))[
+            0
+        ].numpy()
+
+    @torch.no_grad()
+    def _latents(
+        self,
+        job: VideoJob,
+        encoded: EncodedJob,
+        index: int,
+        neighbours: Mapping[int, np.ndarray],
+        record: SharedStore | None,
+        callback: Callback | None,
+    ) -> torch.Tensor:
+        """One segment's latents (1, z, f, h, w); arguments as of `generate_segment`."""
         segment = job.plan.segments[index]
-        conditions = self._conditions(job, encoded, segment, neighbours)
-        sharing = self._sharing(job, segment, record)
-        latents = self._denoise(job, segment, conditions, sharing, callback)
-        return decode_latents(self.vae, latents)[0].numpy()
+        conditions = self._inputs.conditions(job, encoded, segment, neighbours)
+        return self._denoise(job, segment, conditions, self._inputs.sharing(job, segment, record), callback)
 
     @torch.no_grad()
     def record_anchor(
@@ -314,8 +332,8 @@ class PoseGenPipeline(DiffusionPipeline):
     ) -> None:
         """Only the anchor's shared steps, each told, for when its frames are there and its record is not."""
         segment = job.plan.segments[job.plan.anchor]
-        if sharing := self._sharing(job, segment, record):
-            conditions = self._conditions(job, encoded, segment, {})
+        if sharing := self._inputs.sharing(job, segment, record):
+            conditions = self._inputs.conditions(job, encoded, segment, {})
             self._denoise(job, segment, conditions, sharing, callback, sharing.shared.steps.stop)
 
     def generate(
@@ -333,7 +351,8 @@ class PoseGenPipeline(DiffusionPipeline):
         stored = SegmentStore(store, job.content_id(self.model_id())) if store is not None else None
         stitcher = Stitcher(job.plan)
         try:
-            for index, frames in self._segments(job, stored, callback, record or SharedRecord()):
+            made = self._segments(job, stored, callback, record or SharedRecord())
+            for index, frames in one_behind(made, self.decodes_beside):
                 if finished := stitcher.add(index, frames):
                     yield np.stack(finished)
         finally:
@@ -341,30 +360,36 @@ class PoseGenPipeline(DiffusionPipeline):
 
     def _segments(
         self, job: VideoJob, stored: SegmentStore | None, callback: Callback | None, record: SharedRecord
-    ) -> Iterator[tuple[int, np.ndarray]]:
+    ) -> Iterator[Made]:
         """Each segment's index and frames in the plan's order, taken from the store or made."""
         encoded = self.encode(job)
         bridges = [segment.index for segment in job.plan.segments if segment.kind == "bridge"]
         waiting = Counter(base for bridge in bridges for base in job.plan.dependencies(bridge))
-        bases: dict[int, np.ndarray] = {}  # those that a bridge still waits for
+        bases: dict[int, Future[np.ndarray]] = {}  # those that a bridge still waits for
         recorded = False
-        for index in job.plan.order():
-            frames = stored.load(index) if stored else None
-            if frames is None:
-                if job.plan.segments[index].kind == "base":
-                    if index != job.plan.anchor and not recorded:
-                        self.record_anchor(job, encoded, record, callback)  # the anchor came from the store
-                    recorded = True
-                frames = self.generate_segment(job, encoded, index, bases, record, callback)
-                if stored:
-                    stored.save(index, frames)
-            yield index, frames
-            if index in waiting:
-                bases[index] = frames
-            for base in job.plan.dependencies(index) if index in bridges else ():
-                waiting[base] -= 1
-                if not waiting[base]:
-                    del bases[base]
+        with Decoder(self.vae, self.decodes_beside) as decoder:
+            for index in job.plan.order():
+                needed = job.plan.dependencies(index) if index in bridges else ()
+                frames: Future[np.ndarray] = Future()
+                if (kept := stored.load(index) if stored else None) is not None:
+                    frames.set_result(kept)
+                else:
+                    if job.plan.segments[index].kind == "base":
+                        if index != job.plan.anchor and not recorded:
+                            self.record_anchor(
+                                job, encoded, record, callback
+                            )  # the anchor came from the store
+                        recorded = True
+                    neighbours = {base: bases[base].result() for base in needed}
+                    latents = self._latents(job, encoded, index, neighbours, record, callback)
+                    frames = decoder.decode(latents, partial(stored.save, index) if stored else None)
+                yield index, frames
+                if index in waiting:
+                    bases[index] = frames
+                for base in needed:
+                    waiting[base] -= 1
+                    if not waiting[base]:
+                        del bases[base]
 
     def __call__(
         self,
@@ -404,7 +429,6 @@ class PoseGenPipeline(DiffusionPipeline):
         steps: int | None = None,
     ) -> torch.Tensor:
         """The segment's latents after all steps of the job, or after the first few."""
-        self._set_adapter(ADAPTERS[segment.kind == "bridge"])
         noise = initial_noise(job.seed, (1, self.vae.config.z_dim, *conditions.pose.shape[2:]))
         tell = None if callback is None else lambda step: callback(segment.index, step)
         run = self.group.denoise if self.group else denoise
@@ -414,69 +438,15 @@ class PoseGenPipeline(DiffusionPipeline):
             getattr(torch, self.config.timestep_dtype),
         )
         levels = levels.first(steps or job.num_inference_steps)
-        if not isinstance(sharing, AnchorReader):
+        device = conditions.pose.device
+        with ExitStack() as stack:
+            names = segment_adapters(self.transformer, ADAPTERS[segment.kind == "bridge"], ADAPTERS)
+            if names and self.group:  # whose processes map one copy of the weights, so none writes to them
+                set_adapter(self.transformer, names)
+            elif names:
+                stack.enter_context(self._merger.merged(self.transformer, names, device))
+            if isinstance(sharing, AnchorReader):
+                order = shared_positions(sharing.shared, levels, job.guidance)
+                store = stack.enter_context(ReadAhead(sharing.store, order, copies_to(device)))
+                sharing = replace(sharing, store=store)
             return run(self.transformer, conditions, noise, levels, job.guidance, sharing, tell)
-        order = shared_positions(sharing.shared, levels, job.guidance)
-        with ReadAhead(sharing.store, order, copies_to(conditions.pose.device)) as store:
-            reader = replace(sharing, store=store)
-            return run(self.transformer, conditions, noise, levels, job.guidance, reader, tell)
-
-    def _set_adapter(self, name: str) -> None:
-        """Switches to base or cond; adapters that were loaded beside them stay as they are."""
-        known = getattr(self.transformer, "peft_config", {})
-        own = [name] if set(known) & {*ADAPTERS} else []
-        others = [other for other in known and self.transformer.active_adapters() if other not in ADAPTERS]
-        if own or others:
-            set_adapter(self.transformer, own + others)
-
-    def _conditions(
-        self, job: VideoJob, encoded: EncodedJob, segment: Segment, neighbours: Mapping[int, np.ndarray]
-    ) -> Conditions:
-        index, with_given = segment.index, partial(job.plan.with_given_frames, segment.index)
-        pose = with_given(job.pose_video(index, self.config.pose_oversampling), neighbours)
-        hands = encoded.hands
-        own = job.hands is not None or segment.kind == "bridge"
-        if own and self.transformer.config.hand_channels is not None:
-            hands = encode_frames(self.vae, with_given(job.hand_video(index), neighbours)[None])
-        return Conditions(
-            pose=pose_condition(self.vae, pose[None], torch.from_numpy(job.plan.given(index))[None]),
-            reference=encoded.reference,
-            text=encoded.text,
-            negative_text=encoded.negative_text,
-            image=encoded.image,
-            hands=hands,
-        )
-
-    def _sharing(self, job: VideoJob, segment: Segment, record: SharedStore | None) -> SegmentSharing | None:
-        if job.sharing is None or segment.kind == "bridge" or not job.plan.bridges:
-            return None
-        if record is None:
-            raise ValueError(
-                f"Base segment {segment.index} shares the background; give it the anchor's record."
-            )
-        sharing, foreground = job.sharing, self._foreground(job, segment)
-        if segment.index == job.plan.anchor:
-            return AnchorRecorder(sharing.shared, foreground, record, sharing.form)
-        return AnchorReader(sharing.shared, foreground, record, sharing.keep_person)
-
-    def _foreground(self, job: VideoJob, segment: Segment) -> Foreground:
-        patch = tuple(self.transformer.config.patch_size)
-        if job.sharing is None or job.sharing.foreground != "subject":
-            return GivenForeground(foreground_tokens(job.person(segment.index), patch))
-        stride = self.vae.config.scale_factor_spatial
-        rows, columns = (side // stride // patch[1] for side in job.picture.shape[:2])
-        grid = ((segment.frames - 1) // 4 + 1, rows, columns)
-        words = subject_tokens(self.tokenizer, job.prompt)
-        return SubjectForeground(words, grid, job.sharing.subject_blocks)
-
-
-def _require_one_image_transformer(index: Mapping[str, Any], folder: Path) -> None:
-    """Raise ValueError for a folder of a pipeline that PoseGen cannot be built on, by its model_index.json."""
-    if index.get("transformer_2", [None])[0] is not None:
-        raise ValueError(
-            f"{folder} is a model of two transformers, like Wan 2.2; give one of PoseGen, or Wan 2.1 image-to-video."
-        )
-    if "transformer" not in index:
-        raise ValueError(
-            f"{folder} is a {index.get('_class_name')}, without a transformer; give a PoseGen folder."
-        )

@@ -113,7 +113,13 @@ class Generator(RoleReplica):
 
         config, database = settings.config, settings.database()
         self._records = RayRecords(config.lease / 3)  # waited for twice between two signs of life
-        placement = Placement.here(config.device, config.dtype, config.generators.processes)
+        placement = Placement.here(
+            config.device,
+            config.dtype,
+            config.generators.processes,
+            attention=config.attention,
+            compile=config.compile,
+        )
         pipeline = placement.load(ModelSource(settings.model.folder), patience=config.lease / 2)
         work = Generate(pipeline, database, settings.artifacts(database), self._records)
         self._group, self._swept = pipeline.group, 0.0
@@ -244,6 +250,7 @@ def _settings(config: ServingConfig) -> ReplicaSettings:
         model.steps,
         model.transformer["num_layers"],
         processes,
+        model.summary,
     )
     disks = config.api.disks
     if "://" not in config.artifacts:

@@ -67,11 +67,13 @@ class ServingConfig:
     database: SQLite file (sqlite:///FILE) or PostgreSQL server (postgresql+psycopg://USER:PASSWORD@HOST/NAME).
     artifacts: folder or bucket (s3://.., gs://..) of uploads and results, seen by all machines. model: folder or
     repository of the Hugging Face hub; the bundled mini model by default. device: of the generators, of torch's names.
-    dtype: what they compute in. lease: seconds after which a silent worker's task goes to another; longer than a
-    denoising step, than encoding a job and than decoding and storing a segment. poll: seconds between a worker's
-    looks for tasks. drain: seconds that a stopping worker has to hand back its task. stitches: videos that a stitcher
-    joins at once, mostly waiting for segments. prepare_seconds, prepare_bytes: of the process that reads uploads.
-    api: of the endpoint; its model is filled in from the model's folder. The rest: copies of each deployment.
+    dtype: what they compute in. attention: by which kernels, see `posegen.model.backends`. compile: whether they
+    compile the transformer's blocks; the first step then takes a minute longer, which the lease must bear. lease:
+    seconds after which a silent worker's task goes to another; longer than a denoising step, than encoding a job
+    and than decoding and storing a segment. poll: seconds between a worker's looks for tasks. drain: seconds that a
+    stopping worker has to hand back its task. stitches: videos that a stitcher joins at once, mostly waiting for
+    segments. prepare_seconds, prepare_bytes: of the process that reads uploads. api: of the endpoint; its model is
+    filled in from the model's folder. The rest: copies of each deployment.
     """
 
     database: str = "sqlite:///serving.db"
@@ -79,6 +81,8 @@ class ServingConfig:
     model: str = BUNDLED
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
+    attention: Literal["torch", "cudnn", "flash", "flash3", "sage"] = "torch"
+    compile: bool = False
     lease: float = 60.0
     poll: float = 0.5
     drain: float = 60.0

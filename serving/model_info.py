@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from posegen.costs import tokens
-from posegen.model.folder import model_folder
+from posegen.model.folder import model_folder, model_summary
 
 SAMPLE = 1 << 20  # bytes that are read at each place
 
@@ -25,6 +25,7 @@ class ModelInfo:
     digest: tells it from others. size: of its videos (width, height) in pixels unless others are asked for, multiples
     of `unit`. rate: frames/s. steps, guidance_scale: used unless others are asked for. segment_frames, head, tail: see
     `posegen.longvideo.segments.plan`. transformer: its config. itemsize: bytes of a number in its attention.
+    summary: what it can do, in a sentence or two.
     """
 
     folder: str
@@ -39,6 +40,7 @@ class ModelInfo:
     tail: int
     transformer: dict[str, Any]
     itemsize: int
+    summary: str = ""
 
     def tokens(self, frames: int, size: tuple[int, int]) -> int:
         """Video and reference tokens of a segment."""
@@ -66,6 +68,7 @@ def read_model_info(name: str, itemsize: int) -> ModelInfo:
         tail=settings["tail"],
         transformer=transformer,
         itemsize=itemsize,
+        summary=model_summary(folder),
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from transformers import CLIPImageProcessorPil
 
 from posegen.driving.alignment import fit_picture
 from posegen.longvideo.conditions import clip_pixels
+from posegen.longvideo.inputs import SegmentInputs
 from posegen.longvideo.job import BackgroundSharing, VideoJob
 from posegen.longvideo.sampling import Guidance, Step, schedule
 from posegen.longvideo.segments import Stitcher, plan
@@ -314,11 +315,23 @@ class _Transformer(PoseGenTransformer3DModel):
 class _Pipeline(PoseGenPipeline):
     """Ours, which keeps the last segment's foreground."""
 
-    foreground: _Watched
+    @property
+    def foreground(self) -> _Watched:
+        return _Inputs.kept[-1]
+
+    @property
+    def _inputs(self) -> SegmentInputs:
+        return _Inputs(**vars(super()._inputs))
+
+
+class _Inputs(SegmentInputs):
+    """Ours, whose foregrounds are kept."""
+
+    kept: ClassVar[list[_Watched]] = []
 
     def _foreground(self, job: VideoJob, segment: Any) -> Foreground:
-        self.foreground = _Watched(super()._foreground(job, segment))
-        return self.foreground
+        self.kept.append(_Watched(super()._foreground(job, segment)))
+        return self.kept[-1]
 
 
 class _Watched:

@@ -36,10 +36,12 @@ OPTIMIZER_FILE, POSITION_FILE = "optimizer.safetensors", "state.json"
 
 @dataclass(frozen=True)
 class Position:
-    """Where a training stands: steps done, and the fingerprint of what must not change when it goes on."""
+    """Where a training stands: steps done, the fingerprint of what must not change when it goes on, and how many of the
+    steps were skipped as their gradients were not finite."""
 
     step: int
     fingerprint: str
+    skipped: int = 0
 
 
 @dataclass(frozen=True)

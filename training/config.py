@@ -43,6 +43,8 @@ class RecordConfig:
     """A line of log.jsonl, and a point of TensorBoard's curves."""
     checkpoint_every: int = 500
     """A checkpoint."""
+    checkpoint_minutes: float = 10.0
+    """A checkpoint also where the last one is so many minutes old: the most work that a lost machine can cost."""
     num_to_keep: int = 2
     """Checkpoints that are kept."""
     validate_every: int = 500

@@ -3,7 +3,7 @@
 An item's loss is weighed by the batch of all workers, so one worker and many follow the same curve. All
 workers pass the same number of micro-batches through the model, as ZeRO-3 requires; one with fewer items repeats an
 item with weight zero. What ends a training early (its time limit, a signal to the driver) travels with the sum of the
-losses, so all workers stop at the same step, with a checkpoint.
+losses, so all workers stop at the same step, with a checkpoint. A step whose gradient is not finite changes no weight.
 """
 
 from __future__ import annotations
@@ -40,6 +40,10 @@ from training.step.optimizer import learning_rate
 
 STOP_FILE = "stop"
 """In the output folder: ends the training with a checkpoint."""
+MOST_SKIPPED = 10
+"""Steps in a row without a finite gradient after which a training ends."""
+DIVERGED = "diverged"
+"""In the last report of such a training: the sentence that says so."""
 ASK_EVERY_S = 1.0
 """How often, at most, Ray is asked whether a machine will be taken away, which all workers do together."""
 
@@ -60,10 +64,11 @@ class Training:
         self.stream = TrainingStream(config.data)
         share = math.ceil(config.data.batch_size / self.workers)
         self.passes = math.ceil(share / config.engine.micro_batch_size)
-        self.step = 0
+        self.step = self.skipped = 0
         self._start_model()
-        self.started = self.last = self.asked = time.monotonic()
-        self.asks, self.noticed = 0.0, False
+        self.started = self.last = self.asked = self.saved = time.monotonic()
+        self.asks, self.due, self.noticed = 0.0, 0.0, False
+        self.skipped_running = 0
         self.first_step = self.logged_step = self.saved_step = self.step
         self.sampling: list[ray.ObjectRef] = []
         self.losses: list[float] = []  # since the last row of the log
@@ -90,14 +95,15 @@ class Training:
                     part.copy_(state[WEIGHT][name])
         self.engine = start_engine(transformer, config.engine, config.optimizer, self.passes)
         if state is not None:
-            restore_state(self.engine, self.trained, state, self.step)
+            restore_state(self.engine, self.trained, state, self.step - self.skipped)
 
     def _read_checkpoint(self) -> State | None:
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             return None
         with checkpoint.as_directory() as folder:
-            self.step = read_position(Path(folder)).step
+            position = read_position(Path(folder))
+            self.step, self.skipped = position.step, position.skipped
             return read_state(Path(folder))
 
     def run(self) -> None:
@@ -110,19 +116,40 @@ class Training:
                 batch, examples = next(batches)
             loss, stop = self.train_step(examples)
             self.watch.add("encode", batch.encode_seconds)
-            self.losses.append(loss)
-            self.step += 1
+            self._count(loss)
+            if self.skipped_running == MOST_SKIPPED:
+                ray.train.report({"step": self.step, DIVERGED: self._divergence()})
+                return
             if self.step % record.log_every == 0:
                 self._log(batch)
-            if self._notices() and self.step > self.saved_step:
+            if self._notices() and self.step < config.steps:
                 self._save()
             if self.validation and self.step % record.validate_every == 0:
                 self._validate()
-            if self.step % record.checkpoint_every == 0 and self.step < config.steps and not stop:
+            due = self.due or self.step % record.checkpoint_every == 0
+            if due and not stop and self.step not in (self.saved_step, config.steps):
                 self._save()
         batches.close()
         if self.step > self.saved_step:
             self._save(last=True)
+
+    def _count(self, loss: float) -> None:
+        """Counts a step that was taken, or skipped by the engine as its gradient was not finite."""
+        self.step += 1
+        if math.isfinite(self.engine.get_global_grad_norm() or 0.0):
+            self.losses.append(loss)
+            self.skipped_running = 0
+        else:
+            self.skipped += 1
+            self.skipped_running += 1
+
+    def _divergence(self) -> str:
+        first = self.step - MOST_SKIPPED + 1
+        return (
+            f"The gradients of steps {first:,} to {self.step:,} were not finite, and none of these steps was taken: "
+            "look at the data of these steps and at the loss before them, lower optimizer.learning_rate, and start "
+            "again, which goes on from the last checkpoint."
+        )
 
     def _examples(self, batch: Batch) -> tuple[Batch, Examples]:
         seed = self.config.data.seed
@@ -144,7 +171,10 @@ class Training:
             total += loss.detach()
         ends = self.rank == 0 and (self._time_is_over() or (self.output / STOP_FILE).exists())
         asks = self.rank == 0 and time.monotonic() - self.asked >= ASK_EVERY_S
-        loss_of_all, stop, self.asks = self._summed(total.item(), float(ends), float(asks))
+        due = self.rank == 0 and time.monotonic() - self.saved >= 60 * self.config.record.checkpoint_minutes
+        loss_of_all, stop, self.asks, self.due = self._summed(
+            total.item(), float(ends), float(asks), float(due)
+        )
         return loss_of_all, stop > 0
 
     def _notices(self) -> bool:
@@ -200,10 +230,10 @@ class Training:
 
     def _save(self, last: bool = False) -> None:
         """Gathers the state, which all workers do together; the first one writes it while training goes on."""
-        self.saved_step = self.step
+        self.saved_step, self.saved = self.step, time.monotonic()
         with self.watch.timed("checkpoint"):
             state = gather_state(self.trained, keep=self.rank == 0)
-            position = Position(self.step, fingerprint(self.config, self.stream))
+            position = Position(self.step, fingerprint(self.config, self.stream), self.skipped)
             saved = Saved(position, state, self.lora, self.frozen) if self.rank == 0 else None
             report(saved, self.step, partial(self._sample, self.step, last))
 
@@ -218,9 +248,12 @@ class Training:
     def _log(self, batch: Batch) -> None:
         now, steps = time.monotonic(), self.step - self.logged_step
         seconds, self.last = (now - self.last) / steps, now
-        row = {"loss": sum(self.losses) / len(self.losses), "seconds/step": seconds}
+        loss = sum(self.losses) / len(self.losses) if self.losses else math.nan
+        row = {"seconds/step": seconds} | ({"loss": loss} if self.losses else {})
         row |= self.watch.take(steps) | self._speed(batch, seconds)
-        row["gradient_norm"] = float(self.engine.get_global_grad_norm() or 0.0)
+        norm = float(self.engine.get_global_grad_norm() or 0.0)
+        row |= {"gradient_norm": norm} if math.isfinite(norm) else {}
+        row["skipped_steps"] = float(self.skipped)
         row["learning_rate"] = learning_rate(self.step - 1, self.config.steps, self.config.optimizer)
         self.losses, self.logged_step = [], self.step
         if self.log:
@@ -230,7 +263,7 @@ class Training:
                 60 * self.config.minutes - (now - self.started),
             )
             rate = self.config.data.batch_size / seconds
-            print(progress_line(self.step, self.config.steps, rate, row["loss"], max(0.0, left)), flush=True)
+            print(progress_line(self.step, self.config.steps, rate, loss, max(0.0, left)), flush=True)
 
     def _speed(self, batch: Batch, seconds: float) -> dict[str, float]:
         """Tokens a second, share of the devices' peak where it is known, and memory in GB, of this worker."""

@@ -89,8 +89,9 @@ def estimate(config: TrainConfig, device: Device) -> Estimate:
     if memory["peak"] > USABLE * device.memory:
         raise EstimateError(
             f"This training does not fit: each of {least} workers needs {_gb(memory['peak'])}, but its device "
-            f"({device.name}) has {_gb(device.memory)}, of which {USABLE:.0%} can be used. Take engine.zero_stage=3, "
-            "more workers, engine.gradient_checkpointing=true with engine.offload=true, fewer frames or smaller sizes."
+            f"({device.name}) has {_gb(device.memory)}, of which {USABLE:.0%} can be used. Take engine.fp8_base=true, "
+            "engine.zero_stage=3, more workers, engine.gradient_checkpointing=true with engine.offload=true, fewer "
+            "frames or smaller sizes."
         )
     return result
 

@@ -7,24 +7,28 @@ follows from the clip, so it is the same at every checkpoint.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
 import torch
 
+from posegen.loading import Placement
 from posegen.longvideo.conditions import Conditions, decode_latents
 from posegen.longvideo.sampling import Guidance, denoise, schedule
 from posegen.model.checkpoints import load_adapter
-from posegen.model.folder import model_folder
-from posegen.model.transformer import PoseGenTransformer3DModel
+from posegen.pipeline import PoseGenPipeline
+from posegen.source import ModelSource
 from posegen.video import save_video
 from training.checkpoint import EMA
 from training.config import TrainConfig
 from training.data.stream import Batch
-from training.model import frozen
 from training.step.noise import noise
 
 FOLDER = "samples"
+ENCODERS = ("text_encoder", "tokenizer", "image_encoder", "image_processor")
+ADAPTER = "sampled"
+"""What the checkpoint's is called beside those that the model's folder may have."""
 
 
 def sample_later(config: TrainConfig, batch: Batch, checkpoint: Path, step: int) -> ray.ObjectRef:
@@ -35,29 +39,25 @@ def sample_later(config: TrainConfig, batch: Batch, checkpoint: Path, step: int)
 
 def sample(config: TrainConfig, batch: Batch, checkpoint: Path, step: int) -> list[Path]:
     """Generates the first validation clips and writes `samples/step-N-CLIP.mp4` to the output folder."""
-    device = torch.device("cuda" if config.record.sample_gpus else "cpu")
-    transformer = PoseGenTransformer3DModel.from_pretrained(
-        model_folder(config.data.model),
-        subfolder="transformer",
-        torch_dtype=getattr(torch, config.engine.precision),
-    ).to(device)
-    load_adapter(transformer, checkpoint / EMA, config.data.adapter)
-    vae = frozen.load(config.data.model, "vae", str(device))
+    pipeline = load_pipeline(config, checkpoint)
     count = min(config.record.sample_clips, len(batch.keys))
-    latents = generate(transformer.eval(), batch, count, config, device)
+    latents = generate(pipeline.transformer, batch, count, config)
     shown = [latents, batch.pose_latents[:count, 4:], batch.reference_latents[:count].expand_as(latents)]
-    frames = torch.cat([decode_latents(vae, part) for part in shown], dim=3).numpy()  # side by side
+    frames = torch.cat([decode_latents(pipeline.vae, part) for part in shown], dim=3).numpy()  # side by side
     return [_write(config, clip, frames[i], step) for i, clip in enumerate(batch.clip_ids[:count])]
 
 
-def generate(
-    transformer: PoseGenTransformer3DModel,
-    batch: Batch,
-    count: int,
-    config: TrainConfig,
-    device: torch.device,
-) -> torch.Tensor:
+def load_pipeline(config: TrainConfig, checkpoint: Path) -> PoseGenPipeline:
+    """The model as it generates, with a checkpoint's adapter on; a batch is encoded already, so it has no encoders."""
+    placement = Placement.here("cuda" if config.record.sample_gpus else "cpu", config.engine.precision)
+    pipeline = placement.load(ModelSource(config.data.model), leave_out=ENCODERS)
+    load_adapter(pipeline.transformer, checkpoint / EMA, ADAPTER)
+    return pipeline
+
+
+def generate(transformer: Any, batch: Batch, count: int, config: TrainConfig) -> torch.Tensor:
     """Latents (count, z, f, h, w) on the CPU of a batch's first items, without guidance."""
+    device = transformer.device
 
     def first(tensor: torch.Tensor | None) -> torch.Tensor | None:
         return None if tensor is None else tensor[:count].to(device)

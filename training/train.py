@@ -16,7 +16,8 @@ import dataclasses
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,13 @@ import tyro
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from posegen.common.storage import StorageError, absolute
+from posegen import versions
+from posegen.common.storage import Folder, StorageError, absolute
 from training.checkpoint import EMA, check_output
 from training.cluster import start_ray
 from training.config import CONFIGS, TrainConfig
 from training.data.stream import TrainingStream, prepare
-from training.loop import STOP_FILE, train_loop_per_worker
+from training.loop import DIVERGED, STOP_FILE, train_loop_per_worker
 from training.memory import estimate, probe_device
 
 
@@ -46,14 +48,36 @@ def run(config: TrainConfig) -> Path:
     prepare(config.data)
     stream = TrainingStream(config.data)
     check_output(config, stream)
+    if config.data.dataset_version:
+        print(f"dataset: version {config.data.dataset_version} of {config.data.dataset}", flush=True)
     print(
         f"{stream.steps_per_epoch:,} steps show each clip once, {len(stream.left_out):,} clips left out",
         flush=True,
     )
-    # The workers look for this file, so a signal that only the driver receives ends all of them at the same step.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: (output / STOP_FILE).touch())
-    return export(trainer(config).fit(), config)
+    with stopped_by_signals(output):
+        return export(trainer(config).fit(), config)
+
+
+@contextmanager
+def stopped_by_signals(output: Path) -> Iterator[None]:
+    """The first SIGTERM or Ctrl-C ends the training after its step, with a checkpoint; a second one ends it at once."""
+    first = True
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal first
+        if not first:
+            raise KeyboardInterrupt
+        first = False
+        # The workers look for this file, so a signal that only the driver receives ends all at the same step.
+        (output / STOP_FILE).touch()
+        print("ending after this step, with a checkpoint; a second Ctrl-C ends at once", flush=True)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def trainer(
@@ -97,6 +121,8 @@ def trainer(
 
 def export(result: Result, config: TrainConfig) -> Path:
     """Copies the EMA of the newest checkpoint to `adapters/NAME` in the output folder."""
+    if sentence := (result.metrics or {}).get(DIVERGED):
+        raise ValueError(sentence)
     if result.checkpoint is None:
         raise ValueError(f"{config.output} has no checkpoint yet; train at least one step.")
     target = Path(config.output) / "adapters" / config.data.adapter
@@ -105,12 +131,18 @@ def export(result: Result, config: TrainConfig) -> Path:
     return target
 
 
+def newest_version(dataset: str) -> int | None:
+    """The dataset's newest version, so that a training keeps to it; None where its tables have none."""
+    return max(versions.numbers(Folder(dataset)), default=None)
+
+
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
-    """Local paths made absolute, as workers may run in another directory than the driver."""
+    """Local paths made absolute, as workers may run in another directory than the driver, and the dataset's version."""
     data, adapter = config.data, config.adapter
     data = dataclasses.replace(
         data,
         dataset=absolute(data.dataset),
+        dataset_version=data.dataset_version or newest_version(absolute(data.dataset)),
         cache=data.cache and absolute(data.cache),
         model=absolute(data.model) if Path(data.model).is_dir() else data.model,
     )
@@ -130,7 +162,7 @@ def main() -> None:
     config = parse()
     try:
         print(f"adapter: {run(with_absolute_paths(config))}")
-    except (ValueError, FileNotFoundError, StorageError) as error:
+    except (ValueError, FileNotFoundError, StorageError, versions.VersionError) as error:
         sys.exit(f"train: {error}")
 
 

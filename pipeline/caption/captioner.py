@@ -6,20 +6,20 @@ Records carry their clip_id from the first to the last step. A clip whose video 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline.caption.qwen import QwenCaptioner
 from pipeline.config import CurateConfig
-from pipeline.plan.planner import failure, said_of
-from pipeline.score.composed_caption import subject_word
+from pipeline.plan.planner import failure
+from pipeline.plan.source import Source
+from posegen.captions.qwen import QwenCaptioner
+from posegen.captions.subject_words import subject_word
 from posegen.common.storage import Folder
 from posegen.dataset import CLIPS, table
-from posegen.video import VideoError, probe, read_frames, sample_indices
+from posegen.video import VideoError, VideoInfo, read_frames, sample_indices
 
 FRAMES = 4
 """Frames of a clip that the model sees, spread evenly."""
@@ -49,12 +49,11 @@ def make_captioner(config: CurateConfig) -> Callable[[Sequence[Mapping[str, Any]
         frames: dict[str, np.ndarray] = {}
         failed: dict[str, pa.Table] = {}
         for clip in clips:
-            path: str | Path = clip["path"]
-            try:
-                with folder.local_copy(clip["path"]) as path:
-                    frames[clip["clip_id"]] = frames_of(path, clip)
-            except (VideoError, OSError) as error:
-                failed[clip["clip_id"]] = failed_caption(clip, said_of(clip["path"], path, error))
+            with Source(folder, clip["path"]) as source:
+                try:
+                    frames[clip["clip_id"]] = frames_of(source.info, clip)
+                except (VideoError, OSError) as error:
+                    failed[clip["clip_id"]] = failed_caption(clip, source.said(error))
         said = model(frames)
         return [
             failed.get(clip["clip_id"]) or answered(clip, said[clip["clip_id"]], config) for clip in clips
@@ -74,9 +73,8 @@ def answered(clip: Mapping[str, Any], text: str, config: CurateConfig) -> pa.Tab
     return table([row | {"caption_source": config.captioner}], CAPTIONED)
 
 
-def frames_of(path: Path, clip: Mapping[str, Any]) -> np.ndarray:
+def frames_of(info: VideoInfo, clip: Mapping[str, Any]) -> np.ndarray:
     """The frames of a clip that the model sees, (FRAMES, H, W, 3) uint8 RGB."""
-    info = probe(path)
     shown = sample_indices(info, clip["start"], clip["stop"], clip["rate"])
     scale = min(1.0, SHORT_SIDE / min(info.width, info.height))
     size = (round(info.width * scale), round(info.height * scale))

@@ -18,7 +18,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from pipeline.config import CurateConfig
-from pipeline.score.composed_caption import SUBJECT_OF
+from posegen.captions.subject_words import SUBJECT_OF
 from posegen.common.storage import Folder, StorageError
 from posegen.dataset import KEPT
 

@@ -24,7 +24,7 @@ class EvaluateConfig:
     """Longest segment, head and tail that the videos were made with, such as 81 21 20: adds the seams."""
     planner: Literal["fitted", "published"] = "fitted"
     """The planner that they were made with."""
-    align: Literal["reference", "none"] = "reference"
+    align: Literal["reference", "proportions", "none"] = "reference"
     """How driving people were laid onto the pictures'."""
     poses: Literal["blazepose", "dwpose", "sapiens"] = "blazepose"
     """Pose estimator of pictures and driving videos."""

@@ -49,7 +49,7 @@ def summary(measurements: pa.Table) -> str:
         cells = [metric, str(len(curves)), str(bootstrap([_mean(curve) for curve in values]))]
         if metric.startswith("seam_"):
             pairs = zip(values, curves, strict=True)
-            ratios = [_mean(curve) / _mean(_column(table, "inside")) for curve, table in pairs]
+            ratios = [_ratio(_mean(curve), _mean(_column(table, "inside"))) for curve, table in pairs]
             cells += ["", "", str(bootstrap(ratios))]
         else:
             cells += [str(bootstrap([slope_per_minute(curve) for curve in values]))]
@@ -65,3 +65,8 @@ def _column(table: pa.Table, name: str) -> np.ndarray:
 def _mean(values: np.ndarray) -> float:
     there = values[~np.isnan(values)]
     return float(there.mean()) if len(there) else float("nan")
+
+
+def _ratio(at: float, inside: float) -> float:
+    """How much more shows at seams than inside segments; NaN where nothing shows inside."""
+    return at / inside if inside > 0 else float("nan")

@@ -48,8 +48,16 @@ def make_evaluator(config: EvaluateConfig) -> Callable[[dict[str, Any]], pa.Tabl
     def evaluate(row: dict[str, Any]) -> pa.Table:
         folder = Folder(config.input)
         with ExitStack() as stack:
-            files = [row[name] and stack.enter_context(folder.local_copy(row[name])) for name in FILES]
-            inputs = Inputs(*files, segments=config.segments, planner=config.planner, align=config.align)
+            files = {
+                name: stack.enter_context(folder.local_copy(row[name])) if row[name] else None
+                for name in FILES
+            }
+            made: dict[str, Any] = {
+                "segments": config.segments,
+                "planner": config.planner,
+                "align": config.align,
+            }
+            inputs = Inputs(**(files | made))
             subject, _ = inputs.load(estimator)
             measured = measure(replace(subject, name=row["video"]), instruments)
         table = measured.table().append_column("frames", pa.repeat(measured.frames, len(measured.table())))

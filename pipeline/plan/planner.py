@@ -6,18 +6,17 @@ a file that was moved or copied is known again.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.config import CurateConfig
 from pipeline.plan.shots import Cut, detector_maker, find_cuts, plan_spans
+from pipeline.plan.source import Source
 from posegen.common.faults import is_fault
 from posegen.dataset import CLIPS, content_id, table
-from posegen.video import VideoError, VideoInfo, probe, without_damage
+from posegen.video import VideoError, VideoInfo, without_damage
 
 PLAN = pa.schema(
     [
@@ -41,24 +40,29 @@ PLAN = pa.schema(
 )
 
 
-def make_planner(config: CurateConfig) -> Callable[[str, Path, str], pa.Table]:
-    """A function from a file's name below the input folder, its local path and its `file_id` to its clips (`PLAN`)."""
+def make_planner(config: CurateConfig) -> Callable[[Source], pa.Table]:
+    """A function from a file of the input folder to its clips, a table of schema `PLAN`.
+
+    Raises OSError where the storage is at fault, and not the file.
+    """
     detector_maker(config.shots)(config.rate)  # imports what it needs before the first video
 
-    def plan(name: str, path: Path, video_id: str) -> pa.Table:
-        stage = "probe"
+    def plan(source: Source) -> pa.Table:
+        stage, video_id = "read", None
         try:
-            info = probe(path)
+            video_id = source.id
+            stage = "probe"
+            info = source.info
             stage = "shots"
             info, cuts = _shots_of(info, config.shots)
             spans = plan_spans(info, cuts, config.rate)
         except (VideoError, OSError) as error:
             if is_fault(error):
                 raise
-            return failed_video(name, stage, said_of(name, path, error), video_id)
+            return failed_video(source.name, stage, source.said(error), video_id)
         common = {
             "video_id": video_id,
-            "path": name,
+            "path": source.name,
             "rate": config.rate,
             "width": info.width,
             "height": info.height,
@@ -103,14 +107,3 @@ def failure(stage: str, error: Exception) -> dict[str, str]:
     """The three columns that say what failed, where, and how it said so."""
     message = " ".join(str(error).split()) or f"{type(error).__name__} without a message"
     return {"error_stage": stage, "error_type": type(error).__name__, "error_message": message}
-
-
-def said_of(name: str, path: str | Path, error: Exception) -> Exception:
-    """The same error with the file called by its name in the input folder, not by where it lay on the worker."""
-    return type(error)(str(error).replace(str(path), name))
-
-
-def file_id(path: Path) -> str:
-    """The first 24 hexadecimal digits of the file's SHA-256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:24]

@@ -218,8 +218,9 @@ def cpu_seconds(clips: pa.Table, reasons: Reasons) -> dict[str, Any]:
     """
     # A row of a duplicate file repeats the seconds of the first file.
     duplicate = reasons.first == reasons.names.index(DUPLICATE_FILE)
-    maps = clips["cpu_seconds"].filter(pa.array(~duplicate)).combine_chunks()
-    steps = {row["name"]: row["seconds_sum"] for row in _sums(maps.keys, maps.items.to_numpy())}
+    took = pc.list_flatten(clips["cpu_seconds"].filter(pa.array(~duplicate)).combine_chunks())
+    sums = _sums(took.field("step"), took.field("seconds").to_numpy())
+    steps = {row["name"]: row["seconds_sum"] for row in sums}
     whole, decode, model = (steps.pop(name, 0.0) for name in ("all", "decode", "model"))
     kinds = {"decoding": decode, "models": model, "everything else": whole - decode - model}
     return {"all": whole, "kinds": kinds, "steps": steps}

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.config import CurateConfig
-from pipeline.plan.planner import failure, said_of
+from pipeline.plan.planner import failure
+from pipeline.plan.source import Source
 from pipeline.score.composed_caption import Measured, compose_caption
 from pipeline.score.evidence import Detector, Evidence, Sighting
 from pipeline.score.explicit import ExplicitContent, ExplicitDetector
@@ -63,24 +64,28 @@ SCORED = pa.schema(
 )
 
 
-def make_scorer(config: CurateConfig) -> Callable[[Mapping[str, Any], VideoInfo], pa.Table]:
-    """A function from a row of the plan and its video to its record, one row of schema `SCORED`. Loads the models."""
+def make_scorer(config: CurateConfig) -> Callable[[Mapping[str, Any], Source], pa.Table]:
+    """A function from a row of the plan and its file to its record, one row of schema `SCORED`. Loads the models.
+
+    Raises OSError where the storage is at fault, and not the file.
+    """
     estimator = make_estimator(config)
     evidence = Evidence(_yolox(config))
     explicit = make_explicit_detector(config)
     text_detector(), text_recogniser()  # now, so that a missing file is noticed at once
     scored_by = f"{config.poses} {config.score_version[:8]}"
 
-    def score(clip: Mapping[str, Any], info: VideoInfo) -> pa.Table:
+    def score(clip: Mapping[str, Any], source: Source) -> pa.Table:
         try:
             with collect() as seconds, timed("all"):
                 content = ExplicitContent(explicit, clip["stop"] - clip["start"]) if explicit else None
-                row = measure(clip, info, estimator, evidence, Quality(content))
+                row = measure(clip, source.info, estimator, evidence, Quality(content))
         except (VideoError, OSError) as error:
             if is_fault(error):
                 raise
-            return failed_clip(clip, "read", said_of(clip["path"], info.path, error))
-        return table([row | {"scored_by": scored_by, "cpu_seconds": list(seconds.items())}], SCORED)
+            return failed_clip(clip, "read", source.said(error))
+        took = [{"step": step, "seconds": spent} for step, spent in seconds.items()]
+        return table([row | {"scored_by": scored_by, "cpu_seconds": took}], SCORED)
 
     return score
 

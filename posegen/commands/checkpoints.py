@@ -14,17 +14,20 @@ class Convert:
     """Make a model folder of the two published PoseGen folders and a Wan 2.1 image-to-video folder.
 
     The folder carries what the authors' inference is set to: 25 steps, guidance 5, shift 5, Wan's negative prompt,
-    timesteps of bfloat16.
+    timesteps of bfloat16. With --transformer in place of the published folders it has that file's transformer and no
+    adapter yet, to train some.
     """
 
-    base: Path
-    """The published folder of base segments, 720p-81f-base."""
-    cond: Path
-    """The published folder of bridges, 720p-81f-cond."""
     wan: Path
-    """Wan2.1-I2V-14B-720P-Diffusers; its VAE, encoders and scheduler are copied."""
+    """Wan2.1-I2V-14B-720P-Diffusers or another; its VAE, encoders and scheduler are copied."""
     output: Path
     """The folder to write, of about 70 GB."""
+    base: Path | None = None
+    """The published folder of base segments, 720p-81f-base."""
+    cond: Path | None = None
+    """The published folder of bridges, 720p-81f-cond."""
+    transformer: Path | None = None
+    """A single file of plain Wan in bf16 or fp16, such as that of Wan2.1-Fun-1.3B-InP."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,17 @@ class Export:
 
 def convert(options: Convert) -> None:
     """Runs the command; raises CheckpointError, a sentence, where it cannot be done."""
-    from posegen.model.checkpoints import convert_published
+    from posegen.model.checkpoints import convert_published, convert_single_file
 
-    say("reading and comparing both folders; this takes minutes for 14B")
-    convert_published(options.base, options.cond, options.wan, options.output)
-    print(f"{options.output}: ready for posegen generate --model {options.output}")
+    if options.transformer is not None and options.base is options.cond is None:
+        convert_single_file(options.transformer, options.wan, options.output)
+        print(f"{options.output}: ready for training/train.py with --data.model {options.output}")
+    elif options.transformer is None and options.base is not None and options.cond is not None:
+        say("reading and comparing both folders; this takes minutes for 14B")
+        convert_published(options.base, options.cond, options.wan, options.output)
+        print(f"{options.output}: ready for posegen generate --model {options.output}")
+    else:
+        raise ValueError("Give both published folders, --base and --cond, or --transformer alone.")
 
 
 def export(options: Export) -> None:

@@ -36,7 +36,7 @@ class Evaluate:
     """Longest segment, head and tail that the video was made with, such as 81 21 20: adds the seams."""
     planner: Literal["fitted", "published"] = "fitted"
     """The planner that it was made with."""
-    align: Literal["reference", "none"] = "reference"
+    align: Literal["reference", "proportions", "none"] = "reference"
     """How the driving person was laid onto the picture's."""
     fit: Literal["crop", "pad"] = "crop"
     """How the picture was put into the size."""

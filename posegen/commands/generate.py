@@ -5,6 +5,7 @@ What is not given is the model folder's own setting. The options' docstrings are
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,11 +39,12 @@ class Generate:
     image: Path
     """Picture of the person."""
     video: Path
-    """Driving video, of any size and rate."""
+    """Driving video, of any size and rate, or motion capture in a .bvh file."""
     output: Path = Path("out.mp4")
     """The video to write."""
     model: str = str(BUNDLED)
-    """Folder of a model, or a repository of the Hugging Face hub; by default the bundled mini model."""
+    """Folder of a model, or a repository of the Hugging Face hub; by default the bundled mini model, which knows drawn
+    people only, not photographs."""
     transformer: Path | None = None
     """Single file of a Wan 2.1 image-to-video transformer in place of the folder's, whose adapters go on top: .gguf, or
     .safetensors in bf16, fp16, scaled fp8 or int8."""
@@ -52,6 +54,8 @@ class Generate:
     """The 4-step distillation LoRA of Wan 2.1 image-to-video: 4 steps without guidance, unless others are asked for."""
     prompt: str = ""
     """What is to be seen, in a sentence."""
+    captioner: str | None = None
+    """Folder or hub name of a Qwen2.5-VL model, which describes the picture where there is no prompt."""
     negative_prompt: str | None = None
     """What is not to be seen; by default the model's."""
     seed: int = 42
@@ -64,6 +68,11 @@ class Generate:
     """Lowest and highest noise level, 0..1, at which it is; elsewhere a step is half of the work."""
     size: tuple[int, int] | None = None
     """Width and height of the video in pixels; by default the model's."""
+    seconds: float | None = None
+    """How long a .bvh file's motion goes on, again and again where it is shorter; by default it is seen once."""
+    joints: Path | None = None
+    """JSON file that says which joints of a .bvh file are which, for skeletons of unknown names: {"LArm1":
+    "left_shoulder", ...}."""
     rate: float | None = None
     """Frames/s that the video is written at; by default the model's, at which the movement is sampled in any case. For
     another one frames are shown again or left out: the movement keeps its speed, and the sound stays in step."""
@@ -111,6 +120,12 @@ class Generate:
     """Encode and decode pictures in tiles: less memory, slower."""
     offload: Literal["none", "parts", "blocks"] = "none"
     """Keep on the GPU only the part of the model that computes, or of the transformer only two blocks: slower."""
+    attention: Literal["torch", "cudnn", "flash", "flash3", "sage"] = "torch"
+    """Kernels of attention: torch's own choice, or one of these on an NVIDIA GPU; sage is less exact."""
+    compile: bool = False
+    """Compile the transformer's blocks: the first pass takes a minute longer, all others less time."""
+    overlap: bool = False
+    """Decode a segment while the next one is denoised: faster, and takes the memory of both."""
     fp8_products: bool = False
     """Multiply in fp8 where the --transformer file has fp8 weights: less exact; for Ada, Hopper and later GPUs."""
     dry_run: bool = False
@@ -121,7 +136,7 @@ def generate(options: Generate) -> None:
     """Runs the command; raises ValueError or WeightsError, each a sentence, where it cannot be done."""
     # Imported here, so that --help is there at once.
     from posegen.longvideo.preview import Preview
-    from posegen.model.folder import model_folder
+    from posegen.model.folder import model_folder, model_summary
     from posegen.video import save_video
     from posegen.video.pictures import read_picture
     from posegen.video.sound import add_sound
@@ -133,6 +148,9 @@ def generate(options: Generate) -> None:
             check_output(options.preview, "--preview", (".jpg", ".jpeg"))
     source = model_source(options)
     folder = model_folder(options.model, weights=not options.dry_run)
+    if not options.prompt and options.captioner is not None and not options.dry_run:
+        options = replace(options, prompt=described(options))
+        say(f"prompt: {options.prompt}")
     expected = estimate(folder, options)
     if options.dry_run:
         print(expected)
@@ -142,9 +160,11 @@ def generate(options: Generate) -> None:
         return
     placement = fitted(expected, options.memory)
     image = read_picture(options.image)
+    if summary := model_summary(folder):
+        say(f"model: {summary}")
     pipeline = placement.load(replace(source, folder=folder))
     job = make_job(pipeline, image, options, placement.device.startswith("cuda"))
-    if not options.prompt and job.guidance.scale != 1:
+    if not options.prompt:
         say(f"no prompt: a sentence about the person helps, {PROMPT_HELP}")
     told: list[Callback] = [SegmentProgress(job.plan)]
     if options.preview is not None:
@@ -158,7 +178,8 @@ def generate(options: Generate) -> None:
     frames = UntilInterrupted(pipeline.generate(job, options.store, tell, placement.empty_record()))
     rate = pipeline.config.rate if options.rate is None else options.rate
     save_video(at_rate(frames, pipeline.config.rate, rate), options.output, rate)
-    add_sound(options.output, options.video, frames.count / pipeline.config.rate)
+    if not is_motion(options):
+        add_sound(options.output, options.video, frames.count / pipeline.config.rate)
     print(f"{options.output}: {frames.count} frames of {job.size[0]}x{job.size[1]}")
     if frames.interrupted:
         raise KeyboardInterrupt
@@ -180,6 +201,8 @@ def check_options(options: Generate) -> None:
         )
     if options.rate is not None:
         check_rate(options.rate)
+    if not is_motion(options) and (options.seconds is not None or options.joints is not None):
+        raise ValueError("--seconds and --joints are for a .bvh file; leave them out for a driving video.")
     if options.num_inference_steps is not None and options.num_inference_steps < 1:
         raise ValueError(f"--steps {options.num_inference_steps} are too few; ask for 1 or more.")
 
@@ -192,6 +215,22 @@ def at_rate(chunks: Iterable[np.ndarray], rate: float, wanted: float) -> Iterato
     for chunk in chunks:
         for index in change.shown(len(chunk)):
             yield chunk[index : index + 1]
+
+
+def described(options: Generate) -> str:
+    """What the captioner says of the picture; it is gone again before the model comes. ValueError, a sentence."""
+    import torch
+
+    from posegen.captions import PICTURE_QUESTION
+    from posegen.captions.qwen import CaptionerError, QwenCaptioner
+    from posegen.video.pictures import read_picture
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        captioner = QwenCaptioner(str(options.captioner), device, question=PICTURE_QUESTION)
+    except CaptionerError as error:
+        raise ValueError(f"--captioner {options.captioner}: {error}") from error
+    return captioner({"picture": read_picture(options.image)[None]})["picture"]
 
 
 class UntilInterrupted:
@@ -214,18 +253,24 @@ class UntilInterrupted:
 
 def estimate(folder: Path, options: Generate) -> Estimate:
     """What the command would take; nothing is loaded."""
-    from posegen.driving.driving_video import frame_indices
     from posegen.estimate import Estimate, pipeline_settings
     from posegen.loading import Placement
     from posegen.longvideo.sampling import Guidance
     from posegen.longvideo.segments import plan
-    from posegen.video import probe
 
     settings = pipeline_settings(folder)
     steps, scale = steps_and_guidance(options)
     scale = settings["guidance_scale"] if scale is None else scale
     negative = settings["negative_prompt"] if options.negative_prompt is None else options.negative_prompt
-    where = (options.devices, options.record, options.tiling, options.offload)
+    where = (
+        options.devices,
+        options.record,
+        options.tiling,
+        options.offload,
+        options.attention,
+        options.compile,
+        options.overlap,
+    )
     if options.dry_run and options.memory is not None and options.device is None:
         placement = Placement("cuda", options.dtype or "bfloat16", *where)  # of a card that need not be here
     else:
@@ -233,7 +278,7 @@ def estimate(folder: Path, options: Generate) -> Estimate:
     return Estimate(
         folder,
         plan(
-            len(frame_indices(probe(options.video), settings["rate"])),
+            frame_count(options, settings["rate"]),
             settings["segment_frames"],
             settings["head"],
             settings["tail"],
@@ -247,6 +292,22 @@ def estimate(folder: Path, options: Generate) -> Estimate:
         options.form,
         options.transformer,
     )
+
+
+def frame_count(options: Generate, rate: float) -> int:
+    """How many frames the video has at the model's rate; nothing is decoded."""
+    from posegen.driving import mocap
+    from posegen.driving.driving_video import frame_indices
+    from posegen.video import probe
+
+    if is_motion(options):
+        return mocap.frame_count(options.video, rate, options.seconds)
+    return len(frame_indices(probe(options.video), rate))
+
+
+def is_motion(options: Generate) -> bool:
+    """Whether the driver is motion capture."""
+    return options.video.suffix.lower() == ".bvh"
 
 
 def fitted(estimate: Estimate, memory: float | None) -> Placement:
@@ -291,9 +352,23 @@ def steps_and_guidance(options: Generate) -> tuple[int | None, float | None]:
     return steps, scale
 
 
+def read_joints(path: Path | None) -> dict[str, str] | None:
+    """Our names of joints by a file's; ValueError for what is no such JSON."""
+    if path is None:
+        return None
+    try:
+        names = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--joints {path} cannot be read as JSON ({error}); check it.") from error
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise ValueError(f'--joints {path}: give an object such as {{"LArm1": "left_shoulder"}}.')
+    return names
+
+
 def make_job(pipeline: PoseGenPipeline, image: np.ndarray, options: Generate, cuda: bool) -> VideoJob:
     """Reads the videos, and says what was made of the driving video."""
     from posegen.driving.driving_video import VideoFrames, read_driving
+    from posegen.driving.mocap import read_motion
     from posegen.driving.poses import load_estimator
 
     rate, size = pipeline.config.rate, options.size or tuple(pipeline.config.size)
@@ -302,7 +377,10 @@ def make_job(pipeline: PoseGenPipeline, image: np.ndarray, options: Generate, cu
     if options.poses != "blazepose":
         settings = {"weights": options.pose_weights, "cuda": cuda}
     estimator = load_estimator(options.poses, **settings)
-    driving = read_driving(options.video, rate, estimator)
+    if is_motion(options):
+        driving = read_motion(options.video, rate, options.seconds, read_joints(options.joints))
+    else:
+        driving = read_driving(options.video, rate, estimator)
     say(f"poses: {len(driving.keypoints)} frames at {rate:g} frames/s")
     if driving.gaps:
         spans = ", ".join(f"{start / rate:.1f} to {stop / rate:.1f} s" for start, stop in driving.gaps)

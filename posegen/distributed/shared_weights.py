@@ -51,15 +51,17 @@ class SharedModule:
 
 def share(module: nn.Module) -> SharedModule:
     """Makes a module on the CPU loadable by other processes; all its weights become mapped ones."""
-    tensors: dict[int, list[torch.Tensor]] = {}
-    for tensor in _tensors(module):
-        tensors.setdefault(_address(tensor), []).append(tensor)
-    places, file = _mapped(tensors), None
-    if others := [tensors[address] for address in tensors if address not in places]:
-        file, written = _move_to_file(others)
-        places |= written
-    content = io.BytesIO()
-    _Pickler(content, places).dump(module)
+    # GGUF's weights are of a class that has its own idea of each operation.
+    with torch._C.DisableTorchFunctionSubclass():
+        tensors: dict[int, list[torch.Tensor]] = {}
+        for tensor in _tensors(module):
+            tensors.setdefault(_address(tensor), []).append(tensor)
+        places, file = _mapped(tensors), None
+        if others := [tensors[address] for address in tensors if address not in places]:
+            file, written = _move_to_file(others)
+            places |= written
+        content = io.BytesIO()
+        _Pickler(content, places).dump(module)
     return SharedModule(content.getvalue(), file)
 
 
@@ -169,6 +171,20 @@ class _Pickler(pickle.Pickler):
             place = self._places.get(part._untyped_storage.data_ptr())
             return place and (place, part.dtype)
         return None
+
+    def reducer_override(self, part: object) -> Any:
+        if isinstance(part, nn.Parameter) and type(part) is not nn.Parameter:  # torch forgets the class
+            return _parameter, (type(part), part.detach(), part.requires_grad, vars(part))
+        return NotImplemented
+
+
+def _parameter(
+    kind: type[nn.Parameter], data: torch.Tensor, requires_grad: bool, attributes: dict[str, Any]
+) -> nn.Parameter:
+    """A parameter of a class of its own, such as GGUF's."""
+    made = torch.Tensor._make_subclass(kind, data, requires_grad)  # type: ignore[attr-defined]
+    vars(made).update(attributes)
+    return made
 
 
 class _Unpickler(pickle.Unpickler):

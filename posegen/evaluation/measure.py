@@ -31,7 +31,7 @@ from posegen.longvideo.segments import Segment
 
 METRICS = {
     "identity": "identity error to the reference picture, Lab",
-    **{f"identity_{part}": f"of it, {part}" for part in PLACES},
+    **{f"identity_{part}": f"identity error, {part} alone, Lab" for part in PLACES},
     "identity_truth": "identity error to the true video, Lab",
     "face": "distance of the face to the reference's",
     "background": "background error to the reference picture, Lab",
@@ -50,6 +50,8 @@ METRICS = {
     "pose_distance": "distance of the pose to the reference's",
 }
 """Curves, by name; the last is of what was asked for, not of what was made."""
+LEAST_SLOPED = 20
+"""Seconds from which on a slope is told."""
 JUDGED_HEIGHT = 384
 """Pixels that a frame has at least where a pose estimator looks at it."""
 UNSEEN = "unseen_background"
@@ -144,12 +146,15 @@ class Measured:
     absent: list[str] = field(default_factory=list)
 
     def summary(self) -> dict[str, float]:
-        """One number a figure: of curves their mean, slope a minute and last 10 s over first 10 s; of seams ratios."""
+        """One number a figure: of curves their mean, slope a minute and last 10 s over first 10 s; of seams ratios.
+
+        The slope of a video of under 20 s is that of a motion, and not told.
+        """
         found: dict[str, float] = {}
         for name, values in self.curves.items():
             if not np.isnan(values).all():
                 found[name] = float(np.nanmean(values))
-                found[f"{name}_slope"] = slope_per_minute(values)
+                found[f"{name}_slope"] = slope_per_minute(values) if len(values) >= LEAST_SLOPED else np.nan
                 found[f"{name}_last_over_first"] = last_over_first(values)
         found |= {f"seam_{seam.name}_{seam.where}": seam.ratio for seam in self.seams}
         return found | {UNSEEN: self.unseen}

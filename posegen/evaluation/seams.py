@@ -102,7 +102,8 @@ def step_figures(frames: np.ndarray) -> dict[str, float]:
 def warped(before: np.ndarray, now: np.ndarray) -> np.ndarray:
     """A frame (H, W, 3) uint8 moved to where its content is in the next one, by Farneback's optical flow."""
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (now, before)]
-    flow = cv2.calcOpticalFlowFarneback(grey[0], grey[1], None, 0.5, 3, 11, 3, 5, 1.1, 0)
+    still = np.zeros((*grey[0].shape, 2), np.float32)
+    flow = cv2.calcOpticalFlowFarneback(grey[0], grey[1], still, 0.5, 3, 11, 3, 5, 1.1, 0)
     rows, columns = np.indices(flow.shape[:2], np.float32)
     return cv2.remap(
         before, columns + flow[..., 0], rows + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE

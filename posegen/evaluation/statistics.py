@@ -28,13 +28,13 @@ def bootstrap(values: Sequence[float] | np.ndarray, seed: int = 0) -> Interval:
 
     Values that are not finite are left out; NaN where none is left.
     """
-    values = np.asarray(values, np.float64)
-    values = values[np.isfinite(values)]
-    if not len(values):
+    samples = np.asarray(values, np.float64)
+    samples = samples[np.isfinite(samples)]
+    if not len(samples):
         return Interval(np.nan, np.nan, np.nan)
-    draws = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.quantile(values[draws].mean(axis=1), [0.025, 0.975])
-    return Interval(float(values.mean()), float(low), float(high))
+    draws = np.random.default_rng(seed).integers(len(samples), size=(RESAMPLES, len(samples)))
+    low, high = np.quantile(samples[draws].mean(axis=1), [0.025, 0.975])
+    return Interval(float(samples.mean()), float(low), float(high))
 
 
 def bootstrap_ratio(above: Sequence[float], below: Sequence[float], seed: int = 0) -> Interval:

@@ -4,14 +4,15 @@
   it is handed queries, and functions that make keys and values and that attend.
 - On a CPU, bf16 attention is plain matrix products: torch's fused one is the slower the more of it is bf16, and at
   lengths that a CPU can do its memory is no concern.
-- Rotary positions are computed where they are needed, in float64. Nothing is kept in a buffer, so nothing that casts
-  or shards a model's buffers can damage them.
+- Rotary positions are real numbers, sines and cosines, which GPUs compute with and compilers fuse as any others. They
+  are computed in float64 and kept by shape outside of the model, so nothing that casts or shards a model's buffers can
+  damage them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import torch
@@ -132,9 +133,10 @@ def _heads(attn: WanAttention, states: torch.Tensor) -> torch.Tensor:
 
 def _rotate(states: torch.Tensor, rotary_emb: torch.Tensor) -> torch.Tensor:
     """Turn each pair of neighbouring channels by its token's angle; (B, T, H, D) in and out."""
-    # Complex numbers take a tenth of the time that reals take on a CPU, as no strided halves are read and written.
-    pairs = torch.view_as_complex(states.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * rotary_emb).flatten(-2).type_as(states)
+    cosines, sines = rotary_emb.chunk(2, dim=-1)
+    numbers = states.float()
+    swapped = numbers.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return (numbers * cosines).addcmul_(swapped, sines).type_as(states)
 
 
 class RotaryPositions(nn.Module):
@@ -153,26 +155,37 @@ class RotaryPositions(nn.Module):
     def forward(
         self, video_shape: tuple[int, int, int], reference_shape: tuple[int, int, int], device: torch.device
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """cos + i sin of the angles, (1, tokens, 1, head_dim / 2) complex64: of the video's and the reference's tokens.
+        """Cosines, then sines of the angles, (1, tokens, 1, 2 head_dim): of the video's and the reference's tokens.
 
-        Shapes are (frames, height, width) of latents.
+        Each pair of channels has its cosine twice, and its sine negative, then positive. Shapes are (frames, height,
+        width) of latents.
         """
-        frames, rows, columns = self._grid(video_shape)
-        video = self._table(device, range(frames), range(rows), range(columns))
-        frames, rows, columns = self._grid(reference_shape)
-        across = range(-columns, 0) if self.shift_reference else range(columns)
-        return video, self._table(device, range(frames), range(rows), across)
+        video, reference = self._grid(video_shape), self._grid(reference_shape)
+        left = reference[2] if self.shift_reference else 0
+        tables = partial(rotary_table, channels=self.channels, device=device)
+        return tables(video), tables(reference, left=left)
 
     def _grid(self, shape: tuple[int, int, int]) -> tuple[int, ...]:
         return tuple(size // patch for size, patch in zip(shape, self.patch_size, strict=True))
 
-    def _table(self, device: torch.device, *places: range) -> torch.Tensor:
-        parts = []
-        for axis, (positions, channels) in enumerate(zip(places, self.channels, strict=True)):
-            exponents = torch.arange(0, channels, 2, dtype=torch.float64) / channels
-            angles = torch.outer(torch.tensor(positions, dtype=torch.float64), ROTARY_THETA**-exponents)
-            shape = [1, 1, 1, -1]
-            shape[axis] = len(positions)
-            part = torch.polar(torch.ones_like(angles), angles).to(device, torch.complex64)
-            parts.append(part.view(shape).expand(*map(len, places), -1))
-        return torch.cat(parts, dim=-1).flatten(0, 2)[None, :, None]
+
+@lru_cache(maxsize=4)
+@torch.inference_mode(False)
+def rotary_table(
+    grid: tuple[int, ...], channels: tuple[int, int, int], device: torch.device, left: int = 0
+) -> torch.Tensor:
+    """See `RotaryPositions.forward`; the columns of the grid (frames, rows, columns) begin at -left.
+
+    Kept for further passes, so it must not be written to.
+    """
+    angles = []
+    for axis, (size, count) in enumerate(zip(grid, channels, strict=True)):
+        exponents = torch.arange(0, count, 2, dtype=torch.float64, device="cpu") / count
+        positions = torch.arange(size, dtype=torch.float64, device="cpu") - (left if axis == 2 else 0)
+        shape = [1, 1, 1, -1]
+        shape[axis] = size
+        angles.append(torch.outer(positions, ROTARY_THETA**-exponents).view(shape).expand(*grid, -1))
+    joint = torch.cat(angles, dim=-1).flatten(0, 2)  # (tokens, head_dim / 2)
+    cosines, sines = joint.cos().repeat_interleave(2, dim=1), joint.sin()
+    table = torch.cat([cosines, torch.stack([-sines, sines], dim=-1).flatten(1)], dim=1)
+    return table.to(device, torch.float32)[None, :, None]

@@ -1,12 +1,15 @@
-"""The folder of a model: on this machine already, or fetched from the Hugging Face hub."""
+"""The folder of a model: on this machine already, or fetched from the Hugging Face hub, and how it may be read."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
+from diffusers import PipelineQuantizationConfig
+from huggingface_hub import metadata_load, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from yaml import YAMLError
 
 INDEX_FILE = "model_index.json"
 
@@ -32,3 +35,38 @@ def model_folder(name: str | Path, weights: bool = True, **hub: Any) -> Path:
             f"{folder} has no {INDEX_FILE}; give the folder of a pipeline, in diffusers' layout."
         )
     return folder
+
+
+def quantisation_of_transformer(quantisation: object) -> object:
+    """What a pipeline's quantisation says of its transformer, None where it leaves that as it is.
+
+    Raises ValueError, a sentence, for the configuration of a single part.
+    """
+    if not isinstance(quantisation, PipelineQuantizationConfig):
+        raise ValueError(
+            f"quantization_config is a {type(quantisation).__name__}, of one part: put it into diffusers' "
+            'PipelineQuantizationConfig, as quant_mapping={"transformer": ...}.'
+        )
+    return quantisation._resolve_quant_config(is_diffusers=True, module_name="transformer")
+
+
+def require_one_image_transformer(index: Mapping[str, Any], folder: Path) -> None:
+    """Raise ValueError for a folder of a pipeline that PoseGen cannot be built on, by its model_index.json."""
+    if index.get("transformer_2", [None])[0] is not None:
+        raise ValueError(
+            f"{folder} is a model of two transformers, like Wan 2.2; give one of PoseGen, or Wan 2.1 image-to-video."
+        )
+    if "transformer" not in index:
+        raise ValueError(
+            f"{folder} is a {index.get('_class_name')}, without a transformer; give a PoseGen folder."
+        )
+
+
+def model_summary(folder: Path) -> str:
+    """What the model of a folder can do, in a sentence or two: "summary" of its README's metadata, "" without one."""
+    card = folder / "README.md"
+    try:
+        found = metadata_load(card) if card.is_file() else None
+    except (ValueError, YAMLError):  # a card for people, whose metadata no program reads
+        return ""
+    return str((found or {}).get("summary", ""))

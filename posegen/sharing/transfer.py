@@ -15,7 +15,8 @@ from types import TracebackType
 
 import torch
 
-from posegen.sharing.copies import Copies, Mark, copies_to, host_tensor
+from posegen.common.pinned import host_tensor
+from posegen.sharing.copies import Copies, Mark, copies_to
 from posegen.sharing.record import Position, SharedEntry, SharedRecord, SharedStore
 
 IN_FLIGHT = 2

@@ -21,8 +21,9 @@ from starlette.datastructures import Headers
 from posegen.video import probe, read_frames
 from serving.api.errors import ApiError
 from serving.state.artifacts import Artifacts, preview_artifact
-from serving.state.rows import Task
+from serving.state.rows import Job, Task
 from serving.state.transitions import TaskState
+from serving.uploads.uploads import upload_artifact
 from serving.work.growing import GrowingVideo
 
 CHUNK = 1 << 18
@@ -49,9 +50,7 @@ def finished(artifacts: Artifacts, stitch: Task | None) -> Content:
     """The whole video of a stitching task; ApiError 404 while it is not there."""
     if stitch is None or stitch.state is not TaskState.DONE:
         raise NOT_READY
-    with artifacts.open(stitch.artifact) as file:
-        size = file.size()
-    return Content([(stitch.artifact, size)], f'"{_digest(stitch)}"')
+    return _whole(artifacts, stitch.artifact, version_of(stitch))
 
 
 def growing(artifacts: Artifacts, stitch: Task | None) -> Content:
@@ -61,7 +60,40 @@ def growing(artifacts: Artifacts, stitch: Task | None) -> Content:
     if video is None or stitch is None or not sizes:
         raise ApiError(404, "Nothing of the video is finished yet; ask again later.", "not_ready")
     files = [(video.part(number), size) for number, size in enumerate(sizes)]
-    return Content(files, f'"{_digest(stitch)}-{sum(sizes)}"')
+    return Content(files, f'"{version_of(stitch)}-{sum(sizes)}"')
+
+
+def older(artifacts: Artifacts, job_id: str, version: str) -> Content:
+    """The video that a job had under that version's name, see `version_of`; ApiError 404 if it never had."""
+    name = f"{job_id}/video-{version}.mp4"
+    if not artifacts.exists(name):
+        raise ApiError(404, f"Video {job_id} has no version {version}; see its versions.", "not_found")
+    return _whole(artifacts, name, version)
+
+
+def upload(artifacts: Artifacts, job: Job, parameter: str) -> tuple[Content, str]:
+    """What a client sent for a job, and its media type; ApiError 404 if the job was made without it."""
+    sent = job.request["uploads"].get(parameter)
+    if sent is None:
+        raise ApiError(404, f"Video {job.id} was made without {parameter}.", "not_found")
+    name = upload_artifact(job.id, parameter)
+    with artifacts.open(name) as file:
+        first = file.read(12)
+    return _whole(artifacts, name, sent["sha256"][:16]), media_type(first)
+
+
+def media_type(first: bytes) -> str:
+    """The type of an upload by its first 12 bytes; only kinds that uploads may be of."""
+    signatures = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"\x1aE\xdf\xa3": "video/webm"}
+    riff = {b"WEBP": "image/webp", b"AVI ": "video/x-msvideo"}
+    if first[:4] == b"RIFF":
+        return riff.get(first[8:], "application/octet-stream")
+    return next((kind for start, kind in signatures.items() if first.startswith(start)), "video/mp4")
+
+
+def _whole(artifacts: Artifacts, name: str, tag: str) -> Content:
+    with artifacts.open(name) as file:
+        return Content([(name, file.size())], f'"{tag}"')
 
 
 def respond(artifacts: Artifacts, content: Content, headers: Headers, media_type: str) -> Response:
@@ -172,6 +204,6 @@ def _encoded(picture: np.ndarray, form: str) -> bytes:
     return file.getvalue()
 
 
-def _digest(stitch: Task) -> str:
-    """Names the video: the artifact's own digest."""
+def version_of(stitch: Task) -> str:
+    """Names a version of a job's video: the digest in its artifact's name."""
     return stitch.artifact.rpartition("-")[2].removesuffix(".mp4")

@@ -7,6 +7,7 @@ functions, which FastAPI runs in threads; uploads are taken in threads of their 
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterable
 from typing import Annotated, Any, Literal
 
@@ -28,12 +29,15 @@ from serving.api.metrics import CountRequests, Metrics
 from serving.api.models import models
 from serving.api.page import add_page
 from serving.api.schemas import (
+    VERSION,
     VIDEO_ID,
     ErrorEnvelope,
     Health,
     Regenerate,
     Regenerated,
     SegmentList,
+    Version,
+    VersionList,
     Video,
     VideoCreate,
     VideoDeleted,
@@ -191,6 +195,9 @@ def download_video(
     server: CurrentServer,
     request: Request,
     variant: Literal["video", "thumbnail", "spritesheet"] = "video",
+    version: Annotated[
+        str | None, Query(pattern=VERSION, description="One of its versions; by default the current one.")
+    ] = None,
     partial: Annotated[
         bool,
         Query(description="What is finished so far, as fragmented MP4 that only grows, if it is not all."),
@@ -200,10 +207,43 @@ def download_video(
     stitch = server.stitch(job)
     done = stitch is not None and stitch.state is TaskState.DONE
     grows = partial and variant == "video" and not done
-    found = (content.growing if grows else content.finished)(server.artifacts, stitch)
+    if version is None:
+        found = (content.growing if grows else content.finished)(server.artifacts, stitch)
+    else:
+        found = content.older(server.artifacts, job.id, version)
     if variant != "video":
         return content.respond_with_preview(server.artifacts, found, request.headers, variant)
     return content.respond(server.artifacts, found, request.headers, "video/mp4")
+
+
+@videos.get("/{video_id}/versions", responses=NOT_FOUND)
+def list_versions(job: CurrentJob, server: CurrentServer) -> VersionList:
+    """The finished versions of a video: before segments were made anew, and after."""
+    stitch = server.stitch(job)
+    current = stitch and content.version_of(stitch)
+    found = [name[len("video-") : -len(".mp4")] for name in server.artifacts.names(job.id)]
+    data = [Version(id=name, current=name == current) for name in found if re.fullmatch(VERSION, name)]
+    return VersionList(data=data)
+
+
+UPLOAD: Responses = {
+    200: {"content": dict.fromkeys(("image/*", "video/*"), BYTES), "description": "All."},
+    206: {"content": {"video/*": BYTES}, "description": "The range that was asked for."},
+    304: {"description": "The caller has it, by If-None-Match."},
+    416: refused("The range begins behind the end."),
+}
+
+
+@videos.get("/{video_id}/uploads/{parameter}", response_class=Response, responses=NOT_FOUND | UPLOAD)
+def download_upload(
+    job: CurrentJob,
+    server: CurrentServer,
+    request: Request,
+    parameter: Literal["input_reference", "driving_video"],
+) -> Response:
+    """The picture or the driving video that the video was asked for with."""
+    found, media_type = content.upload(server.artifacts, job, parameter)
+    return content.respond(server.artifacts, found, request.headers, media_type)
 
 
 @videos.get(

@@ -22,6 +22,7 @@ from serving.state.transitions import JobStatus, TaskState
 
 FRAMING = r"^(auto|close-up|half-body|full-body|distant|off|[0-9]{1,4}:[0-9]{1,4},[0-9]{1,4}:[0-9]{1,4})$"
 VIDEO_ID = f"^{JOB_ID}$"
+VERSION = "^[0-9a-f]{16}$"
 OBJECT_FIELD = "input_reference[image_url]"
 
 
@@ -162,6 +163,10 @@ class Video(BaseModel):
     size: Size
     error: VideoFailure | None
     remixed_from_video_id: str | None = None
+    uploads: list[str] = Field(description="The files that it was asked for with, by parameter.")
+    max_seconds: float | None = Field(
+        description="At most so much of the movement was asked for; null for all."
+    )
     seed: int
     steps: int
     segments: int | None = Field(description="How many segments it is made of, once that is known.")
@@ -183,6 +188,8 @@ class Video(BaseModel):
             seconds=f"{_seconds(job, model):.3f}".rstrip("0").rstrip("."),
             size=request["size"],
             error=error,
+            uploads=sorted(request["uploads"]),
+            max_seconds=request["seconds"],
             seed=request["seed"],
             steps=request["steps"],
             segments=None if job.plan is None else len(job.plan.timeline.segments),
@@ -211,6 +218,21 @@ class VideoList(BaseModel):
     first_id: str | None
     last_id: str | None
     has_more: bool
+
+
+class Version(BaseModel):
+    """A video as it was before segments of it were made anew, or as it is."""
+
+    id: str = Field(pattern=VERSION)
+    object: Literal["video.version"] = "video.version"
+    current: bool
+
+
+class VersionList(BaseModel):
+    """All finished versions of a video; they are kept as long as it is."""
+
+    object: Literal["list"] = "list"
+    data: list[Version]
 
 
 class VideoDeleted(BaseModel):

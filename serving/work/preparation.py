@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save
 from posegen.common.weights import WeightsError
 from posegen.driving.alignment import Fit, fit_picture
 from posegen.driving.driving_video import Align, Driving, fill_gaps, place_on_picture, read_driving
-from posegen.driving.poses import PoseEstimator, load_estimator
+from posegen.driving.poses import Person, PoseEstimator, load_estimator
 from posegen.video.pictures import read_picture
 from posegen.video.sound import extract_sound
 from serving.uploads.inspection import PICTURES, UploadLimits, confine
@@ -49,6 +49,22 @@ class Preparation:
     folder: str
 
 
+class Counted:
+    """A pose estimator that prints {"read": frames so far} as it goes on."""
+
+    def __init__(self, estimator: PoseEstimator) -> None:
+        self._estimator, self._read = estimator, 0
+
+    def __call__(self, frames: np.ndarray) -> list[list[Person]]:
+        people = self._estimator(frames)
+        self._read += len(people)
+        print(json.dumps({"read": self._read}), flush=True)
+        return people
+
+    def reset(self) -> None:
+        self._estimator.reset()
+
+
 def prepare(wanted: Preparation, longest: float) -> int:
     """Writes PREPARED and, if there is sound, SOUND; returns the number of frames. ValueError in a sentence.
 
@@ -56,7 +72,7 @@ def prepare(wanted: Preparation, longest: float) -> int:
     PREPARED holds "picture" (H, W, 3) uint8 at the video's size and "keypoints" (T, 133, 3) float32 in its pixels.
     """
     picture = read_picture(wanted.picture, PICTURES)
-    estimator = load_estimator("blazepose")
+    estimator = Counted(load_estimator("blazepose"))
     movement = _movement(wanted, longest, estimator)
     keypoints = place_on_picture(
         movement, picture, wanted.size, wanted.rate, estimator, wanted.align, wanted.fit
@@ -85,8 +101,8 @@ def _movement(wanted: Preparation, longest: float, estimator: PoseEstimator) -> 
 
 
 def main() -> None:
-    """Reads {"limits": {...}, "wanted": {...}}; prints {"frames": number}, {"error": sentence for the client} or, where
-    the server is at fault, such as by a full disk, {"fault": why}."""
+    """Reads {"limits": {...}, "wanted": {...}}; prints how far it is, see `Counted`, and at last {"frames": number},
+    {"error": sentence for the client} or, where the server is at fault, such as by a full disk, {"fault": why}."""
     given = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     limits, wanted = UploadLimits(**given["limits"]), Preparation(**given["wanted"])

@@ -11,12 +11,15 @@ import hashlib
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,7 @@ from serving.work.loop import Beat, Refused
 from serving.work.preparation import PREPARED, SOUND, Preparation
 
 CACHES = ("HOME", "POSEGEN_CACHE")  # where the pose estimator's weights lie
+TAIL = 200  # bytes of a child's output, which hold its last line but one
 DIED = "The uploads take too much time or memory to read, or are damaged; send a shorter video, or export it again."
 
 log = logging.getLogger(__name__)
@@ -66,7 +70,9 @@ class Prepare:
                 for parameter in claim.job.request["uploads"]
             }
             wanted = _preparation(claim.job.request, paths, self._model.rate, folder)
-            found = self._run(wanted, beat)
+            movement = claim.job.request["uploads"].get("driving_video", {"seconds": 0.0})
+            frames = round(movement["seconds"] * self._model.rate)
+            found = self._run(wanted, partial(_count, beat, frames))
             if error := found.get("error"):
                 raise Refused(error)
             if fault := found.get("fault"):
@@ -76,8 +82,8 @@ class Prepare:
                 self._artifacts.save(sound_artifact(claim.job.id), folder / SOUND)
             self._artifacts.save(claim.task.artifact, folder / PREPARED)
 
-    def _run(self, wanted: Preparation, beat: Beat) -> dict[str, Any]:
-        """What the child process says, or that it died."""
+    def _run(self, wanted: Preparation, counted: Callable[[int], None]) -> dict[str, Any]:
+        """What the child process says, or that it died. counted: told again and again how many frames are read."""
         environment = {name: os.environ[name] for name in (*ENVIRONMENT, *CACHES) if name in os.environ}
         environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
         given = json.dumps({"limits": asdict(self._limits), "wanted": asdict(wanted)})
@@ -94,7 +100,7 @@ class Prepare:
                 with suppress(BrokenPipeError):
                     child.stdin.write(f"{given}\n".encode())
                     child.stdin.flush()
-                self._wait(child, beat)
+                self._wait(child, lambda: counted(_frames_read(output.fileno())))
             finally:
                 child.kill()
                 child.communicate()
@@ -108,14 +114,26 @@ class Prepare:
                 return {"error": DIED}
             return json.loads(lines[-1])
 
-    def _wait(self, child: subprocess.Popen[bytes], beat: Beat) -> None:
+    def _wait(self, child: subprocess.Popen[bytes], beat: Callable[[], None]) -> None:
         deadline = time.monotonic() + self._limits.time
         while child.poll() is None and time.monotonic() < deadline:
-            beat(0, 0)
+            beat()
             try:
                 child.wait(self._poll)
             except subprocess.TimeoutExpired:
                 continue
+
+
+def _count(beat: Beat, frames: int, read: int) -> None:
+    """Tells how much of the movement is read; the picture is read after it by the same estimator."""
+    beat(min(read, frames), frames)
+
+
+def _frames_read(output: int) -> int:
+    """How many frames the child has told by the end of its output, whose place in the file stays as it is."""
+    told = os.pread(output, TAIL, max(0, os.fstat(output).st_size - TAIL))
+    counts = re.findall(rb'{"read": (\d+)}\n', told)
+    return int(counts[-1]) if counts else 0
 
 
 def _preparation(request: dict[str, Any], paths: dict[str, str], rate: float, folder: Path) -> Preparation:

@@ -180,7 +180,7 @@ def test_clusters_ask_for_tokens_and_hold_no_secret(name: str) -> None:
         assert group["template"]["spec"]["securityContext"]["runAsNonRoot"]
         assert container(group)["envFrom"] == [{"secretRef": {"name": "posegen"}}]
         plain = {variable["name"] for variable in container(group).get("env", [])}
-        assert plain <= {"OMP_NUM_THREADS", "HF_HOME"}
+        assert plain <= {"OMP_NUM_THREADS", "HF_HOME", "RAY_JOB_STOP_WAIT_TIME_S"}
 
 
 @pytest.mark.parametrize("name", MANIFESTS)

@@ -14,16 +14,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.caption.qwen import CaptionerError, QwenCaptioner
-from pipeline.score.composed_caption import (
-    SUBJECT_OF,
-    SUBJECT_WORDS,
-    Measured,
-    compose_caption,
-    ensure_one_subject_word,
-    motion_of,
-)
+from pipeline.score.composed_caption import Measured, compose_caption, motion_of
 from pipeline.score.person import WRISTS
+from posegen.captions.qwen import CaptionerError, QwenCaptioner
+from posegen.captions.subject_words import SUBJECT_OF, SUBJECT_WORDS, ensure_one_subject_word
 from posegen.driving.framing import framing_of
 from posegen.driving.skeleton import KEYPOINT_INDEX
 

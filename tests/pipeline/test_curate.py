@@ -33,15 +33,19 @@ import ray
 import yaml
 
 from pipeline.config import CurateConfig
-from pipeline.curate import plan_videos, run, score_clips, work
-from pipeline.feeds import unscored_clips
+from pipeline.curate import run, score_videos, work
+from pipeline.feeds import listed_videos
+from pipeline.groups import Groups, count
+from pipeline.journals import score_journal
 from pipeline.plan.listing import list_videos
-from pipeline.records.journal import Journal
+from pipeline.plan.source import Source
 from pipeline.sample_videos import SAMPLES
-from pipeline.score.composed_caption import subject_word
-from pipeline.workers import ScoreWorker, SetupError, score_journal
+from pipeline.verdict import load_thresholds
+from pipeline.workers import SetupError, VideoWorker
+from posegen import versions
+from posegen.captions.subject_words import subject_word
 from posegen.common.progress import Progress
-from posegen.common.storage import StorageError
+from posegen.common.storage import Folder, StorageError
 from posegen.common.weights import wheel_file
 from posegen.dataset import CLIPS, MEDIA, SCORES, unpack_keypoints
 from posegen.video import probe, read_frames, sample_indices
@@ -134,8 +138,16 @@ def test_a_kept_clip_has_pose_caption_and_the_very_frames(
 
 
 def test_a_rerun_scores_nothing_again(dataset: Path, videos: Path) -> None:
-    config = CurateConfig(str(videos), str(dataset))
-    assert score_clips(config).things == 0
+    groups = joined(CurateConfig(str(videos), str(dataset)))
+    assert groups.unscored(retry_failed=False, most_clips=None) == []
+    assert count(groups.unscored(retry_failed=True, most_clips=None)) == 2  # those that cannot be read
+
+
+def joined(config: CurateConfig) -> Groups:
+    list_videos(config)
+    groups = Groups(config, listed_videos(config))
+    groups.join()
+    return groups
 
 
 def test_a_new_threshold_needs_no_model(dataset: Path, videos: Path, tmp_path: Path) -> None:
@@ -149,6 +161,7 @@ def test_a_new_threshold_needs_no_model(dataset: Path, videos: Path, tmp_path: P
     assert len(pq.read_table(output / "media")) == 3
     assert run(dataclasses.replace(config, thresholds=CurateConfig.thresholds))["kept"] == 1
     assert rows(output).equals(rows(dataset))
+    assert [len(versions.files(Folder(str(output)), "media", number)) for number in (1, 2, 3)] == [1, 1, 1]
 
 
 def test_rescoring_what_was_never_scored_is_refused(videos: Path, tmp_path: Path) -> None:
@@ -216,12 +229,14 @@ def test_a_killed_driver_leaves_what_a_rerun_needs(
     command = [sys.executable, "pipeline/curate.py", "--input", str(videos), "--output", str(tmp_path)]
     driver = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"RAY_ADDRESS": ray_cluster})
     scores = tmp_path / "work"
-    until(lambda: bool(list(scores.glob("scores-*/*/*.parquet"))))
+    until(lambda: bool(list(scores.glob("scores-*/loose/*/*.parquet"))))
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    before = {path: path.stat().st_mtime_ns for path in scores.glob("scores-*/*/*.parquet")}
+    before = [pq.read_table(path) for path in scores.glob("scores-*/loose/*/*.parquet")]
     run(CurateConfig(str(videos), str(tmp_path)))
-    assert all(path.stat().st_mtime_ns == changed for path, changed in before.items())
+    packed = [pq.read_table(path) for path in scores.glob("scores-*/packed/*/*.parquet")]
+    after = [row for table in packed for row in table.drop_columns(["video", "key"]).to_pylist()]
+    assert all(row in after for table in before for row in table.to_pylist())
     assert rows(tmp_path).equals(rows(dataset))
 
 
@@ -232,16 +247,17 @@ def until(condition: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
-class FaultyWorker(ScoreWorker):
-    """Scores as usual, but some clips crash, hang or trip it: by where they begin, as no file is known that does."""
+class FaultyWorker(VideoWorker):
+    """Scores as usual, but some clips crash, hang or trip it: by their file, as none is known that does."""
 
-    most_seconds = 3.0
+    clip_seconds = 3.0
 
     @staticmethod
-    def make(config: CurateConfig) -> Callable[..., pa.Table]:
+    def make_scorer(config: CurateConfig) -> Callable[..., pa.Table]:
         del config
 
-        def score(clip: dict[str, Any]) -> pa.Table:
+        def score(clip: dict[str, Any], source: Source) -> pa.Table:
+            del source
             if clip["path"] == "rabbit.mp4":
                 ctypes.string_at(0)  # a segmentation fault, as in a decoder
             if clip["path"] == "nobody.mp4":
@@ -253,19 +269,26 @@ class FaultyWorker(ScoreWorker):
 
 def test_a_clip_that_crashes_hangs_or_trips_a_worker_fails_alone(videos: Path, tmp_path: Path) -> None:
     config = CurateConfig(str(videos), str(tmp_path))
-    list_videos(config)
-    plan_videos(config)
-    work(config, unscored_clips(config), FaultyWorker, Progress("score", "clips"))
-    journal: Journal = score_journal(config)
+    groups = joined(config)
+    arguments = (load_thresholds(), None)
+    work(config, groups.unscored(False, None), FaultyWorker, arguments, Progress("score", "videos"))
+    groups.join()
+    journal = score_journal(config)
     records = [
-        pq.read_table(path).to_pylist()[0] for path in (tmp_path / "work" / journal.kind).rglob("*.parquet")
+        row
+        for files in groups.scores.values()
+        for row in journal.rows(files, ["error_type", "error_message"]).to_pylist()
     ]
     messages = sorted((row["error_type"], row["error_message"]) for row in records)
     assert [kind for kind, _ in messages] == ["RuntimeError", "WorkerDiedError", "WorkerDiedError"]
     assert messages[0][1] == "tripped over a frame"
     assert "3 times" in messages[1][1]
     retried = dataclasses.replace(config, retry_failed=True)
-    assert score_clips(retried).things == 3
+    score_videos(retried, load_thresholds().without("unsafe"), groups)
+    found = {
+        row["path"]: row["error_type"] for rows in groups.rows.values() for row in ray.get(rows).to_pylist()
+    }
+    assert {path for path, error in found.items() if error} == {"empty.webm", "text.mp4"}
 
 
 @pytest.fixture
@@ -305,7 +328,7 @@ def test_the_job_runs_by_ray_job_submit_from_the_working_directory(
     command = [str(RAY), "job", "submit", "--address", job_server, "--working-dir", ".", "--", *entry]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "score    3/3 clips" in done.stdout and "1 kept, 3 rejected, 2 failed" in done.stdout
+    assert "score    6/6 videos" in done.stdout and "1 kept, 3 rejected, 2 failed" in done.stdout
     assert rows(output).equals(rows(dataset))
 
 

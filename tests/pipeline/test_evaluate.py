@@ -19,7 +19,9 @@ import pytest
 from pipeline.evaluate import run
 from pipeline.evaluating.config import EvaluateConfig
 from pipeline.evaluating.listing import list_subjects
-from posegen.common.storage import StorageError
+from pipeline.evaluating.summary import write_summary
+from pipeline.evaluating.worker import EVALUATED, failed_video, make_evaluator
+from posegen.common.storage import Folder, StorageError
 from posegen.video import probe, read_frames, save_video
 from testkit import ROOT
 
@@ -85,6 +87,23 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_rows(
     assert rows[-1]["video"] == "broken.mp4" and rows[-1]["error_type"] == "VideoError"
     summary = (killed / "summary.md").read_text()
     assert "| oks_body | 3 |" in summary and "| seam_warp_middle | 3 |" in summary
+
+
+def test_measurements_are_summed_up_over_the_videos(videos: Path, tmp_path: Path) -> None:
+    """Without Ray: a still video, nothing of which changes inside segments, and one that cannot be read."""
+    still = np.repeat(next(iter(read_frames(probe(DANCE), [0]))), FRAMES, axis=0)
+    for name in ("still.mp4", "still.driving.mp4"):
+        save_video(still, tmp_path / name, 12.0)
+    shutil.copyfile(videos / "0.reference.png", tmp_path / "still.reference.png")
+    config = EvaluateConfig(str(tmp_path), str(tmp_path), align="none", segments=(13, 5, 4))
+    (row,) = list_subjects(config)
+    record = make_evaluator(config)(row)
+    assert record.schema.equals(EVALUATED)
+    failed = failed_video(row | {"video": "broken.mp4"}, ValueError("it cannot be read"))
+    assert write_summary(Folder(str(tmp_path)), [record, failed]) == {"measured": 1, "failed": 1}
+    assert pq.read_table(tmp_path / "videos.parquet")["status"].to_pylist() == ["failed", "measured"]
+    summary = (tmp_path / "summary.md").read_text()
+    assert "| background_first | 1 | 0" in summary and "| seam_colour_begin | 1 |" in summary
 
 
 def until(condition: Callable[[], bool], seconds: float = 240) -> None:

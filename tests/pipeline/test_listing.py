@@ -15,6 +15,7 @@ from pipeline.config import CurateConfig
 from pipeline.plan import listing
 from pipeline.plan.listing import LISTED, list_videos, listed_parts, may_be_video, read_part
 from pipeline.plan.planner import make_planner
+from pipeline.plan.source import Source
 from posegen.common.storage import Folder, StorageError
 
 NOBODY = 65534
@@ -127,7 +128,7 @@ def test_what_may_not_be_read_does_not_end_the_listing(
     list_videos(config)
     assert listed(config) == ["a.mp4", "locked.mp4"]
     assert "left out folders that may not be read: 1 ('lost+found')" in capsys.readouterr().err
-    (row,) = make_planner(config)("locked.mp4").to_pylist()
+    (row,) = make_planner(config)(Source(Folder(config.input), "locked.mp4")).to_pylist()
     assert (row["error_stage"], row["error_type"]) == ("read", "PermissionError")
 
 

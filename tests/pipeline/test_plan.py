@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.config import CurateConfig
-from pipeline.plan.planner import PLAN, failure, file_id, make_planner
+from pipeline.plan.planner import PLAN, failure, make_planner
+from pipeline.plan.source import Source
 from posegen.common.storage import Folder
 from testkit.videos import cut_short, damage, without_ts_packet, write_sound, write_video
 
 
 def planned(folder: Path | str, name: str, **how) -> list[dict]:
-    plan = make_planner(CurateConfig(str(folder), "nowhere", shots="adaptive", **how))(name)
+    with Source(Folder(str(folder)), name) as source:
+        plan = make_planner(CurateConfig(str(folder), "nowhere", shots="adaptive", **how))(source)
     assert plan.schema == PLAN
     return plan.to_pylist()
 
@@ -28,7 +31,7 @@ def test_a_short_video_is_one_clip(tmp_path: Path):
     (row,) = planned(tmp_path, "a.mp4")
     assert (row["start"], row["stop"], row["rate"]) == (0.0, 3.0, 30.0)
     assert (row["path"], row["width"], row["height"]) == ("a.mp4", 160, 96)
-    assert row["video_id"] == file_id(tmp_path / "a.mp4")
+    assert row["video_id"] == hashlib.sha256((tmp_path / "a.mp4").read_bytes()).hexdigest()[:24]
     assert row["error_stage"] is None and row["hdr"] is None and row["source_notes"] == []
 
 

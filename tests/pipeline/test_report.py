@@ -99,6 +99,11 @@ def standing(frames: int = 3) -> np.ndarray:
     return keypoints
 
 
+def spent(**seconds: float) -> list[dict[str, Any]]:
+    """The CPU seconds of these steps as a row holds them."""
+    return [{"step": step, "seconds": took} for step, took in seconds.items()]
+
+
 def clip(number: int, reasons: list[str] | None = None, **columns: Any) -> dict[str, Any]:
     """A scored clip of 6 s: rejected where there are reasons."""
     return {
@@ -122,7 +127,7 @@ def clip(number: int, reasons: list[str] | None = None, **columns: Any) -> dict[
         "preview_frame": 2,
         **pack_keypoints(standing()),
         "scored_by": "blazepose",
-        "cpu_seconds": [("all", 4.0), ("decode", 1.0), ("model", 2.5), ("pose", 2.0)],
+        "cpu_seconds": spent(all=4.0, decode=1.0, model=2.5, pose=2.0),
         **columns,
     }
 
@@ -149,7 +154,7 @@ def mixed_rows() -> list[dict[str, Any]]:
         clip(4, ["one_person: 0.5 is below 0.975"], one_person=0.5),
         clip(5, ["one_person: 0.9 is below 0.975", "blur: 0.8 is above 0.7"], one_person=0.9, blur=0.8),
         clip(6, ["blur: 0.9 is above 0.7"], blur=0.9),
-        clip(7, ["duplicate_file: same content as film: 1.mp4"], cpu_seconds=[("all", 1000.0)]),
+        clip(7, ["duplicate_file: same content as film: 1.mp4"], cpu_seconds=spent(all=1000.0)),
         clip(8, ["near_duplicate: looks like clip 0"]),
         failed(9, "probe", "bad 9.mp4 holds no video"),
         failed(10, "score", "its worker died", start=61.5, stop=65.0, path="film 0.mp4"),

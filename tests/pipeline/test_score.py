@@ -15,9 +15,11 @@ import pytest
 
 from pipeline.config import CurateConfig
 from pipeline.plan.planner import make_planner
+from pipeline.plan.source import Source
 from pipeline.sample_videos import SAMPLES
 from pipeline.score.scorer import ANALYSIS_SIDE, SCORED, analysis_size, make_scorer
 from pipeline.verdict import load_thresholds
+from posegen.common.storage import Folder
 from posegen.common.weights import wheel_file
 from posegen.dataset import unpack_keypoints
 from posegen.video import probe, read_frames, save_video
@@ -39,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scorer(folder: Path, **settings: Any) -> Scorer:
     """A function from a clip of a file in the folder to its record."""
     score = make_scorer(CurateConfig(str(folder), "nowhere", **settings))
-    return lambda clip: score(clip, probe(folder / clip["path"]))
+    return lambda clip: score(clip, Source(Folder(str(folder)), clip["path"]))
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +104,7 @@ def test_the_preview_is_the_middle_frame(talk: dict[str, Any], folder: Path):
 
 
 def test_seconds_are_told_by_what_took_them(talk: dict[str, Any]):
-    seconds = dict(talk["cpu_seconds"])
+    seconds = {spent["step"]: spent["seconds"] for spent in talk["cpu_seconds"]}
     assert {"all", "decode", "model", "pose", "evidence", "quality"} <= seconds.keys()
     assert seconds["decode"] + seconds["model"] <= seconds["all"]
 
@@ -185,19 +187,20 @@ def test_a_lower_rate_takes_fewer_frames_and_a_higher_one_repeats_them(score: Sc
 
 def test_a_file_that_cannot_be_read_is_a_record_that_says_so(folder: Path):
     shutil.copyfile(folder / "numbers.mp4", folder / "damaged.mp4")
-    info = probe(folder / "damaged.mp4")
+    source = Source(Folder(str(folder)), "damaged.mp4")
+    assert source.info.duration == 2  # known before it is damaged
     content = bytearray((folder / "damaged.mp4").read_bytes())
     content[len(content) // 4 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 4)
     (folder / "damaged.mp4").write_bytes(content)
     score = make_scorer(CurateConfig(str(folder), "nowhere"))
-    (row,) = score(clip("damaged.mp4", 0, 1), info).to_pylist()
+    (row,) = score(clip("damaged.mp4", 0, 1), source).to_pylist()
     assert (row["error_stage"], row["clip_id"], row["one_person"]) == ("read", "c1", None)
     assert "damaged.mp4" in row["error_message"] and str(folder) not in row["error_message"]
 
 
 def test_what_is_planned_can_be_scored(score: Scorer, folder: Path):
     plan = make_planner(CurateConfig(str(folder), "nowhere", shots="adaptive"))
-    planned = plan("talk.mp4", folder / "talk.mp4", "v1").to_pylist()
+    planned = plan(Source(Folder(str(folder)), "talk.mp4")).to_pylist()
     assert planned[-1]["stop"] == pytest.approx(probe(folder / "talk.mp4").duration)
     last = planned[-1] | {"start": planned[-1]["stop"] - 0.5}
     assert score(last)["error_stage"][0].as_py() is None

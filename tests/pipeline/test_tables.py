@@ -19,7 +19,8 @@ from pipeline.config import CurateConfig
 from pipeline.feeds import listed_videos
 from pipeline.journals import CUT, cut_journal, plan_journal, score_journal, video_key
 from pipeline.plan.listing import list_videos, listed_parts, read_part
-from pipeline.plan.planner import failed_video, failure, file_id, make_planner
+from pipeline.plan.planner import failed_video, failure, make_planner
+from pipeline.plan.source import Source
 from pipeline.records.journal import Files, Journal
 from pipeline.score.scorer import SCORED, failed_clip
 from pipeline.tables.join import ERROR as ERRORS
@@ -166,14 +167,14 @@ def config(tmp_path: Path) -> CurateConfig:
     list_videos(config)
     plan = make_planner(config)
     for row in read_part(config, listed_parts(config)[0]).to_pylist():
-        path = tmp_path / "videos" / row["path"]
-        plans = plan(row["path"], path, file_id(path))
-        plan_journal(config).write(file_id(path), video_key(row), plans)
+        source = Source(Folder(config.input), row["path"])
+        plans = plan(source)
+        plan_journal(config).write(source.id, video_key(row), plans)
         for planned in plans.to_pylist():
             if planned["error_stage"] is None:
                 video_id, clip_id = planned["video_id"], planned["clip_id"]
                 score_journal(config).write(video_id, clip_id, record(planned))
-                cut_journal(config).write(video_id, clip_id, cut_record(planned, probe(path)))
+                cut_journal(config).write(video_id, clip_id, cut_record(planned, source.info))
     return config
 
 
@@ -306,7 +307,7 @@ def test_a_clip_that_could_not_be_scored_is_failed_with_its_place(config: Curate
 def test_a_plan_that_failed_for_good_is_a_row_of_its_own(config: CurateConfig):
     listed = read_part(config, listed_parts(config)[0]).to_pylist()
     row = next(row for row in listed if row["path"] == "a.mp4")
-    video_id = file_id(Path(config.input) / "a.mp4")
+    video_id = Source(Folder(config.input), "a.mp4").id
     failed_plan = failed_video("a.mp4", "plan", RuntimeError("killed its worker"), video_id)
     plan_journal(config).write(video_id, video_key(row), failed_plan)
     rows = {row["path"]: row for row in finished(config).to_pylist()}

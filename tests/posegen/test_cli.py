@@ -10,23 +10,29 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from diffusers import WanTransformer3DModel
 from PIL import Image
 
 from mini_model.puppets import Puppet, Scene, reference, render
 from posegen import cli
 from posegen.commands import generate, progress
+from posegen.costs import parameters
 from posegen.estimate import Estimate, segment_table
 from posegen.loading import Placement
+from posegen.longvideo.conditions import SUBJECT_WORDS
 from posegen.longvideo.sampling import Guidance, Step
 from posegen.longvideo.segments import plan
 from posegen.model.checkpoints import load_published
 from posegen.model.transformer import PoseGenTransformer3DModel
+from posegen.pipeline import PoseGenPipeline
 from posegen.video import probe, read_frames, save_video
 from posegen.video.sound import RATE as SAMPLES
 from posegen.video.sound import add_sound
 from testkit import onnx_models
+from testkit.bvh_files import moves, write_bvh
 from testkit.published_folders import TINY, tiny_converted
+from testkit.single_files import original_tensors, tiny_wan, write
 from testkit.sounds import heard, sounding
 from testkit.tiny_model import SIZE, save_tiny_model, walking, whole
 
@@ -93,6 +99,48 @@ def test_another_rate_keeps_the_speed_and_the_sound(
     assert (slow.rate, len(slow.frame_times)) == (10, 7)
     assert slow.duration == pytest.approx(own.duration)
     assert len(heard(tmp_path / "slow.mp4")) == len(heard(tmp_path / "own.mp4"))
+
+
+def test_a_missing_prompt_is_said_by_a_captioner(
+    model: Path, inputs: dict[str, Path], tmp_path: Path, tiny_qwen: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"model": model, **inputs, "output": tmp_path / "out.mp4", "steps": 1, "guidance-scale": 2}
+    run(**given)
+    assert "no prompt: a sentence about the person helps" in capsys.readouterr().err
+    run(**given, captioner=tiny_qwen)
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("prompt: "))
+    assert SUBJECT_WORDS.search(line)
+    assert "no Qwen2.5-VL model could be loaded" in fails(capsys, **given, captioner=tmp_path)
+
+
+def test_motion_capture_drives_a_video(
+    model: Path, inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    motion = write_bvh(tmp_path / "motion.bvh", moves(70, {"LeftArm": (0, np.linspace(0, 80, 70))}))
+    given = {
+        "model": model,
+        "image": inputs["image"],
+        "video": motion,
+        "steps": 1,
+        "output": tmp_path / "out.mp4",
+    }
+    run(**given, seconds=0.5)
+    assert len(probe(tmp_path / "out.mp4").frame_times) == 15
+    told = capsys.readouterr()
+    assert "poses: 15 frames at 30 frames/s" in told.err
+    cli.main(["generate", *(f"--{name}={value}" for name, value in given.items()), "--dry-run"])
+    assert "70 frames of 32x48" in capsys.readouterr().out
+    assert "are for a .bvh file" in fails(capsys, **given | {"video": inputs["video"]}, seconds=2)
+    joints = tmp_path / "joints.json"
+    for text, sentence in (
+        ("{", "cannot be read as JSON"),
+        ("[]", "give an object"),
+        ('{"Tail": "head"}', "no joint Tail"),
+    ):
+        joints.write_text(text)
+        assert sentence in fails(capsys, **given, joints=joints)
+    motion.write_text("HIERARCHY\nBONE\n")
+    assert "line 2: 'BONE' is not understood" in fails(capsys, **given)
 
 
 def test_a_preview_is_there_while_a_segment_is_made(
@@ -168,6 +216,14 @@ def test_the_record_is_counted_where_it_is_kept(model: Path) -> None:
     assert Estimate(*settings, "1:3,0:2", CPU).record == record  # 2 steps and 2 blocks
 
 
+def test_processes_on_gpus_load_one_copy_of_the_weights(model: Path) -> None:
+    gpu = Placement("cuda", "float32")
+    made = Estimate(model, plan(30, 13, 5, 4), SIZE, 25, Guidance(5.0), "off", gpu)
+    weights = 4 * parameters(made.config)
+    assert [made.host(replace(gpu, processes=processes)) for processes in (2, 4)] == [weights, weights]
+    assert made.host(replace(CPU, processes=4)) == 0  # the device is the host
+
+
 def test_a_dry_run_tells_what_a_card_needs(
     model: Path, inputs: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,7 +254,13 @@ def test_the_fastest_placement_that_fits_is_taken(model: Path) -> None:
     ]
     peaks = [made.memory(way)["peak"] for way in ways]
     assert peaks[0] > peaks[1] >= peaks[2] > peaks[3] >= peaks[4]
-    assert made.host(ways[4]) > made.host(ways[2]) > made.host(ways[0]) == 0
+    blocks = parameters(made.config) - parameters(made.config | {"num_layers": 0})
+    originals = made.host(ways[0])
+    assert originals == 2 * blocks  # in bfloat16, while adapters are merged
+    assert made.host(replace(ways[0], processes=2)) == 2 * parameters(made.config)  # that copy alone
+    assert made.host(ways[4]) > made.host(ways[2]) == originals + made.record
+    on_cpu = made.memory(replace(card, device="cpu"))["weights"]
+    assert on_cpu == made.memory(card)["weights"] + originals
 
     def peak(way: Placement) -> int:
         return made.memory(way)["peak"]
@@ -374,6 +436,21 @@ def test_files_that_are_not_there_are_named(
     for option in ("lora", "transformer", "fast"):
         missing = tmp_path / f"{option}.safetensors"
         assert f"{missing}: no such file" in fails(capsys, model=model, **inputs, **{option: missing})
+
+
+def test_a_single_file_becomes_a_model_to_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wan = tiny_wan(text_dim=16, image_dim=16)
+    file = write(tmp_path / "wan.safetensors", original_tensors(wan))
+    save_tiny_model(tmp_path / "wan")
+    options = ["convert", "--wan", str(tmp_path / "wan"), "--output", str(tmp_path / "model")]
+    cli.main([*options, "--transformer", str(file)])
+    assert "ready for training/train.py" in capsys.readouterr().out
+    made = PoseGenPipeline.from_pretrained(tmp_path / "model")
+    assert torch.equal(made.transformer.proj_out.weight, wan.proj_out.weight)
+    assert not getattr(made.transformer, "peft_config", {})
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*options, "--base", str(tmp_path)])
+    assert ended.value.code == 2 and "Give both published folders" in capsys.readouterr().err
 
 
 def test_published_folders_become_a_model_and_an_adapter_a_file(

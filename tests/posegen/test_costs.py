@@ -84,6 +84,8 @@ def test_generation_has_its_peak_in_the_network_or_in_the_vae():
     together = memory["weights"] + memory["latents"] + 11
     assert memory["decode"] > memory["activations"]
     assert memory["peak"] == together + memory["decode"]
+    both = costs.generation_memory(config, 17, 96, 64, vae, weights=7, record=11, overlap=True)
+    assert both["peak"] == memory["peak"] + memory["activations"]
     memory = costs.generation_memory(config, 17, 96, 64, {}, weights=7, record=11)
     assert memory["peak"] == together + memory["activations"]
     apart = costs.generation_memory(config, 17, 96, 64, vae, weights=10**9, decoding_weights=7, record=11)

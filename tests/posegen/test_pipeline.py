@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers import PipelineQuantizationConfig, QuantoConfig, WanTransformer3DModel
+from optimum.quanto import QLinear
 from PIL import Image
 
 from posegen.longvideo.conditions import encode_frames
@@ -23,7 +24,7 @@ from posegen.longvideo.segments import Stitcher
 from posegen.mini.codec import PrincipalVideoCodec
 from posegen.model.checkpoints import CheckpointError, load_adapter
 from posegen.model.transformer import PoseGenTransformer3DModel
-from posegen.pipeline import EncodedJob, PoseGenPipeline
+from posegen.pipeline import ADAPTERS, EncodedJob, PoseGenPipeline
 from posegen.sharing import HostRecord, Position, SharedEntry, SharedRecord
 from testkit import ROOT
 from testkit.tiny_model import (
@@ -323,7 +324,25 @@ def test_a_variant_is_read_back(pipeline: PoseGenPipeline, tmp_path: Path) -> No
     )
 
 
-@pytest.mark.parametrize("name", ["quantization_config", "device_map", "custom_pipeline", "misspelt"])
+def test_a_quantised_transformer_makes_nearly_the_same_video(folder: Path, pipeline: PoseGenPipeline) -> None:
+    quantisation = PipelineQuantizationConfig(
+        quant_mapping={"transformer": QuantoConfig(weights_dtype="int8")}
+    )
+    quantised = PoseGenPipeline.from_pretrained(folder, quantization_config=quantisation)
+    assert isinstance(quantised.transformer.blocks[0].attn1.to_k, QLinear)
+    assert set(quantised.transformer.peft_config) == {*ADAPTERS}
+    made, plain = (one(picture(), walking(FRAMES)).frames.astype(int) for one in (quantised, pipeline))
+    # int8 with a scale a row rounds a weight by up to 2^-8 of the row's largest; 255 values of a pixel.
+    assert 0 < np.abs(made - plain).mean() < 2
+    assert quantised.model_id() != pipeline.model_id()
+
+
+def test_a_quantisation_of_one_part_is_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="put it into diffusers' PipelineQuantizationConfig"):
+        PoseGenPipeline.from_pretrained(folder, quantization_config=QuantoConfig(weights_dtype="int8"))
+
+
+@pytest.mark.parametrize("name", ["device_map", "custom_pipeline", "misspelt"])
 def test_what_a_folder_cannot_be_read_with_is_refused(folder: Path, name: str) -> None:
     with pytest.raises(ValueError, match=f"from_pretrained does not take {name}"):
         PoseGenPipeline.from_pretrained(folder, **{name: "balanced"})

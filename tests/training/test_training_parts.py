@@ -14,15 +14,18 @@ import torch
 import torch.distributed as dist
 
 from posegen.longvideo.conditions import encode_frames
+from posegen.model.checkpoints import save_adapter
 from posegen.model.scaled_linear import ScaledLinear
 from posegen.model.transformer import PoseGenTransformer3DModel
 from testkit.tiny_training import tiny_config, write_tiny_model
+from training.checkpoint import EMA
 from training.config import AdapterConfig, EngineConfig, NoiseConfig, OptimizerConfig
 from training.log import Log, read_log
 from training.loop import load_transformer
 from training.memory import Device, EstimateError, estimate
 from training.model import frozen
 from training.model.adapter import adapter_parameters
+from training.sample_videos import load_pipeline
 from training.step.engine import WEIGHT, gather_state, restore_state, start_engine
 from training.step.noise import noise, sigma, sigmas
 from training.step.objective import Examples, velocity_losses
@@ -249,6 +252,18 @@ def test_a_base_in_fp8_is_trained_as_one_in_float(
     assert all(part.dtype == getattr(torch, precision) for part in trained_of(model).values())
     # fp8 rounds weights by up to 2^-4 of themselves, which moves the losses, near 1, by less.
     assert curves[1] == pytest.approx(curves[0], rel=0.02) and curves[1] != curves[0]
+
+
+def test_samples_are_made_by_the_pipeline_with_the_checkpoints_adapter(folder: Path, tmp_path: Path) -> None:
+    config = tiny_config(folder, tmp_path, engine=EngineConfig(precision="bfloat16"))
+    trained = load_transformer(config, torch.device("cpu"))
+    save_adapter(trained, "base", tmp_path / EMA)
+    pipeline = load_pipeline(config, tmp_path)
+    assert pipeline.transformer.dtype == torch.bfloat16 and pipeline.vae.dtype == torch.float32
+    assert pipeline.text_encoder is None
+    (name,) = pipeline.transformer.active_adapters()
+    made = adapter_parameters(pipeline.transformer, name)
+    assert all(torch.equal(made[key], part) for key, part in adapter_parameters(trained, "base").items())
 
 
 def test_a_log_that_goes_on_drops_what_lies_behind_its_checkpoint(tmp_path: Path) -> None:

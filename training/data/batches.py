@@ -51,7 +51,11 @@ class BatchEncoder:
     """Makes batches of requests: reads their cached rows, draws and encodes their poses; holds the VAE."""
 
     def __init__(self, config: DataConfig) -> None:
-        self.config, self.source, self.cache = config, Tables(config.dataset), Tables(config.cache_folder)
+        self.config, self.source, self.cache = (
+            config,
+            Tables(config.dataset, config.dataset_version),
+            Tables(config.cache_folder),
+        )
         self.vae = frozen.load(config.model, "vae", config.device)
         self._no_hands: dict[Bucket, torch.Tensor] = {}
 

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from posegen import versions
 from posegen.common.storage import Folder
 from posegen.dataset import table
 
@@ -62,18 +63,26 @@ class Place(NamedTuple):
 
 
 class Tables:
-    """The Parquet files of a folder by path or URI; pickles into workers."""
+    """The Parquet files of a folder by path or URI; pickles into workers.
 
-    def __init__(self, uri: str) -> None:
-        """Opens the folder; raises StorageError."""
-        self.uri, self.folder = uri, Folder(uri)
+    Of a dataset those of one version, which stay readable when a later one is written meanwhile.
+    """
+
+    def __init__(self, uri: str, version: int | None = None) -> None:
+        """Opens the folder, a dataset at this version or by default the newest; raises StorageError."""
+        self.uri, self.version, self.folder = uri, version, Folder(uri)
         self._open = lru_cache(256)(self._parquet)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.uri,)
+        return type(self), (self.uri, self.version)
 
     def files(self, folder: str) -> list[str]:
-        """The finished Parquet files directly in a folder, sorted; none where there is no such folder."""
+        """The finished Parquet files directly in a folder, sorted; none where there is no such folder.
+
+        Raises posegen.versions.VersionError where the dataset has no such version.
+        """
+        if folder in versions.TABLES:
+            return versions.files(self.folder, folder, self.version)
         return [f"{folder}/{name}" for name in self.folder.names(folder) if name.endswith(".parquet")]
 
     def row(self, place: Place, key: str, columns: Sequence[str]) -> dict[str, Any]:
@@ -116,7 +125,10 @@ class Tables:
         self.folder.write_table(file, table(rows, schema), row_group_size=1)
 
     def _parquet(self, file: str) -> pq.ParquetFile:
-        return pq.ParquetFile(self.folder.open(file))
+        try:
+            return pq.ParquetFile(self.folder.open(file))
+        except FileNotFoundError:  # a later version was written since the file was found
+            return pq.ParquetFile(self.folder.open(f"{versions.SUPERSEDED}/{file}"))
 
 
 def pack(name: str, array: np.ndarray, dtype: str = "<f2") -> dict[str, Any]:

@@ -38,6 +38,8 @@ class DataConfig:
     """Folder of curated tables (clips/, media/): local, s3:// or gs://."""
     model: str
     """Folder with vae, text_encoder, tokenizer and, where the model has one, image_encoder and image_processor."""
+    dataset_version: int | None = None
+    """Number of the dataset's version, as in its folder versions/; by default the newest when the training begins."""
     sizes: tuple[tuple[int, int], ...] = ((64, 96),)
     """(width, height) of the buckets; a clip goes to the one nearest in aspect."""
     frames: tuple[int, ...] = (17,)

@@ -54,7 +54,7 @@ def _missing(config: DataConfig, clips: Mapping[str, Clip]) -> dict[str, Clip]:
 def _media_parts(config: DataConfig, clips: Mapping[str, Clip]) -> Iterator[Unit]:
     """The files of `media/` that hold these clips, each with its clips."""
     parts: dict[str, list[Clip]] = {}
-    for place, row in Tables(config.dataset).scan("media", ["clip_id"]):
+    for place, row in Tables(config.dataset, config.dataset_version).scan("media", ["clip_id"]):
         if clip := clips.get(row["clip_id"]):
             parts.setdefault(place.file, []).append(clip)
     yield from ({"file": file, "clips": held} for file, held in parts.items())

@@ -76,7 +76,7 @@ def select(config: DataConfig) -> Selection:
 
 
 def _kept(config: DataConfig) -> list[tuple[Place, dict[str, Any]]]:
-    tables = Tables(config.dataset)
+    tables = Tables(config.dataset, config.dataset_version)
     if not tables.files("clips"):
         raise FileNotFoundError(f"{config.dataset} has no table clips/; give a folder that curation wrote.")
     rows = tables.scan("clips", [*LIGHT, *config.scores])

@@ -42,7 +42,11 @@ class SpanEncoder:
     """Encodes the clips of one file of `media/` and writes them to the cache; holds the VAE and CLIP."""
 
     def __init__(self, config: DataConfig) -> None:
-        self.config, self.source, self.target = config, Tables(config.dataset), Tables(config.cache_folder)
+        self.config, self.source, self.target = (
+            config,
+            Tables(config.dataset, config.dataset_version),
+            Tables(config.cache_folder),
+        )
         self.folder = latents_folder(config)
         self.vae = frozen.load(config.model, "vae", config.device)
         self.clip_encoder = self.image_processor = None

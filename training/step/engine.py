@@ -61,6 +61,7 @@ def start_engine(
         optimizer=EMAAdamW(trained, optimizer),
         config=deepspeed_config(config, optimizer.max_grad_norm, passes),
     )
+    engine.optimizer.check_grad_overflow = True  # ZeRO-2 would take a bf16 step that is not finite
     return engine
 
 

@@ -4,7 +4,7 @@ Inside, names are diffusers'. Files are safetensors, or pickles read with `weigh
 a wrong shape is a CheckpointError that names file and tensor.
 """
 
-from posegen.model.checkpoints.conversion import convert_published
+from posegen.model.checkpoints.conversion import convert_published, convert_single_file
 from posegen.model.checkpoints.export import export_lora
 from posegen.model.checkpoints.lora import (
     EMBEDDINGS,
@@ -41,6 +41,7 @@ __all__ = [
     "arguments_beyond_wan",
     "attach_adapter",
     "convert_published",
+    "convert_single_file",
     "diffusers_name",
     "export_lora",
     "load_adapter",

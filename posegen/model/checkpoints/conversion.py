@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,6 +27,7 @@ from posegen.model.checkpoints.published import (
     read_published,
     shards_of,
 )
+from posegen.model.checkpoints.single_file.loading import load_single_file
 from posegen.model.transformer import PoseGenTransformer3DModel
 
 PUBLISHED_SETTINGS = Path(__file__).with_name("published.json")
@@ -52,8 +54,19 @@ def convert_published(
     base = read_published(base_folder)
     if wan_folder is not None:
         _take_patch_embedding(Path(wan_folder) / "transformer", base.weights)
-        _copy_other_parts(Path(wan_folder), output)
+        _copy_other_parts(Path(wan_folder), output, read_json(PUBLISHED_SETTINGS))
+        _set_shift(output, PUBLISHED_SHIFT)
     fill(base.transformer, base.weights).save_pretrained(output / "transformer", max_shard_size=SHARD_BYTES)
+
+
+def convert_single_file(file: str | Path, wan_folder: str | Path, output: str | Path) -> None:
+    """Write a pipeline's folder, to train adapters on, of a single file's transformer and a Wan folder's other parts.
+
+    Raises CheckpointError like `load_single_file`, ValueError where the file is quantised.
+    """
+    output = Path(output)
+    load_single_file(file).save_pretrained(output / "transformer", max_shard_size=SHARD_BYTES)
+    _copy_other_parts(Path(wan_folder), output, {})
 
 
 def _take_patch_embedding(wan: Path, weights: Tensors) -> None:
@@ -63,22 +76,25 @@ def _take_patch_embedding(wan: Path, weights: Tensors) -> None:
         weights[name] = embeddings[name].to(weights[name].dtype)
 
 
-def _copy_other_parts(wan: Path, output: Path) -> None:
-    """Copy a Wan pipeline without its transformer, and say that this is a pipeline of PoseGen."""
+def _copy_other_parts(wan: Path, output: Path, settings: dict[str, Any]) -> None:
+    """Copy a Wan pipeline without its transformer, and say that this is a pipeline of PoseGen with these settings."""
     for part in sorted(wan.iterdir()):
         if part.is_dir() and part.name not in ("transformer", "adapters"):
             shutil.copytree(part, output / part.name, dirs_exist_ok=True)
     index = read_json(wan / "model_index.json")
     index["_class_name"] = "PoseGenPipeline"
-    index |= read_json(PUBLISHED_SETTINGS)
+    index |= settings
     index["transformer"] = [PoseGenTransformer3DModel.__module__, PoseGenTransformer3DModel.__name__]
     (output / "model_index.json").write_text(
         json.dumps(index, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
+
+
+def _set_shift(output: Path, shift: float) -> None:
     scheduler = output / "scheduler" / "scheduler_config.json"
     config = read_json(scheduler)
     name = "flow_shift" if "flow_shift" in config else "shift"
-    scheduler.write_text(json.dumps(config | {name: PUBLISHED_SHIFT}, indent=2) + "\n")
+    scheduler.write_text(json.dumps(config | {name: shift}, indent=2) + "\n")
 
 
 def _check_same_model(base: Path, cond: Path) -> None:

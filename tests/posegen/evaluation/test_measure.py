@@ -22,7 +22,7 @@ from posegen.evaluation.statistics import slope_per_minute
 from posegen.longvideo.segments import plan
 
 SIZE, RATE, FRAMES, SEED = (64, 96), 12.0, 120, 4
-PLAIN = {"pattern": "plain", "legwear": "trousers"}
+PLAIN: dict[str, Any] = {"pattern": "plain", "legwear": "trousers"}
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_a_perfect_video_scores_perfectly(perfect: Subject) -> None:
     assert found.curves["identity"].mean() < 12  # the same clothes; the head seen from elsewhere
     summary = found.summary()
     assert summary["seam_difference_middle"] == pytest.approx(1, abs=0.25)
-    assert abs(summary["identity_slope"]) < 5
+    assert np.isnan(summary["identity_slope"])  # ten seconds are too few
     assert {line.split(" were")[0] for line in found.absent} == {"OKS, PCK and joint error", "Faces"}
 
 
@@ -82,7 +82,8 @@ def test_a_wrong_person_is_the_floor(perfect: Subject) -> None:
 def test_an_identity_that_drifts_is_found_with_its_slope() -> None:
     """The shirt's green rises by a level every two frames; of the parts seen, the shirt alone drifts."""
     steps = np.arange(FRAMES) // 2
-    videos = {step: subject(SEED, shirt=(120, 60 + int(step), 120)).video for step in np.unique(steps)[::10]}
+    levels = np.unique(steps)[::10]
+    videos = {step: np.array(subject(SEED, shirt=(120, 60 + int(step), 120)).video) for step in levels}
     still = subject(SEED, shirt=(120, 60, 120))
     drifting = np.stack([videos[step // 10 * 10][frame] for frame, step in enumerate(steps)])
     found = measure(replace(still, video=drifting))

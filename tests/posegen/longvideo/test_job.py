@@ -117,7 +117,7 @@ def test_a_bridge_sees_given_frames_among_its_hands_too(pipeline: PoseGenPipelin
     job = pipeline.job(picture(), walking(FRAMES), PROMPT, hands=video)
     segments = {i: rng.integers(0, 256, (SEGMENT_FRAMES, *picture().shape), np.uint8) for i in (0, 2)}
     encoded = pipeline.encode(job)
-    made = pipeline._conditions(job, encoded, job.plan.segments[1], segments).hands
+    made = pipeline._inputs.conditions(job, encoded, job.plan.segments[1], segments).hands
     expected = job.hand_video(1)
     expected[:HEAD], expected[-TAIL:] = segments[0][-HEAD:], segments[2][:TAIL]
     assert made is not None

@@ -11,7 +11,7 @@ from diffusers import FirstBlockCacheConfig, WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from peft import LoraConfig
 
-from posegen.model.attention import RotaryPositions
+from posegen.model.attention import RotaryPositions, rotary_table
 from posegen.model.transformer import PoseGenTransformer3DModel
 from posegen.sharing import AnchorReader, AnchorRecorder, GivenForeground, SharedRange, SharedRecord
 from testkit.reference_model import (
@@ -97,22 +97,36 @@ def test_video_positions_are_wans():
     latents = torch.zeros(1, 1, GRID[0], 2 * GRID[1], 2 * GRID[2])
     cos, sin = WanRotaryPosEmbed(64, (1, 2, 2), 1024)(latents)
     video, _ = RotaryPositions(64, (1, 2, 2), True)(tuple(latents.shape[2:]), (1, 8, 6), latents.device)
-    torch.testing.assert_close(video.real, cos[..., ::2])
-    torch.testing.assert_close(video.imag, sin[..., ::2])
+    cosines, sines = video.chunk(2, dim=-1)
+    torch.testing.assert_close(cosines, cos)
+    torch.testing.assert_close(sines[..., 0::2], -sin[..., 0::2])
+    torch.testing.assert_close(sines[..., 1::2], sin[..., 1::2])
 
 
 @pytest.mark.parametrize("shift", [True, False])
 def test_the_reference_stands_left_of_the_video(shift: bool):
     shape = (1, 2 * GRID[1], 2 * GRID[2])
     video, reference = RotaryPositions(64, (1, 2, 2), shift)(shape, shape, torch.device("cpu"))
-    angles = [table.view(GRID[1], GRID[2], -1)[..., -10].angle() for table in (video, reference)]
+    first = 44  # of the channels that turn with the column, by one radian a token
+    angles = [
+        torch.atan2(table[..., 64 + first + 1], table[..., first]).view(GRID[1], GRID[2])
+        for table in (video, reference)
+    ]
     columns = torch.arange(GRID[2], dtype=torch.float32).expand(GRID[1], -1)
     torch.testing.assert_close(angles[0], columns)
     torch.testing.assert_close(angles[1], columns - GRID[2] if shift else columns)
-    spatial = 2 * (64 // 6) // 2
-    torch.testing.assert_close(
-        video[..., :-spatial], reference[..., :-spatial]
-    )  # frames and rows are the same
+    for first in (0, 64):  # frames and rows are the same
+        torch.testing.assert_close(video[..., first : first + 44], reference[..., first : first + 44])
+
+
+def test_positions_are_computed_once_for_a_shape_and_may_be_trained_with() -> None:
+    model = small_transformer()
+    rotary_table.cache_clear()
+    with torch.inference_mode():
+        output(model, small_inputs(model))
+    assert rotary_table.cache_info().misses == 2  # of the video and of the reference
+    model(**small_inputs(model)).sample.sum().backward()
+    assert rotary_table.cache_info().misses == 2
 
 
 @pytest.mark.parametrize("backend", ["native", "_native_math", "_native_flash"])

@@ -21,7 +21,7 @@ from posegen.sharing import (
     SharedRecord,
     SharingError,
 )
-from posegen.sharing.copies import DirectCopies, Mark, copies_to, host_tensor
+from posegen.sharing.copies import DirectCopies, Mark, copies_to
 
 PLACES = [*SharedRange(range(2), range(3)).positions()]
 PATIENCE_S = 60.0
@@ -158,9 +158,3 @@ def test_a_record_without_room_says_so_where_it_is_used(monkeypatch: pytest.Monk
     kept.put(PLACES[0], entry(0))
     with pytest.raises(MemoryError, match="no room"):
         kept.get(PLACES[0])
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.bool])
-def test_memory_of_the_host_is_of_any_dtype(dtype: torch.dtype) -> None:
-    like = torch.ones(2, 3, dtype=dtype)
-    assert torch.equal(host_tensor(like).copy_(like), like)

@@ -402,3 +402,40 @@ def test_what_has_expired_is_deleted(tmp_path: Path) -> None:
     time.sleep(0.01)
     expire(site.database, site.artifacts)
     assert site.artifacts.jobs() == [waiting]
+
+
+def test_what_a_video_was_asked_for_with_is_kept_with_it(site: Site) -> None:
+    client = site.client()
+    video = post(client, seconds="0.5").json()
+    assert video["uploads"] == ["driving_video", "input_reference"] and video["max_seconds"] == 0.5
+    url = f"/v1/videos/{video['id']}/uploads"
+    person, dance = (client.get(f"{url}/{name}") for name in ("input_reference", "driving_video"))
+    assert (person.content, person.headers["content-type"]) == (picture(), "image/png")
+    assert (dance.content, dance.headers["content-type"]) == (movie(30), "video/mp4")
+    assert client.get(f"{url}/driving_video", headers={"Range": "bytes=0-9"}).content == movie(30)[:10]
+    tag = {"If-None-Match": dance.headers["etag"]}
+    assert client.get(f"{url}/driving_video", headers=tag).status_code == 304
+    refusal(client.get(f"{url}/poses"), 404)
+    posed = post(
+        client, {"input_reference": ("a.png", picture())}, poses=json.dumps(np.ones((5, 133, 3)).tolist())
+    )
+    assert "made without driving_video" in refusal(
+        client.get(f"/v1/videos/{posed.json()['id']}/uploads/driving_video"), 404
+    )
+
+
+def test_the_video_before_segments_were_made_anew_is_kept(site: Site) -> None:
+    job_id, client = site.job(), site.client()
+    url = f"/v1/videos/{job_id}"
+    assert client.get(f"{url}/versions").json()["data"] == []
+    before = site.finish()
+    (first,) = client.get(f"{url}/versions").json()["data"]
+    assert first["current"] is True
+    client.post(f"{url}/segments/2/regenerate")
+    assert [version["current"] for version in client.get(f"{url}/versions").json()["data"]] == [False]
+    assert client.get(f"{url}/content?version={first['id']}").content == before
+    site.finish()
+    versions = {version["id"]: version["current"] for version in client.get(f"{url}/versions").json()["data"]}
+    assert len(versions) == 2 and versions.pop(first["id"]) is False and list(versions.values()) == [True]
+    assert "has no version" in refusal(client.get(f"{url}/content?version={'0' * 16}"), 404)
+    refusal(client.get(f"{url}/content?version=../x"), 400)

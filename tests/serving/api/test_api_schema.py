@@ -31,6 +31,8 @@ OPERATIONS = {
     "POST /v1/videos/{video_id}/cancel",
     "GET /v1/videos/{video_id}/content",
     "GET /v1/videos/{video_id}/events",
+    "GET /v1/videos/{video_id}/versions",
+    "GET /v1/videos/{video_id}/uploads/{parameter}",
     "GET /v1/videos/{video_id}/segments",
     "POST /v1/videos/{video_id}/segments/{index}/regenerate",
     "GET /v1/models",

@@ -100,7 +100,7 @@ class Studio(Site):
     def _generate(self, claim: Claim, beat: Beat) -> None:
         for step in range(STEPS):
             self._turn(beat, step, STEPS)
-            preview = np.hstack(self._frames[[0, 20, 40, 60]])
+            preview = np.hstack([*self._frames[[0, 20, 40, 60]]])
             self.artifacts.write(preview_artifact(claim.job.id, claim.task.index), jpeg(preview, 192))
             beat(step + 1, STEPS)
         if claim.records:

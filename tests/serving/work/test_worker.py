@@ -207,6 +207,26 @@ def test_a_preparation_that_takes_too_much_is_killed(empty: Place, tmp_path: Pat
     assert "too much" in str(place.database.jobs.get(job.id).error_message)
 
 
+def test_how_much_of_a_movement_is_read_is_told(empty: Place, tmp_path: Path) -> None:
+    place = empty.copy(tmp_path / "server")
+    person, dance = ((SAMPLES / name).read_bytes() for name in ("person.jpg", "dance.mp4"))
+    seconds = 2.0
+    uploads = {"input_reference": {}, "driving_video": {"seconds": seconds}}
+    request = REQUEST | {"uploads": uploads, "align": "reference"}
+    job, _ = place.database.jobs.create(NewJob(new_job_id(), "everyone", request))
+    place.artifacts.mark()
+    place.artifacts.write(upload_artifact(job.id, "input_reference"), person)
+    place.artifacts.write(upload_artifact(job.id, "driving_video"), dance)
+    claim = place.database.queue.claim(Role.PREPARE, "a worker", LEASE)
+    assert claim is not None
+    told: list[tuple[int, int]] = []
+    prepare = Prepare(place.artifacts, place.model, UploadLimits(2**25, 60, 2000), poll=0.02)
+    prepare(claim, lambda step, steps: told.append((step, steps)))
+    frames = round(seconds * place.model.rate)
+    assert told[0] == (0, frames) and told[-2] == (frames, frames)
+    assert [step for step, _ in told[:-1]] == sorted(step for step, _ in told[:-1])
+
+
 def test_a_full_disk_is_not_the_clients_fault(empty: Place, tmp_path: Path) -> None:
     place = empty.copy(tmp_path / "server")
     job = place.post(FRAMES)

@@ -13,6 +13,7 @@ from diffusers import GGUFQuantizationConfig, WanTransformer3DModel
 from diffusers.quantizers.gguf.utils import GGUFLinear
 from gguf import GGMLQuantizationType as Type
 
+from posegen.distributed.shared_weights import load_shared, share
 from posegen.model.checkpoints import (
     CheckpointError,
     diffusers_name,
@@ -62,6 +63,16 @@ def test_every_type(tmp_path: Path, kind: Type) -> None:
     # diffusers unpacks scales as float16, which rounds a product of two by up to 2^-12.
     assert relative_error(found, output(PoseGenTransformer3DModel.from_wan(replaced(unpacked)))) < 2**-11
     assert relative_error(found, output(PoseGenTransformer3DModel.from_wan(tiny_wan()))) < BOUNDS[kind]
+
+
+def test_processes_share_it(tmp_path: Path) -> None:
+    write_tiny(tmp_path / "wan.gguf", Type.Q4_K)
+    transformer: Any = load_single_file(tmp_path / "wan.gguf")
+    expected = output(transformer)
+    shared = share(transformer)
+    loaded = load_shared(shared.content)
+    assert isinstance(loaded.blocks[0].attn1.to_q, GGUFLinear)
+    assert torch.equal(output(loaded), expected) and torch.equal(output(transformer), expected)
 
 
 @pytest.mark.parametrize("kind", [Type.BF16, Type.F16])

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
-from pipeline.config import QUESTION
-from pipeline.score.composed_caption import ensure_one_subject_word
+from posegen.captions import QUESTION
+from posegen.captions.subject_words import ensure_one_subject_word
 from posegen.common.profiling import timed
 
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
@@ -54,7 +54,7 @@ class QwenCaptioner:
             where = "in that folder" if Path(model).is_dir() else "as a folder or on the hub"
             raise CaptionerError(
                 f"no Qwen2.5-VL model could be loaded from {model!r} {where}; give a folder that holds one, or "
-                f"caption without a model ({error})"
+                f"caption without a model ({' '.join(str(error).split())})"
             ) from error
         self.model = loaded.to(device).eval()
 

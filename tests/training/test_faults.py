@@ -1,0 +1,154 @@
+"""What goes wrong in a training: data that is not finite, machines that go without notice, Ctrl-C in a terminal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import ray
+from safetensors.torch import load_file
+
+from testkit.tiny_training import FRAMES, SIZE, tiny_config, write_tiny_dataset, write_tiny_model
+from training.checkpoint import read_position
+from training.cluster import start_ray
+from training.config import ClusterConfig, TrainConfig
+from training.data.cache import SPANS, Tables, unpack
+from training.data.stream import TrainingStream, prepare
+from training.log import read_log
+from training.train import run, trainer
+
+pytestmark = pytest.mark.slow
+
+STEPS = 11
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A tiny model and dataset; the module's cluster is up."""
+    path = tmp_path_factory.mktemp("faults")
+    write_tiny_model(path / "model")
+    write_tiny_dataset(path / "dataset")
+    start_ray()
+    yield path
+    ray.shutdown()
+
+
+def poisoned(folder: Path, name: str, clips: int) -> TrainConfig:
+    """A training whose cache holds latents that are not finite for so many of the clips it trains on."""
+    config = tiny_config(folder, folder / name, steps=STEPS)
+    config = replace(
+        config,
+        data=replace(config.data, cache=str(folder / f"{name}-cache")),
+        record=replace(config.record, validate_every=0),
+        cluster=ClusterConfig(max_workers=2, cpus=0.5),
+    )
+    prepare(config.data)
+    trained = {item for step in range(3) for item in clip_ids(TrainingStream(config.data), step)}
+    poison(Path(config.data.cache_folder), set(sorted(trained)[:clips]))
+    return config
+
+
+def clip_ids(stream: TrainingStream, step: int) -> list[str]:
+    return next(stream.batches(step, 0, 1)).clip_ids
+
+
+def poison(cache: Path, clips: set[str]) -> None:
+    """Rewrites cached latents of these clips with a number that is none."""
+    (file,) = cache.glob("latents/*/*.parquet")
+    rows = pq.read_table(file).to_pylist()
+    for row in rows:
+        if row["clip_id"] in clips:
+            latents = unpack(row, "latents").astype("<f2")
+            latents[0, 0, 0, 0] = np.nan
+            row["latents"] = latents.tobytes()
+    Tables(str(cache)).write(str(file.relative_to(cache)), rows, SPANS)
+
+
+def test_steps_that_are_not_finite_are_skipped_and_counted(folder: Path) -> None:
+    config = poisoned(folder, "one", clips=1)
+    stream = TrainingStream(config.data)
+    (bad,) = {key for step in range(STEPS) for key in keys_not_finite(stream, step)}
+    expected = sum(bad in clip_ids(stream, step) for step in range(STEPS))
+    assert 0 < expected < STEPS
+
+    result = trainer(config).fit()
+
+    assert result.metrics == {"step": STEPS}
+    rows = read_log(folder / "one")
+    assert rows[-1]["skipped_steps"] == expected
+    assert sum("loss" in row for row in rows) == STEPS - expected
+    last = folder / "one" / f"checkpoint-{STEPS:08}"
+    assert read_position(last).skipped == expected
+    weights = load_file(last / "adapter" / "adapter_model.safetensors")
+    assert all(weight.isfinite().all() for weight in weights.values())
+
+
+def keys_not_finite(stream: TrainingStream, step: int) -> list[str]:
+    batch = next(stream.batches(step, 0, 1))
+    return [
+        clip_id
+        for clip_id, latents in zip(batch.clip_ids, batch.latents, strict=True)
+        if not latents.isfinite().all()
+    ]
+
+
+def test_a_training_without_finite_steps_ends_in_a_sentence_and_keeps_its_last_checkpoint(
+    folder: Path,
+) -> None:
+    config = poisoned(folder, "all", clips=0)
+    trainer(replace(config, steps=2)).fit()
+    poison(Path(config.data.cache_folder), {f"clip-{seed:03}" for seed in range(10)})
+    with pytest.raises(ValueError, match="gradients of steps 3 to 12 were not finite"):
+        run(replace(config, steps=30))
+    (last,) = (folder / "all").glob("checkpoint-0*")
+    assert read_position(last).step == 2
+
+
+def test_a_checkpoint_is_written_when_the_last_one_is_old(folder: Path) -> None:
+    config = tiny_config(folder, folder / "old", steps=4)
+    record = replace(config.record, checkpoint_every=1000, checkpoint_minutes=0.0, validate_every=0)
+    trainer(replace(config, record=record)).fit()
+    steps = sorted(read_position(path).step for path in (folder / "old").glob("checkpoint-0*"))
+    assert steps == [3, 4]
+
+
+def test_ctrl_c_in_a_terminal_ends_with_a_checkpoint_and_an_adapter(folder: Path) -> None:
+    """The terminal sends the signal to every process of the command, Ray's among them."""
+    output, (width, height) = folder / "interrupted", SIZE
+    settings = {
+        "data.dataset": folder / "dataset",
+        "data.model": folder / "model",
+        "data.sizes": f"{width} {height}",
+        "data.frames": FRAMES,
+        "output": output,
+        "steps": 10_000,
+        "record.log_every": 1,
+    }
+    options = [word for name, value in settings.items() for word in (f"--{name}", *str(value).split())]
+    command = subprocess.Popen(
+        [sys.executable, "training/train.py", "mini_cpu", *options],
+        env={**os.environ, "RAY_ADDRESS": "local", "PYTHONPATH": "."},
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while len(read_log(output)) < 3:
+        assert command.poll() is None, command.communicate()[0]
+        time.sleep(0.1)
+    os.killpg(command.pid, signal.SIGINT)
+    told, _ = command.communicate()
+    assert command.returncode == 0, told
+    assert "ending after this step, with a checkpoint" in told
+    (checkpoint,) = output.glob("checkpoint-0*")
+    assert read_position(checkpoint).step >= 3
+    assert (output / "adapters" / "base" / "adapter_model.safetensors").exists()
