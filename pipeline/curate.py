@@ -240,7 +240,8 @@ def ask_vllm(config: CurateConfig, groups: Groups, clips: Dataset) -> Dataset:
         num_cpus=1,
     )
     answers = make_processor(config, gpus)(frames)
-    return answers.map(AnswerRecorder, fn_constructor_args=(config,), compute=ActorPoolStrategy(size=1))
+    recorder: Any = AnswerRecorder
+    return answers.map(recorder, fn_constructor_args=(config,), compute=ActorPoolStrategy(size=1))
 
 
 def single_rows(tables: list[Any]) -> Dataset:
