@@ -2,6 +2,8 @@
 
 PYTHON ?= python3.11
 BIN := .venv/bin
+HOST ?= 127.0.0.1
+PORT ?= 8000
 # One thread a process: several torch or OpenCV processes that each take all cores slow one another down.
 export OMP_NUM_THREADS := 1
 
@@ -10,7 +12,8 @@ BENCHMARKS := curate scale kill decode sharing gpu cards memory loading train re
 
 help:
 	@echo "make demo          curate sample videos, finetune the mini model on them, make a long video, and one over HTTP"
-	@echo "make serve         the server and its page on http://127.0.0.1:8000, with the mini model"
+	@echo "make serve         the server and its page, with the mini model, which knows drawn people only;"
+	@echo "                   HOST=127.0.0.1 PORT=8000, state in build/server"
 	@echo "make test          linter, formatter, type checker, tests"
 	@echo "make test-fast     tests that start neither Ray nor a browser or database (a few minutes)"
 	@echo "make setup         .venv with pinned packages (the others call it)"
@@ -100,7 +103,7 @@ test-programs:
 	fi > /dev/null
 
 serve: setup
-	$(BIN)/serve run serving.app:app
+	$(BIN)/python serving/start.py --host $(HOST) --port $(PORT)
 
 bench-curate: setup
 	$(BIN)/python benchmarks/curate.py $(if $(WHOLEBODY),--wholebody $(WHOLEBODY))

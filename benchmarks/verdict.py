@@ -172,15 +172,11 @@ def effects(table: Table) -> dict[str, Any]:
         ("bridges: ghosting at seams more than inside", CROSSFADE, "seam_ghosting"),
         ("bridges: identity error", CROSSFADE, "identity_truth"),
     ):
-        apart = [
-            np.nanmean(
-                [
-                    figure(video[OURS][0], kind) - figure(video[way][0], kind)
-                    for video in table.videos(seed=seed)
-                ]
-            )
-            for seed in table.seeds()
-        ]
+        apart = []
+        for seed in table.seeds():
+            videos = table.videos(seed=seed)
+            lower = [figure(video[OURS][0], kind) - figure(video[way][0], kind) for video in videos]
+            apart.append(float(np.nanmean(lower)))
         interval = bootstrap(apart)
         verdict = "better" if interval.high < 0 else "worse" if interval.low > 0 else "no effect"
         print(f"{verdict:10}{name}: {interval}")

@@ -34,7 +34,7 @@ class CurateConfig:
     rate: float = 30.0
     """Frames a second of the finished clips; the published PoseGen weights were trained at 30."""
     shots: Literal["auto", "adaptive", "transnetv2"] = "auto"
-    """Shot detector; auto takes transnetv2 where there is a GPU."""
+    """Shot detector; auto takes transnetv2 where workers have a share of a GPU, on every machine alike."""
     poses: Literal["blazepose", "dwpose", "sapiens"] = "blazepose"
     """Pose estimator; blazepose needs no GPU and no download but a PyPI wheel."""
     pose_weights: str | None = None
@@ -65,17 +65,28 @@ class CurateConfig:
     """Share of a GPU for each measuring process: with dwpose or sapiens, e.g. 0.25."""
     retry_failed: bool = False
     """Try clips and videos again that failed in an earlier run."""
+    limit: int | None = None
+    """Only so many of the files, whichever are found first: for a try of the settings. The tables cover these alone."""
+    dry_run: bool = False
+    """Only list the files, and say what curating them would take."""
     rescore: bool = False
     """Only apply the thresholds to the scores already stored; no video is opened but to cut out newly kept clips."""
 
     @property
+    def detector(self) -> str:
+        """The shot detector of the whole run."""
+        if self.shots == "auto":
+            return "transnetv2" if self.gpus_per_worker > 0 else "adaptive"
+        return self.shots
+
+    @property
     def plan_version(self) -> str:
         """Names the settings that a plan depends on."""
-        return content_id("plan", 2, self.rate, self.shots)
+        return content_id("plan", 2, self.rate, self.detector)
 
     @property
     def score_version(self) -> str:
         """Names the settings that scores depend on, so that no run takes over scores of another estimator."""
         return content_id(
-            "score", 4, self.poses, self.pose_weights, self.person_detector, self.explicit_detector
+            "score", 5, self.poses, self.pose_weights, self.person_detector, self.explicit_detector
         )

@@ -28,6 +28,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.caption.captioner import make_captioner
 from pipeline.caption.own import read_captions
 from pipeline.config import COMPOSED, CurateConfig, Pool
+from pipeline.estimate import estimate
 from pipeline.feeds import listed_videos, one_by_one
 from pipeline.groups import Groups, count
 from pipeline.plan.listing import list_videos
@@ -62,7 +63,7 @@ LEAST_RATE = 8.1
 
 
 def run(config: CurateConfig) -> dict[str, int]:
-    """Runs the whole job; returns how many clips are kept, rejected and failed.
+    """Runs the whole job; returns how many clips are kept, rejected and failed, or nothing for a dry run.
 
     Raises StorageError, StorageFaultError, ThresholdsError or SetupError, each a sentence, where it cannot be done.
     """
@@ -71,6 +72,10 @@ def run(config: CurateConfig) -> dict[str, int]:
         thresholds = thresholds.without("unsafe")
     check(config)
     captions = read_captions(config.captions) if config.captions else {}
+    if config.dry_run:
+        list_videos(config)
+        print(estimate(config, listed_videos(config)))
+        return {}
     start_ray()
     stages = [] if config.rescore else [list_videos(config)]
     groups = Groups(config, listed_videos(config))
@@ -97,6 +102,8 @@ def check(config: CurateConfig) -> None:
         raise SetupError(
             "--rescore scores nothing, so --retry-failed has nothing to try; leave out one of them"
         )
+    if config.limit is not None and config.limit < 1:
+        raise SetupError(f"--limit {config.limit} leaves nothing to do; give 1 or more")
     if config.rate < LEAST_RATE:
         raise SetupError(
             f"--rate {config.rate:g} is too low for clips of 81 frames; give at least {LEAST_RATE:g}"
@@ -311,8 +318,9 @@ def main() -> None:
     except StorageFaultError as fault:
         print(f"curate: {' '.join(str(fault).split())}", file=sys.stderr)
         sys.exit(AGAIN)
-    print(", ".join(f"{count:,} {status}" for status, count in counts.items()))
-    print(f"report: {config.output}/report.html")
+    if counts:
+        print(", ".join(f"{count:,} {status}" for status, count in counts.items()))
+        print(f"report: {config.output}/report.html")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pipeline.feeds import failed_plans, tasks, unplanned, unscored
 from pipeline.journals import caption_journal, cut_journal, plan_journal, score_journal
 from pipeline.records.journal import Files, Journal, group_of
 from pipeline.tables.join import join_group
-from pipeline.tables.media import MediaReader
+from pipeline.tables.media import MediaReader, newest_media
 from pipeline.tables.verdicts import (
     LOOKS,
     duplicates,
@@ -53,6 +53,7 @@ class Groups:
         self.keys: Ref = ray.put(listed["key"].combine_chunks())
         self.plans, self.scores, self.cuts, self.captions = ({} for _ in range(4))
         self.rows: dict[str, Ref] = {}
+        self.media: Ref = ray.put(newest_media(config))
 
     def join(self) -> None:
         """Packs what has been recorded since the last time, and reads the groups that this concerns."""
@@ -148,6 +149,7 @@ class Groups:
                 shared,
                 {group: self.scores[group] for group in unit if group in self.scores},
                 {group: self.cuts[group] for group in unit if group in self.cuts},
+                self.media,
                 *(self.rows[group] for group in unit),
             )
             for unit in units.values()
@@ -171,7 +173,9 @@ class Groups:
 
     def _missing(self) -> dict[str, Ref]:
         return {
-            group: _task(_without_media).remote(self.config, group, self.cuts.get(group, Files()), rows)
+            group: _task(_without_media).remote(
+                self.config, group, self.cuts.get(group, Files()), self.media, rows
+            )
             for group, rows in self.rows.items()
         }
 
@@ -180,7 +184,7 @@ def pack(journal: Journal) -> tuple[dict[str, Files], set[str]]:
     """Packs a journal's loose records; returns its files by group, and the groups that were changed."""
     files = journal.files()
     changed = [group for group in files if files[group].loose]
-    packed = ray.get([_task(journal.pack).remote(group, files[group]) for group in changed])
+    packed = ray.get([_task(_pack).remote(journal, group, files[group]) for group in changed])
     return files | dict(zip(changed, packed, strict=True)), set(changed)
 
 
@@ -192,6 +196,10 @@ def count(tables: list[Ref]) -> int:
 def _task(function: Callable[..., Any]) -> Any:
     """A light task of a function: it waits for the storage more than it computes."""
     return ray.remote(function).options(num_cpus=1, scheduling_strategy="SPREAD")
+
+
+def _pack(journal: Journal, group: str, files: Files) -> Files:
+    return journal.pack(group, files)
 
 
 def _filled(tables: list[Ref]) -> list[Ref]:
@@ -220,8 +228,10 @@ def _statuses(rows: pa.Table) -> dict[str, int]:
     return {found["values"]: found["counts"] for found in pc.value_counts(rows["status"]).to_pylist()}
 
 
-def _without_media(config: CurateConfig, group: str, files: Files, rows: pa.Table) -> pa.Table:
-    return MediaReader(config, {group: files}).missing(group, kept(rows))
+def _without_media(
+    config: CurateConfig, group: str, files: Files, media: list[str], rows: pa.Table
+) -> pa.Table:
+    return MediaReader(config, {group: files}, media).missing(group, kept(rows))
 
 
 def _uncut(rows: pa.Table, missing: pa.Table) -> pa.Table:

@@ -263,12 +263,14 @@ class PoseGenPipeline(DiffusionPipeline):
         )
 
     def check_size(self, size: tuple[int, int]) -> None:
-        """Raises ValueError for a (width, height) that does not divide into the transformer's patches."""
+        """Raises ValueError for a (width, height) that does not divide into patches, or these among the processes."""
         unit = self.vae.config.scale_factor_spatial * self.transformer.config.patch_size[-1]
         if min(size) < unit or size[0] % unit or size[1] % unit:
             raise ValueError(
                 f"A video of {size[0]}x{size[1]} cannot be made: choose multiples of {unit} pixels."
             )
+        if self.group:
+            self.group.check_tokens(size[0] // unit * (size[1] // unit))
 
     def model_id(self) -> str:
         """Tells this pipeline from those that make other frames of the same job."""

@@ -120,7 +120,7 @@ class Generator(RoleReplica):
             attention=config.attention,
             compile=config.compile,
         )
-        pipeline = placement.load(ModelSource(settings.model.folder), patience=config.lease / 2)
+        pipeline = placement.load(ModelSource(settings.model.folder()), patience=config.lease / 2)
         work = Generate(pipeline, database, settings.artifacts(database), self._records)
         self._group, self._swept = pipeline.group, 0.0
         super().__init__(Role.GENERATE, settings, work, database, self._between)

@@ -22,7 +22,7 @@ from ray import serve
 from serving.app import app
 from serving.proxy import CALLBACK
 
-HOST = "127.0.0.1"
+HOST, ANY = "127.0.0.1", "0.0.0.0"
 PATIENCE_S = 600.0  # on a busy machine
 
 
@@ -31,11 +31,13 @@ class StartError(RuntimeError):
 
 
 @contextmanager
-def local_server(settings: Mapping[str, Any], cpus: int, port: int | None = None) -> Iterator[str]:
+def local_server(
+    settings: Mapping[str, Any], cpus: int, port: int | None = None, host: str = HOST
+) -> Iterator[str]:
     """The address of a server that can work. settings: see `serving.config`.
 
-    cpus: what its replicas may reserve in all, however many the machine has. port: a free one by default. Raises
-    StartError.
+    cpus: what its replicas may reserve in all, however many the machine has. port: a free one by default. host: the
+    address to listen at. Raises StartError.
     """
     port = port or free_port()
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -50,9 +52,9 @@ def local_server(settings: Mapping[str, Any], cpus: int, port: int | None = None
             logging_level=logging.ERROR,
         )
         try:
-            serve.start(http_options={"host": HOST, "port": port}, logging_config={"log_level": "ERROR"})
+            serve.start(http_options={"host": host, "port": port}, logging_config={"log_level": "ERROR"})
             serve.run(app(dict(settings)))
-            yield _ready(f"http://{HOST}:{port}")
+            yield _ready(f"http://{HOST if host == ANY else host}:{port}")
         finally:
             serve.shutdown()
     finally:

@@ -20,15 +20,17 @@ SAMPLE = 1 << 20  # bytes that are read at each place
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model's folder and what plans need of it.
+    """What plans need of a model, and how each machine finds the same one.
 
-    digest: tells it from others. size: of its videos (width, height) in pixels unless others are asked for, multiples
-    of `unit`. rate: frames/s. steps, guidance_scale: used unless others are asked for. segment_frames, head, tail: see
-    `posegen.longvideo.segments.plan`. transformer: its config. itemsize: bytes of a number in its attention.
-    summary: what it can do, in a sentence or two.
+    name: folder or repository of the Hugging Face hub; revision: of a repository, the commit that is served. digest:
+    tells it from others. size: of its videos (width, height) in pixels unless others are asked for, multiples of
+    `unit`. rate: frames/s. steps, guidance_scale: used unless others are asked for. segment_frames, head, tail: see
+    `posegen.longvideo.segments.plan`. transformer: its config. itemsize: bytes of a number in its attention. summary:
+    what it can do, in a sentence or two.
     """
 
-    folder: str
+    name: str
+    revision: str | None
     digest: str
     size: tuple[int, int]
     unit: int
@@ -42,6 +44,17 @@ class ModelInfo:
     itemsize: int
     summary: str = ""
 
+    def folder(self) -> Path:
+        """The model's folder on this machine, fetched from the hub where it is not here yet; raises ValueError where
+        another model lies here by the same name."""
+        folder = model_folder(self.name, revision=self.revision).resolve()
+        if folder_digest(folder) != self.digest:
+            raise ValueError(
+                f"{folder} holds another model than the server was started with; copy the same folder to every "
+                "machine, and start the server again after a change."
+            )
+        return folder
+
     def tokens(self, frames: int, size: tuple[int, int]) -> int:
         """Video and reference tokens of a segment."""
         return sum(tokens(self.transformer, frames, size[1], size[0]))
@@ -51,12 +64,13 @@ def read_model_info(name: str, itemsize: int) -> ModelInfo:
     """The model of a folder or a repository of the Hugging Face hub; raises ValueError for what is neither."""
     from posegen.estimate import pipeline_settings  # imports torch, which not every process needs
 
-    folder = model_folder(name).resolve()
+    folder, revision = _found(name)
     settings = pipeline_settings(folder)
     transformer = json.loads((folder / "transformer" / "config.json").read_text())
     vae = json.loads((folder / "vae" / "config.json").read_text())
     return ModelInfo(
-        folder=str(folder),
+        name=name if revision else str(folder),
+        revision=revision,
         digest=folder_digest(folder),
         size=(settings["size"][0], settings["size"][1]),
         unit=vae.get("scale_factor_spatial", 8) * transformer["patch_size"][-1],
@@ -70,6 +84,12 @@ def read_model_info(name: str, itemsize: int) -> ModelInfo:
         itemsize=itemsize,
         summary=model_summary(folder),
     )
+
+
+def _found(name: str) -> tuple[Path, str | None]:
+    """A model's folder on this machine and, of one out of the hub's cache, the commit that it is of."""
+    folder = model_folder(name)
+    return folder.resolve(), None if Path(name).is_dir() else folder.name
 
 
 def folder_digest(folder: Path) -> str:

@@ -42,8 +42,8 @@ STOP_FILE = "stop"
 """In the output folder: ends the training with a checkpoint."""
 MOST_SKIPPED = 10
 """Steps in a row without a finite gradient after which a training ends."""
-DIVERGED = "diverged"
-"""In the last report of such a training: the sentence that says so."""
+DIVERGED_FILE = "diverged.txt"
+"""In the output folder of such a training: the sentence that says so."""
 ASK_EVERY_S = 1.0
 """How often, at most, Ray is asked whether a machine will be taken away, which all workers do together."""
 
@@ -118,7 +118,9 @@ class Training:
             self.watch.add("encode", batch.encode_seconds)
             self._count(loss)
             if self.skipped_running == MOST_SKIPPED:
-                ray.train.report({"step": self.step, DIVERGED: self._divergence()})
+                if self.rank == 0:
+                    (self.output / DIVERGED_FILE).write_text(self._divergence())
+                batches.close()
                 return
             if self.step % record.log_every == 0:
                 self._log(batch)

@@ -31,7 +31,7 @@ from training.checkpoint import EMA, check_output
 from training.cluster import start_ray
 from training.config import CONFIGS, TrainConfig
 from training.data.stream import TrainingStream, prepare
-from training.loop import DIVERGED, STOP_FILE, train_loop_per_worker
+from training.loop import DIVERGED_FILE, STOP_FILE, train_loop_per_worker
 from training.memory import estimate, probe_device
 
 
@@ -43,7 +43,8 @@ def run(config: TrainConfig) -> Path:
     start_ray()
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
-    (output / STOP_FILE).unlink(missing_ok=True)
+    for file in (STOP_FILE, DIVERGED_FILE):
+        (output / file).unlink(missing_ok=True)
     print(estimate(config, probe_device(config)), flush=True)
     prepare(config.data)
     stream = TrainingStream(config.data)
@@ -121,8 +122,9 @@ def trainer(
 
 def export(result: Result, config: TrainConfig) -> Path:
     """Copies the EMA of the newest checkpoint to `adapters/NAME` in the output folder."""
-    if sentence := (result.metrics or {}).get(DIVERGED):
-        raise ValueError(sentence)
+    diverged = Path(config.output) / DIVERGED_FILE
+    if diverged.exists():
+        raise ValueError(diverged.read_text())
     if result.checkpoint is None:
         raise ValueError(f"{config.output} has no checkpoint yet; train at least one step.")
     target = Path(config.output) / "adapters" / config.data.adapter

@@ -43,7 +43,8 @@ def list_videos(config: CurateConfig) -> Stage:
         if not source.exists():
             raise StorageError(f"{config.input} does not exist; give the folder that holds the raw videos")
         found = source.walk(lambda name, kind: unfollowed.setdefault(kind, []).append(name), without=target)
-        _write_parts(_candidates(found, skipped), Folder(config.output, "work"), progress)
+        candidates = islice(_candidates(found, skipped), config.limit)
+        _write_parts(candidates, Folder(config.output, "work"), progress)
     except OSError as error:
         raise StorageError(f"{config.input} cannot be listed into {config.output}: {error}") from error
     for sentence in _left_out(skipped, unfollowed):

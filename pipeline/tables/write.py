@@ -7,7 +7,7 @@ tables without a model run. A file holds the clips of the videos whose ids begin
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -18,8 +18,8 @@ from pipeline.config import CurateConfig
 from pipeline.journals import score_journal
 from pipeline.records.journal import GROUP_DIGITS, Files, group_of
 from pipeline.tables.join import HEAVY
-from pipeline.tables.media import MediaReader
-from pipeline.tables.shards import digits, digits_of, prefix_range, shard_name
+from pipeline.tables.media import IDS, MediaReader, ids_name
+from pipeline.tables.shards import digits, digits_of, overlapping, prefix_range, shard_name
 from pipeline.tables.verdicts import kept
 from posegen import versions
 from posegen.common.storage import Folder
@@ -63,15 +63,16 @@ def write_files(
     division: Division,
     scores: Mapping[str, Files],
     records: Mapping[str, Files],
+    media_files: Sequence[str],
     *groups: pa.Table,
 ) -> Written:
     """Writes the files of both tables that hold the final rows (`JOINED`) of these groups.
 
-    scores, records: the groups' files of scores, and of clips cut out. Returns all files of the rows, whether they were
-    written now or before.
+    scores, records: the groups' files of scores, and of clips cut out. media_files: of the newest `media/`. Returns all
+    files of the rows, whether they were written now or before.
     """
     clips = pa.concat_tables(groups)
-    output, media = Folder(config.output), MediaReader(config, records)
+    output, media = Folder(config.output), MediaReader(config, records, media_files)
     written: Written = {"clips": {}, "media": {}}
     for prefix, rows in _divided(clips, division.clips):
         light = rows.drop_columns(["record", "video", "key"])
@@ -88,7 +89,21 @@ def write_files(
         if name not in division.there:
             output.write_table(name, media.shard(prefix, ids), row_group_size=4)
         written["media"][name] = rows.num_rows
+    list_ids(Folder(config.output, "work"), kept(clips), written["media"])
     return written
+
+
+def list_ids(work: Folder, rows: pa.Table, files: Iterable[str]) -> None:
+    """Writes which of these kept rows are in `media/`, by group, in place of what earlier versions held."""
+    groups = pc.utf8_slice_codeunits(rows["video"], 0, GROUP_DIGITS)
+    there = work.names(IDS)
+    for group in pc.unique(groups).to_pylist():
+        name = ids_name(group, overlapping(files, group))
+        for other in there:
+            if other.startswith(group) and f"{IDS}/{other}" != name:
+                work.delete(f"{IDS}/{other}")
+        if name.removeprefix(f"{IDS}/") not in there:
+            work.write_table(name, rows.filter(pc.equal(groups, group)).select(["clip_id"]))
 
 
 def _divided(clips: pa.Table, count: int) -> Iterator[tuple[str, pa.Table]]:

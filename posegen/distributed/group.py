@@ -119,6 +119,15 @@ class Group:
         """Process ids of the workers."""
         return [process.pid for process in self._processes if process.pid]
 
+    def check_tokens(self, tokens: int) -> None:
+        """Raises ValueError where the processes cannot share frames of so many tokens equally."""
+        processes = 1 + len(self._processes)
+        if tokens % processes:
+            raise ValueError(
+                f"{processes} processes cannot share a frame's {tokens} tokens: choose another size, or another number "
+                "of processes."
+            )
+
     def check(self) -> None:
         """Raises GroupError where a process has ended."""
         if self._ended:

@@ -100,7 +100,7 @@ def _is_loopback(name: str) -> bool:
         return False
 
 
-def current_caller(request: Request) -> Caller:
+async def current_caller(request: Request) -> Caller:
     """The caller, whom the route has checked."""
     caller: Caller = request.state.caller
     return caller

@@ -54,11 +54,11 @@ def finished(artifacts: Artifacts, stitch: Task | None) -> Content:
 
 
 def growing(artifacts: Artifacts, stitch: Task | None) -> Content:
-    """The finished part of a video as fragmented MP4; ApiError 404 before the first fragment."""
+    """The finished part of a video as fragmented MP4; nothing before the first fragment."""
     video = GrowingVideo(artifacts, stitch.artifact) if stitch else None
     sizes = video.sizes() if video else []
     if video is None or stitch is None or not sizes:
-        raise ApiError(404, "Nothing of the video is finished yet; ask again later.", "not_ready")
+        return Content((), '"none"')
     files = [(video.part(number), size) for number, size in enumerate(sizes)]
     return Content(files, f'"{version_of(stitch)}-{sum(sizes)}"')
 
@@ -97,7 +97,10 @@ def _whole(artifacts: Artifacts, name: str, tag: str) -> Content:
 
 
 def respond(artifacts: Artifacts, content: Content, headers: Headers, media_type: str) -> Response:
-    """The answer with the content or the range that the request's headers ask for; ApiError 416 for one beyond it."""
+    """The answer with the content or the range that the request's headers ask for, 204 if there is nothing of it yet;
+    ApiError 416 for a range beyond it."""
+    if not content.files:
+        return Response(None, 204)
     if unchanged := not_modified(content.tag, headers):
         return unchanged
     span = None

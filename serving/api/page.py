@@ -39,10 +39,14 @@ class PageFiles(StaticFiles):
 
 
 def add_page(app: FastAPI) -> None:
-    """Shows the page at /page/ and redirects the server's root to it."""
+    """Shows the page at /page/, redirects the server's root to it, and /docs to the endpoint's description."""
 
     @app.get("/", include_in_schema=False)
     def front() -> RedirectResponse:
         return RedirectResponse("page/", headers=HEADERS)
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> RedirectResponse:
+        return RedirectResponse("page/docs.html", headers=HEADERS)
 
     app.mount("/page", PageFiles(directory=FOLDER, html=True), name="page")

@@ -7,7 +7,6 @@ functions, which FastAPI runs in threads; uploads are taken in threads of their 
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterable
 from typing import Annotated, Any, Literal
 
@@ -53,6 +52,12 @@ from serving.state.database import Database
 from serving.state.rows import ConflictError, Job, NewJob, new_job_id
 from serving.state.transitions import TaskState
 
+ABOUT = """OpenAI's Videos, whose clients work unchanged, and beyond them cancelling, events, segments, the video as it
+grows, and webhooks.
+
+A video of another owner is not found. Refusals are a sentence each, in OpenAI's form.
+"""
+
 Responses = dict[int | str, dict[str, Any]]
 
 
@@ -77,10 +82,12 @@ videos = APIRouter(prefix="/v1/videos", tags=["videos"], route_class=GuardedRout
 def create_app(settings: ApiSettings, database: Database, artifacts: Artifacts) -> FastAPI:
     """The endpoint on an open database and open artifacts."""
     app = FastAPI(
+        docs_url=None,  # FastAPI's own loads its scripts from elsewhere; see add_page
+        redoc_url=None,
         title="PoseGen",
         version="1",
         summary="Long videos of the person in a picture, who moves as a driving video says.",
-        description=__doc__,
+        description=ABOUT,
         lifespan=upkeep,
         form_limits={"max_files": 3, "max_fields": 64, "max_part_size": settings.field_bytes},
     )
@@ -89,8 +96,13 @@ def create_app(settings: ApiSettings, database: Database, artifacts: Artifacts) 
     app.add_middleware(CountRequests, metrics=app.state.metrics)
     app.add_middleware(AnswerHead)
     if settings.origins:
-        everything = {"allow_methods": ["*"], "allow_headers": ["*"], "expose_headers": ["*"]}
-        app.add_middleware(CORSMiddleware, allow_origins=settings.origins, **everything)
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
     add_handlers(app)
     guarded = APIRouter(route_class=GuardedRoute, dependencies=[Depends(bearer)], responses=REFUSED)
     guarded.include_router(videos)
@@ -154,7 +166,7 @@ def list_videos(
 
 
 @videos.get("/{video_id}", responses=NOT_FOUND)
-def retrieve_video(job: CurrentJob, server: CurrentServer, response: Response) -> Video:
+async def retrieve_video(job: CurrentJob, server: CurrentServer, response: Response) -> Video:
     """A video as it is now."""
     return _polled(server, job, response)
 
@@ -183,6 +195,7 @@ CONTENT: Responses = {
         "content": dict.fromkeys(("video/mp4", "image/webp", "image/jpeg"), BYTES),
         "description": "All.",
     },
+    204: {"description": "Nothing of a partial video is finished yet."},
     206: {"content": {"video/mp4": BYTES}, "description": "The range that was asked for."},
     304: {"description": "The caller has it, by If-None-Match."},
     416: refused("The range begins behind the end."),
@@ -218,11 +231,11 @@ def download_video(
 
 @videos.get("/{video_id}/versions", responses=NOT_FOUND)
 def list_versions(job: CurrentJob, server: CurrentServer) -> VersionList:
-    """The finished versions of a video: before segments were made anew, and after."""
+    """The finished versions of a video, before segments were made anew and after, newest first."""
     stitch = server.stitch(job)
     current = stitch and content.version_of(stitch)
-    found = [name[len("video-") : -len(".mp4")] for name in server.artifacts.names(job.id)]
-    data = [Version(id=name, current=name == current) for name in found if re.fullmatch(VERSION, name)]
+    found = server.artifacts.versions(job.id)
+    data = [Version(id=name, current=name == current, created_at=int(made)) for name, made in found]
     return VersionList(data=data)
 
 

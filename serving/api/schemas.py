@@ -164,8 +164,8 @@ class Video(BaseModel):
     error: VideoFailure | None
     remixed_from_video_id: str | None = None
     uploads: list[str] = Field(description="The files that it was asked for with, by parameter.")
-    max_seconds: float | None = Field(
-        description="At most so much of the movement was asked for; null for all."
+    options: dict[str, Any] = Field(
+        description="What else it was asked for with, every option with its value."
     )
     seed: int
     steps: int
@@ -189,7 +189,7 @@ class Video(BaseModel):
             size=request["size"],
             error=error,
             uploads=sorted(request["uploads"]),
-            max_seconds=request["seconds"],
+            options={name: value for name, value in request.items() if name != "uploads"},
             seed=request["seed"],
             steps=request["steps"],
             segments=None if job.plan is None else len(job.plan.timeline.segments),
@@ -226,6 +226,7 @@ class Version(BaseModel):
     id: str = Field(pattern=VERSION)
     object: Literal["video.version"] = "video.version"
     current: bool
+    created_at: int = Field(description="Seconds since 1970.")
 
 
 class VersionList(BaseModel):

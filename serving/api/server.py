@@ -1,6 +1,7 @@
 """What every route works with: the settings, the database, the artifacts; and the job that a path names.
 
-Nothing here remembers a request, so any copy of the endpoint answers for any job.
+Nothing here remembers a request, so any copy of the endpoint answers for any job. What does not wait is a coroutine:
+FastAPI runs plain functions in threads, and each change of threads costs a poll more than all else in it.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Server:
         return next(iter(self.database.jobs.tasks(job.id, Kind.STITCH)), None)
 
 
-def current_server(request: Request) -> Server:
+async def current_server(request: Request) -> Server:
     """The copy that answers."""
     server: Server = request.app.state.server
     return server

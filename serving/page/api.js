@@ -1,13 +1,14 @@
 // The endpoint as the page calls it. A refusal is an Error whose message is the server's own sentence.
 
 const ROOT = new URL("../v1/videos", location.href);
+const MODELS = new URL("../v1/models", location.href);
 const AGAIN = 2000; // milliseconds until a lost stream is asked for again
 
-/** A refused request; status: of HTTP, 0 where no answer came. */
+/** A refused request; status: of HTTP, 0 where no answer came; parameter: the one that is wrong, if it is one. */
 export class Refusal extends Error {
-  constructor(status, sentence) {
+  constructor(status, sentence, parameter = null) {
     super(sentence);
-    this.status = status;
+    Object.assign(this, { status, parameter });
   }
 }
 
@@ -22,22 +23,26 @@ export async function call(path = "", options = {}) {
   if (token.get()) headers.set("Authorization", `Bearer ${token.get()}`);
   let answer;
   try {
-    answer = await fetch(ROOT + path, { ...options, headers });
+    answer = await fetch(path === MODELS ? path : ROOT + path, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refusal(0, "The server does not answer; see whether it runs, then try again.");
   }
-  if (!answer.ok) throw new Refusal(answer.status, await sentence(answer));
+  if (!answer.ok) throw await refusal(answer);
   return answer;
 }
 
-async function sentence(answer) {
+async function refusal(answer) {
   try {
-    return (await answer.json()).error.message;
+    const { message, param } = (await answer.json()).error;
+    return new Refusal(answer.status, message, param);
   } catch {
-    return `The server answered ${answer.status}; try again later.`;
+    return new Refusal(answer.status, `The server answered ${answer.status}; try again later.`);
   }
 }
+
+/** The model that makes the videos; see `serving/api/models.py`. */
+export const model = async () => (await json(MODELS)).data[0];
 
 export const json = async (path, options) => (await call(path, options)).json();
 

@@ -1,14 +1,13 @@
 // The page: which video is shown follows from the address (#video_..), so a link or the back button leads to it.
 
-import { post, call, token } from "./api.js";
+import { post, call, json, token } from "./api.js";
 import { setUpForm } from "./form.js";
 import { Past } from "./past.js";
 import { Stage } from "./stage.js";
 
 const at = (id) => document.getElementById(id);
 const past = new Past(at("past"), at("none"), at("older"), fail);
-const stage = new Stage(fail, (sentence) => (at("live").textContent = sentence), () => past.refresh());
-const given = new Map(); // addresses of the files of videos that this tab asked for, by the video's id
+const stage = new Stage(fail, (sentence) => (at("live").textContent = sentence), () => past.refresh(), sure);
 
 function fail(error) {
   if (error.status === 401) at("access").open = true;
@@ -48,18 +47,26 @@ function show() {
   if (id && !id.startsWith("video_")) return; // a place on the page
   forgive();
   past.mark(id);
-  stage.open(id, given.get(id));
+  stage.open(id);
 }
 
-setUpForm(
-  at("make"),
-  (video, files) => {
-    given.set(video.id, files);
-    location.hash = video.id;
-    past.refresh();
-  },
-  fail,
-);
+function made(video) {
+  forgive();
+  location.hash = video.id;
+  past.refresh();
+}
+
+const form = setUpForm(at("make"), made, fail);
+
+act("reuse", () => form.use(stage.progress.video));
+
+act("retry", async () => {
+  const { id, options, uploads } = stage.progress.video;
+  const sent = new FormData();
+  for (const [name, value] of Object.entries(options)) if (value !== null) sent.set(name, value);
+  for (const name of uploads) sent.set(name, await (await call(`/${id}/uploads/${name}`)).blob(), name);
+  made(await json("", { method: "POST", body: sent }));
+});
 
 act("cancel", async () => {
   if (await sure("Stop making this video? What is finished of it is lost.", "Stop it")) await post(`/${stage.id}/cancel`);
@@ -81,6 +88,7 @@ at("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
   token.set(at("token").value.trim());
   at("access").open = false;
+  form.describe();
   past.refresh();
   show();
 });

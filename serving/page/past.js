@@ -6,7 +6,7 @@ const PAGE = 12;
 const EVERY = 5000; // milliseconds between looks while one of them is unfinished
 const NAMES = { queued: "in the queue", in_progress: "is made", completed: "", failed: "failed" };
 
-export const title = (video) => video.prompt || "Untitled";
+export const title = (video) => video.prompt || `Video, ${moment(video.created_at)}`;
 
 /** A moment as it is said: today's by the hour, others by the day. */
 export function moment(seconds) {

@@ -11,27 +11,31 @@ const player = () => at("result").querySelector("video");
 const list = (numbers) => numbers.join(", ").replace(/, (\d+)$/, " and $1");
 
 export class Stage {
-  /** failed(error); said(sentence): for those who listen; changed(): the list of videos is out of date. */
-  constructor(failed, said, changed) {
-    Object.assign(this, { failed, said, changed, id: "", ending: new AbortController() });
+  /**
+   * failed(error); said(sentence): for those who listen; changed(): the list of videos is out of date; sure(question,
+   * yes): whether the visitor wants it.
+   */
+  constructor(failed, said, changed, sure) {
+    Object.assign(this, { failed, said, changed, sure, id: "", ending: new AbortController() });
     this.timeline = new Timeline(at("timeline"), (index) => this.pick(index));
     this.making = new Making(at("making"));
     at("segment").addEventListener("submit", (event) => this.regenerate(event));
     this.playTogether();
   }
 
-  /** Shows the video of an id, or none. files: addresses of its picture and its movement, if they are known. */
-  open(id, files) {
+  /** Shows the video of an id, or none. */
+  open(id) {
     this.ending.abort();
     this.growing?.close();
     this.ending = new AbortController();
-    Object.assign(this, { id, files, told: "", final: "", growing: null, frames: 0, joined: 0, progress: null });
+    Object.assign(this, { id, told: "", final: "", growing: null, frames: 0, joined: 0, progress: null });
     at("empty").hidden = Boolean(id);
     at("job").hidden = true;
     this.timeline.plan([]);
     this.making.hide();
     this.pick(null);
-    this.showFiles();
+    this.clear();
+    document.title = "PoseGen";
     if (id) this.follow();
   }
 
@@ -51,8 +55,11 @@ export class Stage {
     at("job").hidden = false;
     at("stage-title").textContent = title(video);
     at("facts").textContent = facts(video);
+    document.title = `${heading(progress)} · PoseGen`;
     if (video.status !== this.progress?.video.status) this.changed();
+    if (!this.progress) this.showFiles(video).catch((error) => this.failed(error));
     this.progress = progress;
+    at("result").querySelector(".wait").textContent = waiting(progress);
     this.frames = stitch?.steps ?? 0;
     this.status(progress);
     for (const [name, stage] of Object.entries(stages(progress))) showStage(name, stage, video.status);
@@ -63,6 +70,8 @@ export class Stage {
     const ended = ["completed", "failed"].includes(video.status);
     at("cancel").hidden = ended;
     at("delete").hidden = !ended;
+    at("reuse").hidden = !video.uploads.includes("driving_video");
+    at("retry").hidden = at("reuse").hidden || video.status !== "failed";
   }
 
   status(progress) {
@@ -127,31 +136,49 @@ export class Stage {
     player().play().catch(() => {}); // a browser may not let it begin by itself
   }
 
-  showFiles() {
-    const picture = at("result").querySelector("img");
-    const driver = at("driver").querySelector("video");
+  /** Forgets the pictures of the video that was shown before. */
+  clear() {
     player().pause();
-    player().removeAttribute("src");
-    player().load();
+    for (const video of [player(), ...followers()]) {
+      video.removeAttribute("src");
+      video.load();
+    }
     player().hidden = true;
     player().loop = false;
-    picture.hidden = !this.files;
+    at("result").querySelector("img").hidden = true;
     at("result").querySelector(".wait").hidden = false;
-    at("driver").hidden = !this.files;
-    at("download").hidden = true;
-    if (!this.files) return driver.removeAttribute("src");
-    picture.src = this.files.picture;
-    driver.src = this.files.movement;
-    driver.play().catch(() => {});
+    for (const id of ["driver", "before", "download", "sound"]) at(id).hidden = true;
   }
 
-  /** The movement follows the video, once there is one. */
+  /** Shows what the video was asked for with, and the video as it was before segments were made anew. */
+  async showFiles({ id, uploads }) {
+    const there = async (name) => (uploads.includes(name) ? address(`/${id}/uploads/${name}`) : "");
+    const [picture, movement] = await Promise.all([there("input_reference"), there("driving_video")]);
+    const versions = (await json(`/${id}/versions`)).data.filter((version) => !version.current);
+    const before = versions.length ? await address(`/${id}/content?version=${versions[0].id}`) : "";
+    if (id !== this.id) return;
+    const image = at("result").querySelector("img");
+    image.src = picture;
+    image.hidden = !player().hidden;
+    for (const [figure, url] of [["driver", movement], ["before", before]]) {
+      at(figure).hidden = !url;
+      if (url) at(figure).querySelector("video").src = url;
+    }
+    for (const video of followers()) if (video.src) video.play().catch(() => {});
+  }
+
+  /** The movement and the video as it was follow the video, once there is one. */
   playTogether() {
-    const driver = at("driver").querySelector("video");
-    const meet = () => Math.abs(driver.currentTime - player().currentTime) > 0.1 && (driver.currentTime = player().currentTime);
-    for (const name of ["play", "playing", "seeked", "timeupdate"]) player().addEventListener(name, meet);
-    player().addEventListener("playing", () => driver.src && driver.play().catch(() => {}));
-    for (const name of ["pause", "waiting"]) player().addEventListener(name, () => driver.pause());
+    const meet = (video) => Math.abs(video.currentTime - player().currentTime) > 0.1 && (video.currentTime = player().currentTime);
+    const all = (action) => () => followers().forEach((video) => video.src && action(video));
+    for (const name of ["play", "playing", "seeked", "timeupdate"]) player().addEventListener(name, all(meet));
+    player().addEventListener("playing", all((video) => video.play().catch(() => {})));
+    for (const name of ["pause", "waiting"]) player().addEventListener(name, all((video) => video.pause()));
+    player().addEventListener("timeupdate", () => (at("sound").hidden = !hasSound(player())));
+    player().addEventListener("volumechange", () => at("sound").setAttribute("aria-pressed", !player().muted));
+    at("sound").addEventListener("click", () => (player().muted = !player().muted));
+    // A browser may not play what the server can read; then there is nothing to show.
+    for (const video of followers()) video.addEventListener("error", () => (video.closest("figure").hidden = true));
   }
 
   /** Tells of a segment, and shows it in the video. */
@@ -178,24 +205,53 @@ export class Stage {
 
   async regenerate(event) {
     event.preventDefault();
+    const { id } = this;
+    const index = this.timeline.selected;
     const seed = at("segment").elements.seed.value.trim();
+    const others = this.timeline.affected(index).filter((other) => other !== index);
+    const also = others.length ? `, and with it ${others.length > 8 ? `${others.length} others` : list(others)}` : "";
+    const question = `Make segment ${index} anew${also}? A finished video stays beside the new one, to compare.`;
+    if (!(await this.sure(question, "Make it anew"))) return;
     try {
-      await post(`/${this.id}/segments/${this.timeline.selected}/regenerate`, seed ? { seed: Number(seed) } : {});
+      await post(`/${id}/segments/${index}/regenerate`, seed ? { seed: Number(seed) } : {});
       this.changed();
-      this.open(this.id, this.files);
+      if (id === this.id) this.open(id);
     } catch (error) {
       this.failed(error);
     }
   }
 }
 
+const followers = () => [at("driver"), at("before")].map((figure) => figure.querySelector("video"));
+
+/** Whether a video that plays has sound, as each browser tells it. */
+function hasSound(video) {
+  return Boolean(video.mozHasAudio || video.webkitAudioDecodedByteCount || video.audioTracks?.length);
+}
+
+/** The tab's title: how far a video is, then its name. */
+function heading({ video, prepare }) {
+  const read = prepare.steps ? ` ${Math.floor((100 * prepare.step) / prepare.steps)} %` : "";
+  const made = prepare.state === "done" ? `${video.progress} %` : `Reading${read}`;
+  const said = { completed: "", failed: "Failed", queued: "Waiting", in_progress: made }[video.status];
+  return [said, title(video)].filter(Boolean).join(" · ");
+}
+
+/** What is said in the place of a video that cannot be seen yet. */
+function waiting({ video, stitch }) {
+  if (video.status === "failed") return "The video was not finished.";
+  if (!stitch?.step) return "Nothing of the video is finished yet.";
+  const grows = window.ManagedMediaSource ?? window.MediaSource;
+  return grows ? "What is finished is being fetched." : "This browser shows the video once it is finished.";
+}
+
 function facts(video) {
-  const said = [video.size.replace("x", " × "), `${video.seconds} s`, `${video.steps} steps`, `seed ${video.seed}`];
+  const said = [video.size.replace("x", " × "), `${video.seconds} s`, `${video.steps} steps`, `variation ${video.seed}`];
   return [...said, moment(video.created_at)].join(" · ");
 }
 
 function describe(segment, start, stop, rate, affected) {
-  const place = `${(start / rate).toFixed(1)} to ${(stop / rate).toFixed(1)} s, frames ${start} to ${stop - 1}, seed ${segment.seed}`;
+  const place = `${(start / rate).toFixed(1)} to ${(stop / rate).toFixed(1)} s, frames ${start} to ${stop - 1}, variation ${segment.seed}`;
   const time = segment.finished_at ? `, made in ${(segment.finished_at - segment.started_at).toFixed(1)} s` : "";
   const others = affected.filter((index) => index !== segment.index);
   const also = others.length ? ` Made anew with it: ${others.length > 8 ? `${others.length} others` : list(others)}.` : "";
@@ -230,7 +286,7 @@ function stages({ prepare, segments, stitch }) {
   const share = (stage) => (stage?.state === "done" ? 1 : stage?.steps ? stage.step / stage.steps : 0);
   const busy = segments.some((stage) => stage.state === "running");
   return {
-    prepare: { state: prepare.state, share: share(prepare), text: prepare.state === "done" ? "read" : "" },
+    prepare: { state: prepare.state, share: share(prepare), text: prepare.state === "done" ? "read" : frames(prepare) },
     segments: {
       state: all && made === segments.length ? "done" : busy ? "running" : "waiting",
       share: all ? sum(steps) / all : 0,
@@ -239,10 +295,12 @@ function stages({ prepare, segments, stitch }) {
     stitch: {
       state: stitch?.state ?? "waiting",
       share: share(stitch),
-      text: stitch?.step && stitch.state !== "done" ? `${stitch.step} of ${stitch.steps} frames` : share(stitch) === 1 ? "joined" : "",
+      text: stitch?.step && stitch.state !== "done" ? frames(stitch) : share(stitch) === 1 ? "joined" : "",
     },
   };
 }
+
+const frames = ({ step, steps }) => (steps ? `${step} of ${steps} frames` : "");
 
 function showStage(name, { state, share, text }, status) {
   const item = at("stages").querySelector(`[data-stage=${name}]`);

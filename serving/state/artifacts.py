@@ -23,6 +23,8 @@ from serving.state.schedule import depends_on
 
 MARKER = "posegen-database-id"
 """The file that tells whose a folder of jobs is."""
+VIDEO = r"video-[0-9a-f]{16}\.mp4"
+"""Names of finished videos in a job's folder, see `video_artifact`."""
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,13 @@ class Artifacts(Folder):
             return self.read(MARKER) == self._database_id.encode()
         except FileNotFoundError:
             return False
+
+    def versions(self, job_id: str) -> list[tuple[str, float]]:
+        """The finished videos of a job, each the digest in its name and the time when it was written in seconds since
+        1970, newest first."""
+        names = [name for name in self.names(job_id) if re.fullmatch(VIDEO, name)]
+        times = {name: self._info(self.path(f"{job_id}/{name}")).mtime_ns / 1e9 for name in names}
+        return [(name[6:-4], times[name]) for name in sorted(names, key=lambda name: -times[name])]
 
     def save_frames(self, name: str, frames: np.ndarray) -> None:
         """Keeps frames (F, H, W, 3) uint8."""

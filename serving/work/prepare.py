@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from functools import partial
@@ -37,7 +37,10 @@ from serving.uploads.uploads import ENVIRONMENT, upload_artifact
 from serving.work.loop import Beat, Refused
 from serving.work.preparation import PREPARED, SOUND, Preparation
 
-CACHES = ("HOME", "POSEGEN_CACHE")  # where the pose estimator's weights lie
+FETCHING = re.compile(
+    "HOME|POSEGEN_CACHE|XDG_CONFIG_HOME|PIP_.*|SSL_CERT_.*|(REQUESTS|CURL)_CA_BUNDLE|(?i:(https?|all|no)_proxy)"
+)
+"""Variables by which the pose estimator's weights are found or fetched: the cache, pip's settings, proxies."""
 TAIL = 200  # bytes of a child's output, which hold its last line but one
 DIED = "The uploads take too much time or memory to read, or are damaged; send a shorter video, or export it again."
 
@@ -84,8 +87,6 @@ class Prepare:
 
     def _run(self, wanted: Preparation, counted: Callable[[int], None]) -> dict[str, Any]:
         """What the child process says, or that it died. counted: told again and again how many frames are read."""
-        environment = {name: os.environ[name] for name in (*ENVIRONMENT, *CACHES) if name in os.environ}
-        environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
         given = json.dumps({"limits": asdict(self._limits), "wanted": asdict(wanted)})
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
             child = subprocess.Popen(
@@ -93,7 +94,7 @@ class Prepare:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=complaints,
-                env=environment,
+                env=child_environment(os.environ),
             )
             try:
                 assert child.stdin is not None  # a pipe, which stays open as long as this process lives
@@ -122,6 +123,14 @@ class Prepare:
                 child.wait(self._poll)
             except subprocess.TimeoutExpired:
                 continue
+
+
+def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """What the child is given of the environment: how to fetch weights, and none of the server's secrets."""
+    kept = {
+        name: value for name, value in environment.items() if name in ENVIRONMENT or FETCHING.fullmatch(name)
+    }
+    return kept | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
 
 
 def _count(beat: Beat, frames: int, read: int) -> None:

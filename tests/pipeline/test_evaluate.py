@@ -81,7 +81,7 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_rows(
     assert "frames/s" in again.stderr
     assert "3 measured, 1 failed" in again.stdout
     for name in ("measurements.parquet", "videos.parquet"):
-        assert pq.read_table(killed / name).equals(pq.read_table(calm / name)), name
+        assert rows_of(killed / name) == rows_of(calm / name)
     rows = pq.read_table(killed / "videos.parquet").to_pylist()
     assert [row["status"] for row in rows] == ["measured"] * 3 + ["failed"]
     assert rows[-1]["video"] == "broken.mp4" and rows[-1]["error_type"] == "VideoError"
@@ -104,6 +104,11 @@ def test_measurements_are_summed_up_over_the_videos(videos: Path, tmp_path: Path
     assert pq.read_table(tmp_path / "videos.parquet")["status"].to_pylist() == ["failed", "measured"]
     summary = (tmp_path / "summary.md").read_text()
     assert "| background_first | 1 | 0" in summary and "| seam_colour_begin | 1 |" in summary
+
+
+def rows_of(table: Path) -> list[str]:
+    """The rows of a Parquet file as text, in which NaN is the same as NaN."""
+    return [repr(row) for row in pq.read_table(table).to_pylist()]
 
 
 def until(condition: Callable[[], bool], seconds: float = 240) -> None:

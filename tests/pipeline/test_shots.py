@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.config import CurateConfig
 from pipeline.plan.shots import AdaptiveCuts, Cut, TransNetCuts, _transnet, find_cuts, join_cuts, plan_spans
 from posegen.video import Break, VideoInfo, probe, save_video
 
@@ -124,7 +125,7 @@ def test_transnet_windows_equal_the_whole_video_at_once() -> None:
     for start in range(0, 130, 32):
         finder.push(frames[start : start + 32])
     finder.finish()
-    single, many = _transnet().predict_frames(torch.from_numpy(frames), quiet=True)
+    single, many = _transnet("cpu").predict_frames(torch.from_numpy(frames), quiet=True)
     scores = np.concatenate(finder.scores)[:130]
     np.testing.assert_allclose(scores, np.stack([single.numpy(), many.numpy()], 1), atol=1e-5)
 
@@ -141,8 +142,16 @@ def test_loading_transnet_changes_no_global_setting() -> None:
     np.random.seed(5)
     expected = np.random.random(), torch.are_deterministic_algorithms_enabled()
     np.random.seed(5)
-    _transnet()
+    _transnet("cpu")
     assert (np.random.random(), torch.are_deterministic_algorithms_enabled()) == expected
+
+
+def test_one_detector_is_taken_for_a_whole_run_and_a_gpu_only_where_it_was_asked_for() -> None:
+    shares = {0.0: "adaptive", 0.25: "transnetv2"}
+    found = {share: CurateConfig("videos", "dataset", gpus_per_worker=share).detector for share in shares}
+    assert found == shares
+    assert CurateConfig("videos", "dataset", shots="transnetv2").detector == "transnetv2"
+    assert TransNetCuts(RATE).device == "cpu"
 
 
 def test_an_unknown_detector_is_named(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from pipeline.records.journal import Files, Journal
 from pipeline.score.scorer import SCORED, failed_clip
 from pipeline.tables.join import ERROR as ERRORS
 from pipeline.tables.join import JOINED, join_group
-from pipeline.tables.media import MediaReader
+from pipeline.tables.media import MediaReader, newest_media
 from pipeline.tables.verdicts import (
     duplicates,
     judge,
@@ -208,7 +208,7 @@ def write(config: CurateConfig, clips: pa.Table) -> dict[str, dict[str, int]]:
     """Writes both tables as a version; returns its files."""
     division = divide(Folder(config.output), clips.num_rows, kept(clips).num_rows)
     records = packed(score_journal(config)), packed(cut_journal(config))
-    written = write_files(config, division, *records, clips)
+    written = write_files(config, division, *records, newest_media(config), clips)
     versions.publish(Folder(config.output), written)
     return written
 
@@ -269,9 +269,9 @@ def test_kept_clips_carry_their_video(config: CurateConfig, tmp_path: Path):
 
 def test_videos_are_found_before_and_after_they_are_in_the_table(config: CurateConfig):
     rows = kept(finished(config)).to_pylist()
-    before = [media for _, media in MediaReader(config, packed(cut_journal(config))).of(rows)]
+    before = [media for _, media in MediaReader(config, packed(cut_journal(config)), []).of(rows)]
     write(config, finished(config))
-    after = [media for _, media in MediaReader(config, {}).of(rows)]
+    after = [media for _, media in MediaReader(config, {}, newest_media(config)).of(rows)]
     assert len(before) == 2 and before == after
 
 
@@ -282,7 +282,7 @@ def test_a_clip_that_could_not_be_cut_out_fails_alone(config: CurateConfig):
     cut_journal(config).write(gone["video_id"], gone["clip_id"], table([failed_cut], CUT))
     files = packed(cut_journal(config))
     for group in files:
-        missing = MediaReader(config, files).missing(group, kept(clips))
+        missing = MediaReader(config, files, []).missing(group, kept(clips))
         if group == gone["video_id"][:2]:
             clips = with_errors(clips, missing.filter(pc.equal(missing["clip_id"], gone["clip_id"])))
     write(config, clips)

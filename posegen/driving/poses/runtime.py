@@ -19,6 +19,10 @@ from ai_edge_litert.interpreter import Interpreter
 from posegen.common.profiling import timed
 
 
+class CudaError(ValueError):
+    """A GPU was asked for and cannot be used; the message says what to do."""
+
+
 class TFLiteModel:
     """A TFLite model of one image input: (H, W, 3) in, arrays without the batch axis out.
 
@@ -49,16 +53,24 @@ class TFLiteModel:
 
 
 class ONNXModel:
-    """An ONNX model of one input, on the CPU or, where onnxruntime has it and `cuda` asks for it, on a GPU."""
+    """An ONNX model of one input, on the CPU or, where `cuda` asks for it, on a GPU.
+
+    Raises CudaError where onnxruntime cannot use a GPU that was asked for, which it would pass over in silence.
+    """
 
     def __init__(self, path: Path, threads: int = 1, cuda: bool = False) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         providers: list[Any] = ["CPUExecutionProvider"]
-        if cuda:
+        if cuda and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
             providers.insert(0, "CUDAExecutionProvider")
         self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        if cuda and "CUDAExecutionProvider" not in self._session.get_providers():
+            raise CudaError(
+                f"{path.name} was to run on a GPU, but onnxruntime {onnxruntime.__version__} cannot use CUDA here; "
+                "install onnxruntime-gpu and NVIDIA's libraries, or ask for no GPU"
+            )
         entry = self._session.get_inputs()[0]
         self._input: str = entry.name
         self.input_shape: list[int | str] = entry.shape

@@ -122,6 +122,13 @@ def test_a_group_goes_on_after_a_segment_that_ended_early(
     assert same(*made)
 
 
+def test_a_size_that_cannot_be_shared_is_refused_and_the_group_goes_on(pair: PoseGenPipeline) -> None:
+    size = (48, 48)  # three times three tokens
+    with pytest.raises(ValueError, match="2 processes cannot share a frame's 9 tokens"):
+        pair.job(picture(size), walking(FRAMES, size), size=size)
+    pair.group.check()
+
+
 def test_a_model_that_cannot_be_split_is_refused(model: Path) -> None:
     with pytest.raises(ValueError, match="2 attention heads"):
         Group(tiny_pipeline(), processes=3)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from posegen.common.weights import WeightsError
 from posegen.driving.poses import load_estimator
 from posegen.driving.poses.boxes import Window, letterbox, suppress
 from posegen.driving.poses.dwpose import DWPose, decode_simcc
+from posegen.driving.poses.runtime import CudaError, ONNXModel
 from posegen.driving.poses.yolox import YoloxDetector
 from testkit import onnx_models
 from testkit.onnx_models import BLUE, DETECTED, GREEN
@@ -258,3 +260,11 @@ def test_unfit_files_are_refused(weights: Path, tmp_path: Path, frames: np.ndarr
     onnx_models.yolox(swapped / "dw-ll_ucoco_384.onnx")
     with pytest.raises(ValueError, match="SimCC bins"):
         DWPose(swapped, detector=weights / "yolox_l.onnx")(frames)
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="onnxruntime has CUDA here"
+)
+def test_a_gpu_that_cannot_be_used_is_said_and_not_passed_over(weights: Path) -> None:
+    with pytest.raises(CudaError, match=r"yolox_l.onnx was to run on a GPU.*install onnxruntime-gpu"):
+        ONNXModel(weights / "yolox_l.onnx", cuda=True)

@@ -34,6 +34,7 @@ OPERATIONS = {
     "GET /v1/videos/{video_id}/versions",
     "GET /v1/videos/{video_id}/uploads/{parameter}",
     "GET /v1/videos/{video_id}/segments",
+    "GET /v1/videos/{video_id}/segments/{index}/preview",
     "POST /v1/videos/{video_id}/segments/{index}/regenerate",
     "GET /v1/models",
     "GET /v1/models/{name}",

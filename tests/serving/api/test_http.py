@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import openai
 import pytest
 from fastapi.testclient import TestClient
@@ -126,7 +127,7 @@ def test_the_picture_may_come_as_openais_object(site: Site) -> None:
     by_json = post(site.client(), sent(input_reference=None), input_reference=json.dumps(given))
     uploads = [site.database.jobs.get(id).request["uploads"] for id in (by_client.id, by_json.json()["id"])]
     assert uploads[0] == uploads[1]
-    twice = {"input_reference[image_url]": given["image_url"]}
+    twice: dict[str, Any] = {"input_reference[image_url]": given["image_url"]}
     assert "came twice" in refusal(post(site.client(), **twice), 400)
     assert "data URL" in refusal(post(site.client(), sent(input_reference=None), input_reference="{"), 400)
 
@@ -221,3 +222,18 @@ def test_what_is_asked_for_has_limits_of_its_own(tmp_path: Path) -> None:
     assert "at most 0.5" in refusal(post(client, seconds="0.6"), 400)
     assert post(client, seconds="0.5", size="96x64").status_code == 200
     assert "more than 1048576 pixels" in refusal(post(Site(tmp_path).client(), size="4096x4096"), 400)
+
+
+def test_a_poll_changes_threads_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the database. Each change costs more than the rest of the poll, and with many clients they queue up."""
+    path, client = f"/v1/videos/{site.job()}", site.client()
+    changes: list[str] = []
+    run_sync = anyio.to_thread.run_sync
+
+    async def counted(function: Any, *arguments: Any, **options: Any) -> Any:
+        changes.append(getattr(function, "__name__", str(function)))
+        return await run_sync(function, *arguments, **options)
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", counted)
+    assert client.get(path).status_code == 200
+    assert len(changes) == 1, changes

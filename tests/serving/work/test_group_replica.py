@@ -48,7 +48,7 @@ def segments(place: Place, job_id: str) -> list[np.ndarray]:
 def test_a_group_is_cancelled_and_killed(planned: Place, tmp_path: Path) -> None:
     alone, place = planned.copy(tmp_path / "alone"), planned.copy(tmp_path / "server")
     assert alone.finish(Role.GENERATE) == 0
-    database, pipeline = place.database, PoseGenPipeline.from_pretrained(place.model.folder)
+    database, pipeline = place.database, PoseGenPipeline.from_pretrained(place.model.folder())
     first, second = sorted(place.database.jobs.page(), key=lambda job: job.created_at)
     pipeline.group = group = Group(pipeline, processes=2)
     work = replace(place, pipeline=pipeline).work(Role.GENERATE, database)

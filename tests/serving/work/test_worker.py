@@ -34,7 +34,7 @@ from serving.uploads.uploads import upload_artifact
 from serving.work import loop
 from serving.work.loop import Beat, Refused, Work, Worker
 from serving.work.preparation import Preparation
-from serving.work.prepare import Prepare
+from serving.work.prepare import Prepare, child_environment
 from testkit.serving_workers import FRAMES, LEASE, REQUEST, Place, empty_place
 from testkit.tiny_model import SIZE
 
@@ -225,6 +225,22 @@ def test_how_much_of_a_movement_is_read_is_told(empty: Place, tmp_path: Path) ->
     frames = round(seconds * place.model.rate)
     assert told[0] == (0, frames) and told[-2] == (frames, frames)
     assert [step for step, _ in told[:-1]] == sorted(step for step, _ in told[:-1])
+
+
+def test_a_preparation_can_fetch_weights_and_knows_no_secrets() -> None:
+    needed = {
+        "HOME": "/home/ray",
+        "POSEGEN_CACHE": "/cache",
+        "PIP_INDEX_URL": "https://mirror.example/simple",
+        "PIP_FIND_LINKS": "/wheels",
+        "HTTPS_PROXY": "http://proxy.example:3128",
+        "no_proxy": "mirror.example",
+        "SSL_CERT_FILE": "/etc/ssl/company.pem",
+        "REQUESTS_CA_BUNDLE": "/etc/ssl/company.pem",
+    }
+    secrets = {"POSEGEN_DATABASE": "postgresql://me:secret@host/name", "AWS_SECRET_ACCESS_KEY": "secret"}
+    given = child_environment(needed | secrets)
+    assert {name: given[name] for name in given if name not in ("PYTHONPATH", "OMP_NUM_THREADS")} == needed
 
 
 def test_a_full_disk_is_not_the_clients_fault(empty: Place, tmp_path: Path) -> None:
