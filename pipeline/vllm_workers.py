@@ -11,7 +11,7 @@ from pipeline.caption.vllm import Row, jpegs, recorded
 from pipeline.config import CurateConfig
 from pipeline.journals import caption_journal
 from pipeline.records.journal import Files
-from pipeline.tables.media import MediaReader
+from pipeline.tables.media import MediaReader, newest_media
 from posegen.video import VideoError
 
 
@@ -20,7 +20,7 @@ class FrameReader:
 
     def __init__(self, config: CurateConfig, records: Mapping[str, Files]) -> None:
         """records: the packed files of what was cut, by group."""
-        self.journal, self.media = caption_journal(config), MediaReader(config, records)
+        self.journal, self.media = caption_journal(config), MediaReader(config, records, newest_media(config))
 
     def __call__(self, clips: pa.Table) -> pa.Table:
         rows = []
