@@ -12,6 +12,7 @@ written are counted in all processes.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import tempfile
@@ -63,7 +64,7 @@ def main(clips: int = 1_000_000, workers: int | None = None) -> None:
         ray.init(
             num_cpus=workers,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             runtime_env={
                 "worker_process_setup_hook": count_objects,
                 "env_vars": {COUNTER: os.environ[COUNTER]},
@@ -141,7 +142,7 @@ def count_objects() -> None:
         written(folder, name, content)
         os.write(file, b"w")
 
-    Folder.open, Folder.write = open_and_count, write_and_count  # type: ignore[method-assign]
+    Folder.open, Folder.write = open_and_count, write_and_count  # type: ignore[method-assign, assignment]
 
 
 def listed(number: int) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def score_videos(config: CurateConfig, thresholds: Thresholds, groups: Groups) -
     What the storage refused is tried again after a pause. Raises StorageFaultError where it refuses too much.
     """
     most_clips = CLIPS_PER_TASK if Folder(config.input).local else None
-    stages, faults, retry = [], dict[str, str](), config.retry_failed
+    stages, faults, retry = list[Stage](), dict[str, str](), config.retry_failed
     for attempt in range(ROUNDS):
         tables = groups.unscored(retry, most_clips)
         if not tables and stages:

@@ -13,11 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from pipeline.caption.captioner import CAPTIONED
 from pipeline.caption.own import is_own, with_own, with_trigger
 from pipeline.config import CurateConfig
 from pipeline.feeds import failed_plans, tasks, unplanned, unscored
-from pipeline.journals import caption_journal, cut_journal, plan_journal, score_journal
+from pipeline.journals import CAPTIONED, caption_journal, cut_journal, plan_journal, score_journal
 from pipeline.records.journal import Files, Journal, group_of
 from pipeline.tables.join import join_group
 from pipeline.tables.media import MediaReader, newest_media
@@ -51,7 +50,8 @@ class Groups:
     def __init__(self, config: CurateConfig, listed: pa.Table) -> None:
         self.config, self.listed = config, listed
         self.keys: Ref = ray.put(listed["key"].combine_chunks())
-        self.plans, self.scores, self.cuts, self.captions = ({} for _ in range(4))
+        self.plans, self.scores = dict[str, Files](), dict[str, Files]()
+        self.cuts, self.captions = dict[str, Files](), dict[str, Files]()
         self.rows: dict[str, Ref] = {}
         self.media: Ref = ray.put(newest_media(config))
 

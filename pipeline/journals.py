@@ -7,14 +7,23 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.caption.captioner import CAPTIONED
 from pipeline.config import CurateConfig
 from pipeline.plan.planner import PLAN
 from pipeline.records.journal import Journal
 from pipeline.score.scorer import SCORED
 from posegen.common.storage import Folder
-from posegen.dataset import MEDIA, content_id
+from posegen.dataset import CLIPS, MEDIA, content_id
 
+CAPTIONED = pa.schema(
+    [
+        CLIPS.field(name)
+        for name in (
+            *("clip_id", "subject", "caption", "caption_source"),
+            *("error_stage", "error_type", "error_message"),
+        )
+    ]
+)
+"""A clip's caption by a model, or why it has none."""
 CUT = pa.schema(
     [field.with_nullable(True) for field in MEDIA]
     + [PLAN.field(name) for name in ("error_stage", "error_type", "error_message")]

@@ -29,7 +29,7 @@ from pipeline.plan.source import Source
 from pipeline.records.attempts import MOST_ATTEMPTS, time_limit
 from pipeline.records.journal import Files, Journal, is_failed
 from pipeline.score.scorer import failed_clip, make_scorer
-from pipeline.tables.media import MediaReader, newest_media
+from pipeline.tables.media import MediaReader
 from pipeline.verdict import Thresholds
 from posegen.captions.qwen import CaptionerError
 from posegen.common.faults import StorageFaultError, is_fault
@@ -217,7 +217,7 @@ class CaptionWorker:
     def __init__(self, config: CurateConfig, attempts: ActorHandle, records: Mapping[str, Files]):
         """records: the packed files of what was cut, by group."""
         self.attempts, self.journal = attempts, caption_journal(config)
-        self.media = MediaReader(config, records, newest_media(config))
+        self.media = MediaReader(config, records)
         self.node = ray.get_runtime_context().get_node_id()
         self.scratch = tempfile.TemporaryDirectory(prefix="posegen-")
         self.caption = make_captioner(dataclasses.replace(config, input=self.scratch.name))
@@ -249,7 +249,7 @@ class CaptionWorker:
     @contextmanager
     def _files(self, rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         """The clips as files of the scratch folder, for as long as the block lasts."""
-        clips = [row | self._file(row, media) for row, media in self.media.of(rows)]
+        clips = [dict(row) | self._file(row, media) for row, media in self.media.of(rows)]
         try:
             yield clips
         finally:

@@ -13,28 +13,19 @@ import pyarrow as pa
 import torch
 
 from pipeline.config import CurateConfig
+from pipeline.journals import CAPTIONED
 from pipeline.plan.planner import failure
 from pipeline.plan.source import Source
 from posegen.captions.qwen import QwenCaptioner
 from posegen.captions.subject_words import subject_word
 from posegen.common.storage import Folder
-from posegen.dataset import CLIPS, table
+from posegen.dataset import table
 from posegen.video import VideoError, VideoInfo, read_frames, sample_indices
 
 FRAMES = 4
 """Frames of a clip that the model sees, spread evenly."""
 SHORT_SIDE = 448
 """Pixels of their shorter side: 16 of the model's tokens across."""
-
-CAPTIONED = pa.schema(
-    [
-        CLIPS.field(name)
-        for name in (
-            *("clip_id", "subject", "caption", "caption_source"),
-            *("error_stage", "error_type", "error_message"),
-        )
-    ]
-)
 
 
 def make_captioner(config: CurateConfig) -> Callable[[Sequence[Mapping[str, Any]]], list[pa.Table]]:

@@ -36,10 +36,13 @@ def newest_media(config: CurateConfig) -> list[str]:
 class MediaReader:
     """Reads clips' own videos, rows of `MEDIA`, from the records of what was cut and from the newest `media/`."""
 
-    def __init__(self, config: CurateConfig, records: Mapping[str, Files], files: Sequence[str]) -> None:
-        """records: the packed files of what was cut, by group. files: of the newest `media/`."""
+    def __init__(
+        self, config: CurateConfig, records: Mapping[str, Files], files: Sequence[str] | None = None
+    ) -> None:
+        """records: the packed files of what was cut, by group. files: of the newest `media/`, where they are known."""
         self.cuts, self.output, self.records = cut_journal(config), Folder(config.output), records
-        self.work, self.files = Folder(config.output, "work"), files
+        self.work = Folder(config.output, "work")
+        self.files = newest_media(config) if files is None else files
 
     def missing(self, group: str, kept: pa.Table) -> pa.Table:
         """Those of a group's kept clips that have no video: `clip_id` and, where one is known, the error."""

@@ -30,6 +30,9 @@ CHUNK = 1 << 18
 SHEET = 4  # pictures across and down a spritesheet
 PREVIEW_SIDE = 320  # pixels of a sheet's picture, the longer side
 
+UPLOADED = ("image/png", "image/jpeg", "image/webp", "video/mp4", "video/webm", "video/x-msvideo")
+"""What uploads are sent back as; MOV goes as MP4 and Matroska as WebM, as browsers play them."""
+
 NOT_READY = ApiError(404, "The video is not ready; ask for it once its status is completed.", "not_ready")
 
 
@@ -73,10 +76,9 @@ def older(artifacts: Artifacts, job_id: str, version: str) -> Content:
 
 def upload(artifacts: Artifacts, job: Job, parameter: str) -> tuple[Content, str]:
     """What a client sent for a job, and its media type; ApiError 404 if the job was made without it."""
-    sent = job.request["uploads"].get(parameter)
-    if sent is None:
+    sent, name = job.request["uploads"].get(parameter), upload_artifact(job.id, parameter)
+    if sent is None or not artifacts.exists(name):
         raise ApiError(404, f"Video {job.id} was made without {parameter}.", "not_found")
-    name = upload_artifact(job.id, parameter)
     with artifacts.open(name) as file:
         first = file.read(12)
     return _whole(artifacts, name, sent["sha256"][:16]), media_type(first)
@@ -84,10 +86,9 @@ def upload(artifacts: Artifacts, job: Job, parameter: str) -> tuple[Content, str
 
 def media_type(first: bytes) -> str:
     """The type of an upload by its first 12 bytes; only kinds that uploads may be of."""
-    signatures = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"\x1aE\xdf\xa3": "video/webm"}
-    riff = {b"WEBP": "image/webp", b"AVI ": "video/x-msvideo"}
     if first[:4] == b"RIFF":
-        return riff.get(first[8:], "application/octet-stream")
+        return "image/webp" if first[8:] == b"WEBP" else "video/x-msvideo"
+    signatures = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"\x1aE\xdf\xa3": "video/webm"}
     return next((kind for start, kind in signatures.items() if first.startswith(start)), "video/mp4")
 
 
@@ -96,11 +97,16 @@ def _whole(artifacts: Artifacts, name: str, tag: str) -> Content:
         return Content([(name, file.size())], f'"{tag}"')
 
 
-def respond(artifacts: Artifacts, content: Content, headers: Headers, media_type: str) -> Response:
-    """The answer with the content or the range that the request's headers ask for, 204 if there is nothing of it yet;
-    ApiError 416 for a range beyond it."""
-    if not content.files:
+def respond_with_growing(artifacts: Artifacts, content: Content, headers: Headers) -> Response:
+    """As `respond`, but 204 where there is nothing yet, or nothing more: browsers count a refusal as an error."""
+    try:
+        return respond(artifacts, content, headers, "video/mp4") if content.files else Response(None, 204)
+    except ApiError:
         return Response(None, 204)
+
+
+def respond(artifacts: Artifacts, content: Content, headers: Headers, media_type: str) -> Response:
+    """The answer with the content or the range that the request's headers ask for; ApiError 416 for one beyond it."""
     if unchanged := not_modified(content.tag, headers):
         return unchanged
     span = None

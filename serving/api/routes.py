@@ -195,7 +195,7 @@ CONTENT: Responses = {
         "content": dict.fromkeys(("video/mp4", "image/webp", "image/jpeg"), BYTES),
         "description": "All.",
     },
-    204: {"description": "Nothing of a partial video is finished yet."},
+    204: {"description": "Nothing of a partial video is finished yet, or nothing more."},
     206: {"content": {"video/mp4": BYTES}, "description": "The range that was asked for."},
     304: {"description": "The caller has it, by If-None-Match."},
     416: refused("The range begins behind the end."),
@@ -226,6 +226,8 @@ def download_video(
         found = content.older(server.artifacts, job.id, version)
     if variant != "video":
         return content.respond_with_preview(server.artifacts, found, request.headers, variant)
+    if partial:
+        return content.respond_with_growing(server.artifacts, found, request.headers)
     return content.respond(server.artifacts, found, request.headers, "video/mp4")
 
 
@@ -240,8 +242,8 @@ def list_versions(job: CurrentJob, server: CurrentServer) -> VersionList:
 
 
 UPLOAD: Responses = {
-    200: {"content": dict.fromkeys(("image/*", "video/*"), BYTES), "description": "All."},
-    206: {"content": {"video/*": BYTES}, "description": "The range that was asked for."},
+    200: {"content": dict.fromkeys(content.UPLOADED, BYTES), "description": "All."},
+    206: {"content": dict.fromkeys(content.UPLOADED, BYTES), "description": "The range that was asked for."},
     304: {"description": "The caller has it, by If-None-Match."},
     416: refused("The range begins behind the end."),
 }

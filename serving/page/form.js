@@ -64,7 +64,10 @@ export function setUpForm(form, made, failed) {
   });
   for (const kind of Object.keys(PARAMETERS)) {
     const input = drop(kind).querySelector("input");
-    input.addEventListener("change", () => input.files.length && take(kind, input.files[0]));
+    input.addEventListener("change", () => {
+      if (input.files.length) take(kind, input.files[0]);
+      input.value = ""; // or the same file, once it is mended, would be no change
+    });
   }
   dropAnywhere(takeAll);
 

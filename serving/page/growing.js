@@ -8,7 +8,7 @@ const KEPT = 20; // seconds behind the playing one that stay when the browser's 
 export class GrowingVideo {
   /** player: a video element; first: called once there is something to see. */
   constructor(player, id, seconds, first) {
-    Object.assign(this, { player, id, seconds, first, size: 0, all: 0, tag: "", busy: false, closed: false });
+    Object.assign(this, { player, id, seconds, first, size: 0, busy: false, closed: false });
   }
 
   /** Appends what is new. */
@@ -38,15 +38,11 @@ export class GrowingVideo {
   /** The next bytes, or nothing if there are no more yet. */
   async next() {
     const headers = { Range: `bytes=${this.size}-${this.size + PIECE - 1}` };
-    // Who has all that there is asks whether it has changed, as a range behind the end would be refused.
-    if (this.size && this.size === this.all) headers["If-None-Match"] = this.tag;
     try {
       const answer = await call(`/${this.id}/content?partial=true`, { headers, cache: "no-store" });
       if (answer.status === 204) return null;
-      this.all = Number(answer.headers.get("Content-Range").split("/")[1]);
-      this.tag = answer.headers.get("ETag");
       // The tag is the video's name and its size; another name is another video, or the finished file.
-      const name = this.tag.replace(/-\d+"$/, "");
+      const name = answer.headers.get("ETag").replace(/-\d+"$/, "");
       this.name ??= name;
       if (name !== this.name || name.endsWith('"')) return null;
       return new Uint8Array(await answer.arrayBuffer());

@@ -55,6 +55,8 @@ from testkit.videos import write_video
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
+SMALL_SOURCES = ROOT / "tests" / "data" / "small_sources.yaml"
+RULES = ["--thresholds", str(SMALL_SOURCES)]
 RAY = Path(sys.executable).with_name("ray")
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -81,11 +83,16 @@ def drifting(number: int) -> np.ndarray:
     return np.broadcast_to(slope[None, :, None], (96, 160, 3)).astype(np.uint8)
 
 
+def settings(videos: Path, output: Path, **how: Any) -> CurateConfig:
+    """A run over the videos by rules that allow small ones."""
+    return CurateConfig(str(videos), str(output), **{"thresholds": SMALL_SOURCES} | how)
+
+
 @pytest.fixture(scope="module")
 def dataset(ray_cluster: str, videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What an undisturbed run makes of the folder."""
     output = tmp_path_factory.mktemp("undisturbed")
-    run(CurateConfig(str(videos), str(output)))
+    run(settings(videos, output))
     return output
 
 
@@ -140,7 +147,7 @@ def test_a_kept_clip_has_pose_caption_and_the_very_frames(
 
 
 def test_a_rerun_scores_nothing_again(dataset: Path, videos: Path) -> None:
-    groups = joined(CurateConfig(str(videos), str(dataset)))
+    groups = joined(settings(videos, dataset))
     assert groups.unscored(retry_failed=False, most_clips=None) == []
     assert count(groups.unscored(retry_failed=True, most_clips=None)) == 2  # those that cannot be read
 
@@ -158,33 +165,33 @@ def test_a_new_threshold_needs_no_model(dataset: Path, videos: Path, tmp_path: P
     lenient = tmp_path / "lenient.yaml"
     rules = dict.fromkeys(SCORES) | {"seconds": {"min": 1}, "near_duplicate_bits": 0}
     lenient.write_text(yaml.safe_dump(rules))
-    config = CurateConfig(str(videos), str(output), thresholds=lenient, rescore=True)
+    config = settings(videos, output, thresholds=lenient, rescore=True)
     assert run(config) == {"kept": 3, "rejected": 1, "failed": 2}
     assert len(pq.read_table(output / "media")) == 3
-    assert run(dataclasses.replace(config, thresholds=CurateConfig.thresholds))["kept"] == 1
+    assert run(dataclasses.replace(config, thresholds=SMALL_SOURCES))["kept"] == 1
     assert rows(output).equals(rows(dataset))
     assert [len(versions.files(Folder(str(output)), "media", number)) for number in (1, 2, 3)] == [1, 1, 1]
 
 
 def test_rescoring_what_was_never_scored_is_refused(videos: Path, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="run without --rescore first"):
-        run(CurateConfig(str(videos), str(tmp_path), rescore=True))
+        run(settings(videos, tmp_path, rescore=True))
 
 
 def test_rescoring_under_other_settings_is_refused(dataset: Path, videos: Path) -> None:
     with pytest.raises(StorageError, match="run without --rescore first"):
-        run(CurateConfig(str(videos), str(dataset), rate=24, rescore=True))
+        run(settings(videos, dataset, rate=24, rescore=True))
 
 
 def test_rescoring_and_retrying_at_once_is_refused_and_deletes_nothing(dataset: Path, videos: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in dataset.rglob("*")}
     with pytest.raises(SetupError, match="leave out one of them"):
-        run(CurateConfig(str(videos), str(dataset), rescore=True, retry_failed=True))
+        run(settings(videos, dataset, rescore=True, retry_failed=True))
     assert {path: path.stat().st_mtime_ns for path in dataset.rglob("*")} == before
 
 
 def test_missing_weights_are_said_in_a_sentence(videos: Path, tmp_path: Path) -> None:
-    config = CurateConfig(str(videos), str(tmp_path), person_detector=str(tmp_path))
+    config = settings(videos, tmp_path, person_detector=str(tmp_path))
     with pytest.raises(SetupError, match=r"yolox_l.onnx is not in .*: put it there"):
         run(config)
 
@@ -194,7 +201,7 @@ def test_a_model_captions_what_is_kept_and_nothing_else(
 ) -> None:
     output = tmp_path / "dataset"
     shutil.copytree(dataset, output)
-    run(CurateConfig(str(videos), str(output), captioner=str(tiny_qwen), rescore=True))
+    run(settings(videos, output, captioner=str(tiny_qwen), rescore=True))
     found = by_path(output)
     assert found["again/talk.mp4"]["caption_source"] == str(tiny_qwen)
     assert found["rabbit.mp4"]["caption_source"] == "composed"
@@ -217,7 +224,7 @@ def test_killed_workers_change_nothing(dataset: Path, videos: Path, tmp_path: Pa
     killer = threading.Thread(target=kill_some)
     killer.start()
     try:
-        run(CurateConfig(str(videos), str(tmp_path)))
+        run(settings(videos, tmp_path))
     finally:
         ended.set()
         killer.join()
@@ -228,14 +235,22 @@ def test_killed_workers_change_nothing(dataset: Path, videos: Path, tmp_path: Pa
 def test_a_killed_driver_leaves_what_a_rerun_needs(
     ray_cluster: str, dataset: Path, videos: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "pipeline/curate.py", "--input", str(videos), "--output", str(tmp_path)]
+    command = [
+        sys.executable,
+        "pipeline/curate.py",
+        "--input",
+        str(videos),
+        "--output",
+        str(tmp_path),
+        *RULES,
+    ]
     driver = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"RAY_ADDRESS": ray_cluster})
     scores = tmp_path / "work"
     until(lambda: bool(list(scores.glob("scores-*/loose/*/*.parquet"))))
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     before = [pq.read_table(path) for path in scores.glob("scores-*/loose/*/*.parquet")]
-    run(CurateConfig(str(videos), str(tmp_path)))
+    run(settings(videos, tmp_path))
     packed = [pq.read_table(path) for path in scores.glob("scores-*/packed/*/*.parquet")]
     after = [row for table in packed for row in table.drop_columns(["video", "key"]).to_pylist()]
     assert all(row in after for table in before for row in table.to_pylist())
@@ -270,9 +285,9 @@ class FaultyWorker(VideoWorker):
 
 
 def test_a_clip_that_crashes_hangs_or_trips_a_worker_fails_alone(videos: Path, tmp_path: Path) -> None:
-    config = CurateConfig(str(videos), str(tmp_path))
+    config = settings(videos, tmp_path)
     groups = joined(config)
-    arguments = (load_thresholds(), None)
+    arguments = (load_thresholds(SMALL_SOURCES), None)
     work(config, groups.unscored(False, None), FaultyWorker, arguments, Progress("score", "videos"))
     groups.join()
     journal = score_journal(config)
@@ -286,10 +301,9 @@ def test_a_clip_that_crashes_hangs_or_trips_a_worker_fails_alone(videos: Path, t
     assert messages[0][1] == "tripped over a frame"
     assert "3 times" in messages[1][1]
     retried = dataclasses.replace(config, retry_failed=True)
-    score_videos(retried, load_thresholds().without("unsafe"), groups)
-    found = {
-        row["path"]: row["error_type"] for rows in groups.rows.values() for row in ray.get(rows).to_pylist()
-    }
+    score_videos(retried, load_thresholds(SMALL_SOURCES).without("unsafe"), groups)
+    tables: list[Any] = ray.get(list(groups.rows.values()))
+    found = {row["path"]: row["error_type"] for table in tables for row in table.to_pylist()}
     assert {path for path, error in found.items() if error} == {"empty.webm", "text.mp4"}
 
 
@@ -326,7 +340,7 @@ def test_the_job_runs_by_ray_job_submit_from_the_working_directory(
     job_server: str, dataset: Path, videos: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "dataset"
-    entry = [sys.executable, "pipeline/curate.py", "--input", str(videos), "--output", str(output)]
+    entry = [sys.executable, "pipeline/curate.py", "--input", str(videos), "--output", str(output), *RULES]
     command = [str(RAY), "job", "submit", "--address", job_server, "--working-dir", ".", "--", *entry]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -336,4 +350,4 @@ def test_the_job_runs_by_ray_job_submit_from_the_working_directory(
 
 def test_a_rate_too_low_for_any_clip_is_refused(videos: Path, tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="--rate 5 is too low"):
-        run(CurateConfig(str(videos), str(tmp_path), rate=5))
+        run(settings(videos, tmp_path, rate=5))

@@ -14,10 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pipeline.tables.write as write_module
-from pipeline.caption.captioner import CAPTIONED
 from pipeline.config import CurateConfig
 from pipeline.feeds import listed_videos
-from pipeline.journals import CUT, cut_journal, plan_journal, score_journal, video_key
+from pipeline.journals import CAPTIONED, CUT, cut_journal, plan_journal, score_journal, video_key
 from pipeline.plan.listing import list_videos, listed_parts, read_part
 from pipeline.plan.planner import failed_video, failure, make_planner
 from pipeline.plan.source import Source

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 from ray.data.llm import vLLMEngineProcessorConfig
 
-from pipeline.caption.captioner import CAPTIONED, FRAMES
+from pipeline.caption.captioner import FRAMES
 from pipeline.caption.vllm import answer, engine, jpegs, make_processor, make_request, recorded
 from pipeline.config import CurateConfig
+from pipeline.journals import CAPTIONED
 from testkit.tiny_qwen import save_tiny_qwen
 from testkit.videos import number_of, write_video
 
