@@ -1,6 +1,7 @@
 """Curation: a folder of raw video becomes a training set, on Ray Data; and the evaluation of a folder of made videos.
 
-- `curate.py`: the job, top to bottom; `config.py`: its settings; `workers.py`, `feeds.py`: what Ray Data runs;
+- `curate.py`: the job, top to bottom; `config.py`: its settings;
+- `workers.py`, `vllm_workers.py`, `feeds.py`: what Ray Data runs;
 - `groups.py`: the rows while the job runs; `journals.py`: the records it keeps;
 - `estimate.py`: what a job would take, before it runs;
 - `plan/`, `score/`, `caption/`: videos become clips, clips get scores, kept clips get captions;

@@ -235,7 +235,8 @@ def ask_vllm(config: CurateConfig, groups: Groups, clips: Dataset) -> Dataset:
         raise SetupError(
             "--caption-engine vllm needs a GPU, and there the packages of ray[llm]; caption with transformers instead"
         )
-    from pipeline.caption.vllm import AnswerRecorder, FrameReader, make_processor  # imports Ray's engines
+    from pipeline.caption.vllm import make_processor  # imports Ray's engines
+    from pipeline.vllm_workers import AnswerRecorder, FrameReader
 
     frames = clips.map_batches(
         FrameReader,

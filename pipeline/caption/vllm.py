@@ -17,11 +17,8 @@ from ray.data.llm import PrepareMultimodalStageConfig, Processor, build_processo
 
 from pipeline.caption.captioner import FRAMES, answered, failed_caption, frames_of
 from pipeline.config import CurateConfig
-from pipeline.journals import caption_journal
-from pipeline.records.journal import Files
-from pipeline.tables.media import MediaReader
 from posegen.captions.subject_words import ensure_one_subject_word
-from posegen.video import VideoError, probe
+from posegen.video import probe
 from posegen.video.pictures import jpeg
 
 FRAME_TOKENS = 1024
@@ -48,7 +45,7 @@ def engine(config: CurateConfig, replicas: int) -> vLLMEngineProcessorConfig:
 
 
 def make_processor(config: CurateConfig, replicas: int) -> Processor:
-    """What turns a dataset of rows of `FrameReader` into one of rows for `AnswerRecorder`."""
+    """What turns a dataset of rows of frames into one of answers."""
     return build_processor(engine(config, replicas), preprocess=make_request(config), postprocess=answer)
 
 
@@ -74,26 +71,6 @@ def answer(row: Row) -> Row:
     return {"clip_id": row["clip_id"], "video_id": row["video_id"], "text": row["generated_text"]}
 
 
-class FrameReader:
-    """Reads the frames of kept clips from their own videos; records those that cannot be read as failed."""
-
-    def __init__(self, config: CurateConfig, records: Mapping[str, Files]) -> None:
-        """records: the packed files of what was cut, by group."""
-        self.journal, self.media = caption_journal(config), MediaReader(config, records)
-
-    def __call__(self, clips: pa.Table) -> pa.Table:
-        rows = []
-        for clip, media in self.media.of(clips.to_pylist()):
-            try:
-                frames = jpegs(clip, media)
-            except (VideoError, OSError) as error:
-                self.journal.write(clip["video_id"], clip["clip_id"], failed_caption(clip, error))
-            else:
-                rows.append({"clip_id": clip["clip_id"], "video_id": clip["video_id"], "frames": frames})
-        schema = [("clip_id", "string"), ("video_id", "string"), ("frames", pa.list_(pa.binary()))]
-        return pa.Table.from_pylist(rows, pa.schema(schema))
-
-
 def jpegs(clip: Mapping[str, Any], media: Mapping[str, Any]) -> list[bytes]:
     """The frames of a clip that a model sees, as JPEG files; media: its row of `MEDIA`."""
     with tempfile.TemporaryDirectory(prefix="posegen-") as scratch:
@@ -102,18 +79,6 @@ def jpegs(clip: Mapping[str, Any], media: Mapping[str, Any]) -> list[bytes]:
         start = media["media_start"]
         frames = frames_of(probe(path), {**clip, "start": start, "stop": start + media["seconds"]})
     return [jpeg(frame, frame.shape[0]) for frame in frames]
-
-
-class AnswerRecorder:
-    """Records an engine's answer, or why there is none; says whether the clip failed."""
-
-    def __init__(self, config: CurateConfig) -> None:
-        self.config, self.journal = config, caption_journal(config)
-
-    def __call__(self, row: Row) -> Row:
-        record = recorded(row, self.config)
-        self.journal.write(row["video_id"], row["clip_id"], record)
-        return {"error_stage": record["error_stage"][0].as_py()}
 
 
 def recorded(row: Row, config: CurateConfig) -> pa.Table:

@@ -40,7 +40,7 @@ from pipeline.journals import score_journal
 from pipeline.plan.listing import list_videos
 from pipeline.plan.source import Source
 from pipeline.sample_videos import SAMPLES
-from pipeline.verdict import load_thresholds
+from pipeline.verdict import NOBODY, load_thresholds
 from pipeline.workers import SetupError, VideoWorker
 from posegen import versions
 from posegen.captions.subject_words import subject_word
@@ -48,7 +48,7 @@ from posegen.common.progress import Progress
 from posegen.common.storage import Folder, StorageError
 from posegen.common.weights import wheel_file
 from posegen.dataset import CLIPS, MEDIA, SCORES, unpack_keypoints
-from posegen.video import probe, read_frames, sample_indices
+from posegen.video import probe, read_frames, sample_indices, save_video
 from testkit import ROOT
 from testkit.curation_workers import curation_workers
 from testkit.videos import write_video
@@ -64,8 +64,10 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
-    for name in ("talk.mp4", "rabbit.mp4"):
-        shutil.copyfile(wheel_file(*SAMPLES[name]), folder / name)
+    shutil.copyfile(wheel_file(*SAMPLES["rabbit.mp4"]), folder / "rabbit.mp4")
+    talk = probe(wheel_file(*SAMPLES["talk.mp4"]))
+    frames = np.concatenate(list(read_frames(talk, range(len(talk.frame_times)), (480, 360))))
+    save_video(frames, folder / "talk.mp4", 30)  # as large as a clip must be
     (folder / "again").mkdir()
     shutil.copyfile(folder / "talk.mp4", folder / "again" / "talk.mp4")
     write_video(folder / "nobody.mp4", range(90), picture=drifting)
@@ -111,7 +113,7 @@ def test_every_file_ends_as_a_row_with_a_reason(dataset: Path) -> None:
     assert statuses["talk.mp4"] == statuses["rabbit.mp4"] == statuses["nobody.mp4"] == "rejected"
     assert statuses["empty.webm"] == statuses["text.mp4"] == "failed"
     assert found["talk.mp4"]["reasons"] == ["duplicate_file: same content as again/talk.mp4"]
-    assert found["nobody.mp4"]["reasons"][0].startswith("one_person: 0")
+    assert NOBODY in found["nobody.mp4"]["reasons"] and found["nobody.mp4"]["caption"] is None
     assert found["empty.webm"]["error_message"] == "empty.webm: the file is empty; copy or export it again."
 
 

@@ -187,12 +187,13 @@ def test_a_lower_rate_takes_fewer_frames_and_a_higher_one_repeats_them(score: Sc
 
 def test_a_file_that_cannot_be_read_is_a_record_that_says_so(folder: Path):
     shutil.copyfile(folder / "numbers.mp4", folder / "damaged.mp4")
-    info = probe(folder / "damaged.mp4")
+    source = Source(Folder(str(folder)), "damaged.mp4")
+    assert source.info.duration == 2  # known before it is damaged
     content = bytearray((folder / "damaged.mp4").read_bytes())
     content[len(content) // 4 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 4)
     (folder / "damaged.mp4").write_bytes(content)
     score = make_scorer(CurateConfig(str(folder), "nowhere"))
-    (row,) = score(clip("damaged.mp4", 0, 1), info).to_pylist()
+    (row,) = score(clip("damaged.mp4", 0, 1), source).to_pylist()
     assert (row["error_stage"], row["clip_id"], row["one_person"]) == ("read", "c1", None)
     assert "damaged.mp4" in row["error_message"] and str(folder) not in row["error_message"]
 

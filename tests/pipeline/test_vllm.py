@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import io
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from ray.data.llm import vLLMEngineProcessorConfig
 
 from pipeline.caption.captioner import FRAMES
@@ -56,10 +57,8 @@ def test_the_model_is_asked_the_users_question_about_frames_of_the_clip(
     *pictures, question = message["content"]
     assert message["role"] == "user" and question == {"type": "text", "text": "What?"}
     seen = [picture["image_url"]["url"].removeprefix("data:image/jpeg;base64,") for picture in pictures]
-    decoded = [
-        cv2.imdecode(np.frombuffer(base64.b64decode(url), np.uint8), cv2.IMREAD_COLOR_RGB) for url in seen
-    ]
-    assert [number_of(picture) for picture in decoded] == [18, 26, 33, 41]
+    decoded = [Image.open(io.BytesIO(base64.b64decode(url))) for url in seen]
+    assert [number_of(np.asarray(picture)) for picture in decoded] == [18, 26, 33, 41]
 
 
 def test_answers_are_recorded_by_their_clip_and_errors_fail_it_alone(config: CurateConfig) -> None:
