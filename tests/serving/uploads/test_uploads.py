@@ -34,7 +34,12 @@ from testkit.videos import cut_short, numbered_picture, write_sound, write_video
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     return Site(
-        tmp_path_factory.mktemp("site"), upload_bytes=2**20, field_bytes=2**19, pixels=2**20, seconds=2.0
+        tmp_path_factory.mktemp("site"),
+        upload_bytes=2**20,
+        field_bytes=2**19,
+        pixels=2**20,
+        seconds=2.0,
+        video_seconds=2.0,
     )
 
 
@@ -187,7 +192,7 @@ FIELDS = {
     "too long": (None, {"seconds": "3"}, "seconds: ask for at most 2"),
     "no size": (None, {"size": "64"}, "size: "),
     "size between": (None, {"size": "70x96"}, "multiples of 16"),
-    "too large": (None, {"size": "2048x2048"}, "at most 1048576 pixels"),
+    "too large": (None, {"size": "2048x2048"}, "more than 1048576 pixels"),
     "another model": (None, {"model": "sora-2"}, "has only 'mini'"),
     "a NUL": (None, {"prompt": "a\0b"}, "prompt: holds a NUL"),
     "a long prompt": (None, {"prompt": "a" * 4001}, "prompt: "),

@@ -273,7 +273,8 @@ def driven(place: Place, video: Path, longest: float) -> Job:
     files = {"input_reference": SAMPLES / "person.jpg", "driving_video": video}
     for parameter, file in files.items():
         place.artifacts.save(upload_artifact(job_id, parameter), file)
-    asked = {"uploads": dict.fromkeys(files), "align": "reference", "framing": "auto", "seconds": 6.0}
+    uploads = {"input_reference": {}, "driving_video": {"seconds": longest}}
+    asked = {"uploads": uploads, "align": "reference", "framing": "auto", "seconds": 6.0}
     place.database.jobs.create(NewJob(id=job_id, owner="somebody", request=REQUEST | asked))
     limits = UploadLimits(pixels=2**20, seconds=longest, pose_frames=2000, memory=8 * 2**30, time=300)
     model = replace(place.model, rate=4.0)  # few poses, to be quick
