@@ -38,5 +38,6 @@ def test_a_lost_replica_is_said_to_be_worth_another_try(lost: ASGIApp, method: s
 )
 def test_all_other_answers_are_passed_on(answer: PlainTextResponse) -> None:
     (middleware,) = middlewares()
-    got = TestClient(middleware.cls(answer)).get("/v1/videos")
+    assert middleware.cls is AnswerLoss
+    got = TestClient(AnswerLoss(answer)).get("/v1/videos")
     assert (got.status_code, got.content) == (answer.status_code, answer.body)

@@ -94,7 +94,7 @@ def test_an_error_of_decoding_arrives_as_it_is(
 def test_a_consumer_may_stop_early(beside: PoseGenPipeline) -> None:
     made = beside.generate(beside.job(picture(), walking(FRAMES), "the woman dances"))
     next(made)
-    made.close()
+    del made
 
 
 def test_one_segment_waits_at_most() -> None:

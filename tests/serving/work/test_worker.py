@@ -83,7 +83,11 @@ def test_too_little_memory_is_told_at_once_and_is_not_the_workers_fault(
 ) -> None:
     place = empty.copy(tmp_path / "server")
     jobs = [place.post(FRAMES).id for _ in range(6)]
-    worker = Worker(Role.PREPARE, place.database, lambda claim, beat: allocate() and None, LEASE, poll=0.01)
+
+    def work(claim: Claim, beat: Beat) -> None:
+        allocate()
+
+    worker = Worker(Role.PREPARE, place.database, work, LEASE, poll=0.01)
     worker.start()
     while any(place.database.jobs.get(job).status is not JobStatus.FAILED for job in jobs):
         assert worker.trouble() is None
