@@ -12,11 +12,11 @@ from typing import Literal
 import diffusers
 import torch
 import transformers
-from diffusers.hooks import apply_group_offloading
 
 from posegen.distributed.group import Group
 from posegen.distributed.progress import STUCK_S
 from posegen.model.backends import BACKENDS, Attention, check_attention
+from posegen.model.offloading import offload_blocks
 from posegen.model.scaled_linear import use_fp8_products
 from posegen.pipeline import PoseGenPipeline
 from posegen.sharing import HostRecord, SharedRecord
@@ -72,9 +72,10 @@ class Placement:
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         _require_device(device)
-        if processes > 1 and (offload != "none" or device not in ("cuda", "cpu")):
+        if processes > 1 and (offload == "parts" or device not in ("cuda", "cpu")):
             raise ValueError(
-                "Several processes take the first GPUs, each with the whole model: leave offloading and the device out."
+                "Several processes take the first GPUs, and offload block by block or nothing: leave the device and "
+                "--offload parts out."
             )
         if offload != "none" and device == "cpu":
             raise ValueError("There is nothing to offload from a CPU: leave offloading out, or choose a GPU.")
@@ -109,12 +110,9 @@ class Placement:
             return list(dict.fromkeys([self, replace(self, tiling=True)]))
         host = replace(self, record="host", overlap=False)
         tiled = replace(host, tiling=True)
-        offloads: list[Offload] = ["none", "parts", "blocks"]
+        offloads: list[Offload] = ["none", "parts", "blocks"] if self.processes == 1 else ["none", "blocks"]
         ways = [self, replace(self, overlap=False), host, tiled]
-        if self.processes == 1:
-            ways += [
-                replace(tiled, offload=offload) for offload in offloads[offloads.index(self.offload) + 1 :]
-            ]
+        ways += [replace(tiled, offload=offload) for offload in offloads[offloads.index(self.offload) + 1 :]]
         return list(dict.fromkeys(ways))
 
     def fitted(self, memory: float, peak: Callable[[Placement], int]) -> Placement:
@@ -157,11 +155,11 @@ class Placement:
         if self.attention != "torch":
             pipeline.transformer.set_attention_backend(BACKENDS[self.attention])
         if self.processes > 1:
-            pipeline.group = Group(pipeline, self.processes, self.device, patience)
+            pipeline.group = Group(pipeline, self.processes, self.device, self.offload == "blocks", patience)
         if self.offload == "parts":
             pipeline.enable_model_cpu_offload(device=self.device)
         elif self.offload == "blocks":
-            offload_blocks(pipeline, torch.device(self.device))
+            offload_pipeline_blocks(pipeline, torch.device(self.device), shared=self.processes > 1)
         else:
             pipeline.to(self.device)
         if source.fp8_products:
@@ -176,20 +174,13 @@ class Placement:
         return HostRecord() if self.record == "host" else SharedRecord()
 
 
-def offload_blocks(pipeline: PoseGenPipeline, device: torch.device) -> None:
-    """Leaves all parts on the host but the VAE; their blocks come to the device one after the other."""
-    stream = device.type == "cuda"  # the next block is copied while one computes
-    for name in ("transformer", "text_encoder", "image_encoder"):
+def offload_pipeline_blocks(pipeline: PoseGenPipeline, device: torch.device, shared: bool = False) -> None:
+    """Leaves all parts on the host but the VAE; shared: the transformer is already where its group wants it."""
+    for name in (
+        ("text_encoder", "image_encoder") if shared else ("transformer", "text_encoder", "image_encoder")
+    ):
         if (part := getattr(pipeline, name)) is not None:
-            apply_group_offloading(
-                part,
-                onload_device=device,
-                offload_device=torch.device("cpu"),
-                offload_type="block_level",
-                num_blocks_per_group=1,
-                use_stream=stream,
-                non_blocking=stream,
-            )
+            offload_blocks(part, device)
     pipeline.vae.to(device)
 
 

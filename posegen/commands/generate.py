@@ -110,7 +110,8 @@ class Generate:
     form: Literal["key_value", "input"] = "key_value"
     """What is kept of the first segment for the others' backgrounds; input takes half of the memory, and some time."""
     devices: int = 1
-    """How many GPUs of this machine denoise together (with --device cpu: processes), each with the whole model."""
+    """How many GPUs of this machine denoise together (with --device cpu: processes), each with the whole model, or with
+    --offload blocks with one block at a time."""
     memory: float | None = None
     """GB of the GPU's memory that may be used; by default what the GPU has. Of the next three options the fastest is
     chosen that fits. With --dry-run that GPU need not be here."""

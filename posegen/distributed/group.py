@@ -57,12 +57,18 @@ class Group:
     """Rank 0 and its workers: `pipeline.group = Group(pipeline, processes)`."""
 
     def __init__(
-        self, pipeline: PoseGenPipeline, processes: int, device: str = "cpu", patience: float = STUCK_S
+        self,
+        pipeline: PoseGenPipeline,
+        processes: int,
+        device: str = "cpu",
+        offload: bool = False,
+        patience: float = STUCK_S,
     ) -> None:
         """Starts the workers, which take the transformer over as it is; returns when all are ready.
 
         The pipeline is on the CPU; its transformer goes to the device, "cuda" for the first GPU, and the workers' to
-        the next ones. patience: seconds without a block done by any process after which the group counts as stuck.
+        the next ones. offload: whether blocks stay on the host until they compute. patience: seconds without a block
+        done by any process after which the group counts as stuck.
         Raises ValueError, a sentence, for a number of processes that cannot be, GroupError where one ends.
         """
         transformer, context = pipeline.transformer, _context()
@@ -72,6 +78,7 @@ class Group:
         settings = GroupSettings(
             device=self._device.type,
             processes=processes,
+            offload=offload,
             rendezvous=f"{self._scratch.name}/rendezvous",
             counts=counts(processes),
         )
@@ -91,20 +98,20 @@ class Group:
             self._processes[-1].start()
             theirs.close()  # so that the end of the process is the end of the pipe
         try:
-            self._hand_over(transformer)
+            self._hand_over(transformer, settings)
             self._passes = settings.join(0, transformer)
         except BaseException:
             self.close()
             raise
         threading.Thread(target=self._watch, name="group", daemon=True).start()
 
-    def _hand_over(self, transformer: Any) -> None:
+    def _hand_over(self, transformer: Any, settings: GroupSettings) -> None:
         """Shares the transformer with the workers; all of them have loaded it afterwards, however long that takes."""
         shared = share(transformer)
         try:
             for channel in self._channels:
                 channel.send_bytes(shared.content)
-            transformer.to(self._device)
+            settings.place(0, transformer)
             for channel in self._channels:
                 channel.recv_bytes()
             for channel in self._channels:

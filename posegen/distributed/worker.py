@@ -29,6 +29,7 @@ from posegen.distributed.shared_weights import load_shared
 from posegen.longvideo.conditions import Conditions
 from posegen.longvideo.sampling import Guidance, Schedule, denoise
 from posegen.model.checkpoints import set_adapter
+from posegen.model.offloading import offload_blocks
 from posegen.sharing import Position, SegmentSharing, SharedEntry
 from posegen.sharing.parts import gather, scatter
 
@@ -44,18 +45,26 @@ class SegmentStopped(Exception):  # noqa: N818 - nothing is wrong
 class GroupSettings:
     """What all processes of a group are started with.
 
-    device: "cuda", a GPU for each, or "cpu". rendezvous: file by which they find each other. counts: of the blocks that
-    each has done.
+    device: "cuda", a GPU for each, or "cpu". offload: whether blocks lie on the host until they compute. rendezvous:
+    file by which they find each other. counts: of the blocks that each has done.
     """
 
     device: str
     processes: int
+    offload: bool
     rendezvous: str
     counts: Any
 
     def device_of(self, rank: int) -> torch.device:
         """What a process computes on."""
         return torch.device("cuda", rank) if self.device == "cuda" else torch.device(self.device)
+
+    def place(self, rank: int, transformer: Any) -> None:
+        """Puts the transformer, whose weights are mapped, where this rank computes."""
+        if self.offload:
+            offload_blocks(transformer, self.device_of(rank), shared=True)
+        else:
+            transformer.to(self.device_of(rank))
 
     def join(self, rank: int, transformer: Any) -> GroupPasses:
         """Joins the group as this rank; the transformer computes its parts of the passes from now on."""
@@ -93,7 +102,8 @@ def run_worker(settings: GroupSettings, rank: int, rank_zero: Connection) -> Non
     threading.Thread(target=_end_with_rank_zero, daemon=True).start()
     device = settings.device_of(rank)
     with suppress(EOFError):  # rank 0 has ended
-        transformer = load_shared(rank_zero.recv_bytes()).to(device)
+        transformer = load_shared(rank_zero.recv_bytes())
+        settings.place(rank, transformer)
         rank_zero.send_bytes(b"loaded")
         rank_zero.recv_bytes()  # all have loaded
         passes = settings.join(rank, transformer)

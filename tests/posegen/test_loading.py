@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from posegen.loading import Placement, offload_blocks
+from posegen.loading import Placement, offload_pipeline_blocks
 from posegen.model.backends import BACKENDS, Attention, check_attention
 from posegen.sharing import HostRecord
 from posegen.source import ModelSource
@@ -20,7 +20,7 @@ FRAMES = 30  # two base segments and a bridge, so the adapters are switched
 
 def test_blocks_that_come_one_after_the_other_make_the_same_frames() -> None:
     pipeline, offloaded = tiny_pipeline(), tiny_pipeline()
-    offload_blocks(offloaded, torch.device("cpu"))
+    offload_pipeline_blocks(offloaded, torch.device("cpu"))
     arguments = picture(), walking(FRAMES), "a woman dances"
     assert np.array_equal(offloaded(*arguments).frames, pipeline(*arguments).frames)
 
@@ -80,7 +80,7 @@ def test_products_in_fp8_need_weights_in_fp8(tmp_path: Path) -> None:
     ("options", "sentence"),
     [
         ({"device": "cpu", "offload": "parts"}, "nothing to offload from a CPU"),
-        ({"device": "cpu", "processes": 2, "offload": "blocks"}, "leave offloading and the device out"),
+        ({"device": "cpu", "processes": 2, "offload": "parts"}, "leave the device and --offload parts out"),
         ({"device": "cpu", "attention": "sage"}, "Attention by sage needs an NVIDIA GPU"),
         ({"device": "cpu", "processes": 2, "compile": True}, "Several processes do not compile"),
         ({"device": "cpu", "overlap": True}, "Decoding beside denoising needs both on a GPU"),
