@@ -12,6 +12,7 @@ from typing import Literal
 import diffusers
 import torch
 import transformers
+from diffusers.models.attention_dispatch import attention_backend
 
 from posegen.distributed.group import Group
 from posegen.distributed.progress import STUCK_S
@@ -153,7 +154,9 @@ class Placement:
         if self.tiling:
             pipeline.vae.enable_tiling()
         if self.attention != "torch":
-            pipeline.transformer.set_attention_backend(BACKENDS[self.attention])
+            # diffusers makes it the default of all other models too, which this undoes.
+            with attention_backend(BACKENDS["torch"]):
+                pipeline.transformer.set_attention_backend(BACKENDS[self.attention])
         if self.processes > 1:
             pipeline.group = Group(pipeline, self.processes, self.device, self.offload == "blocks", patience)
         if self.offload == "parts":

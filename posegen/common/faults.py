@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each further attempt; each pause is drawn from between half and the whole of it."""
+LONG_ENOUGH_S = 15.0
+"""After which no further attempt is made: a bucket that cannot be reached takes seconds for each."""
 OF_THE_MACHINE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS),
     *(errno.ETIMEDOUT, errno.ESTALE, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN),
@@ -49,13 +51,14 @@ def patiently(call: Callable[[], T]) -> T:
 
     Raises StorageFaultError where the fault stays, and at once what is no fault.
     """
+    start = time.monotonic()
     for pause in (*PAUSES, None):
         try:
             return call()
         except OSError as error:
             if not is_fault(error):
                 raise
-            if pause is None:
+            if pause is None or time.monotonic() - start > LONG_ENOUGH_S:
                 raise StorageFaultError(error.errno, " ".join(str(error).split())) from error
             time.sleep(pause * random.uniform(0.5, 1.0))
     raise AssertionError("the last attempt returns or raises")

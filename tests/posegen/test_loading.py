@@ -53,6 +53,9 @@ def test_attention_by_name_reaches_the_blocks(tmp_path: Path) -> None:
     for block in pipeline.transformer.blocks:
         for attention in (block.attn1, block.attn2):
             assert attention.processor._attention_backend == BACKENDS["cudnn"]
+    assert tiny_pipeline()(
+        picture(), walking(FRAMES), "a woman dances"
+    ).frames.any()  # others are not concerned
 
 
 def test_a_package_that_attention_needs_is_named() -> None:

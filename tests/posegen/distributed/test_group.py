@@ -65,16 +65,6 @@ def test_two_processes_make_the_video_of_one(
     assert same(np.concatenate(whole), np.concatenate(parted))
 
 
-def test_blocks_come_to_each_process_as_they_compute(alone: PoseGenPipeline, model: Path) -> None:
-    pipeline = PoseGenPipeline.from_pretrained(model)
-    pipeline.group = Group(pipeline, processes=2, offload=True)
-    try:
-        whole, parted = (list(each.generate(video_job(each))) for each in (alone, pipeline))
-    finally:
-        pipeline.group.close()
-    assert same(np.concatenate(whole), np.concatenate(parted))
-
-
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("maker", ["alone", "pair"])
 def test_a_record_is_read_by_any_number_of_processes(
