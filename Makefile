@@ -88,11 +88,12 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy posegen pipeline training serving mini_model testkit tests benchmarks
 
-test: lint test-programs
-	$(BIN)/pytest
+test: lint test-programs test-fast
+	$(BIN)/pytest -m slow
 
+# A file of tests is one process's; a thread each, as there is a process for each core.
 test-fast: setup
-	$(BIN)/pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses logical --dist loadfile
 
 # The tests of the server use a real browser and a real PostgreSQL, which are no Python packages.
 test-programs:
