@@ -147,6 +147,7 @@ class Place:
 
     def finish(self, role: Role, around: Callable[[Work], Work] = lambda work: work) -> int:
         """Does all tasks of a role in a process of its own; returns how it ended."""
+        cv2.setNumThreads(1)  # OpenCV's threads are not in a forked process, which would wait for them
         process = FORK.Process(target=_work_off, args=(self, role, around))
         process.start()
         process.join(timeout=300)
