@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 from PIL import Image
 from safetensors.numpy import save
 from safetensors.torch import load_file, save_file
