@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -50,5 +49,5 @@ def test_it_ends_without_a_stack_trace(tmp_path: Path, number: signal.Signals) -
     rest, _ = program.communicate(timeout=120)
     assert program.returncode == 0, said + rest
     assert "The server has stopped" in rest
-    assert not re.search("Traceback|Error|error", said + rest), said + rest
+    assert "Traceback" not in said + rest, said + rest
     assert [path.name for path in tmp_path.iterdir()] == ["state"]

@@ -84,5 +84,5 @@ def test_gpus_that_cannot_share_a_segment_are_refused(tmp_path: Path, gpus: floa
 def test_a_size_that_cannot_be_shared_is_refused() -> None:
     settings, caller = ApiSettings(model=Model(unit=16, shared_by=4)), Caller("somebody")
     check_request(VideoCreate.model_construct(size="64x96"), settings, caller)
-    with pytest.raises(ApiError, match="15 squares of 16 pixels must be a multiple of 4"):
+    with pytest.raises(ApiError, match="15 squares of 16 pixels are no multiple of 4, the GPUs that share"):
         check_request(VideoCreate.model_construct(size="48x80"), settings, caller)
