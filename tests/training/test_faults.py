@@ -109,12 +109,13 @@ def test_a_training_without_finite_steps_ends_in_a_sentence_and_keeps_its_last_c
     poison(Path(config.data.cache_folder), {f"clip-{seed:03}" for seed in range(10)})
     with pytest.raises(ValueError, match="gradients of steps 3 to 12 were not finite"):
         run(replace(config, steps=30))
-    (last,) = (folder / "all").glob("checkpoint-0*")
-    assert read_position(last).step == 2
+    last = read_position(max((folder / "all").glob("checkpoint-0*")))
+    assert last.step - last.skipped == 2
 
 
 def test_a_checkpoint_is_written_when_the_last_one_is_old(folder: Path) -> None:
     config = tiny_config(folder, folder / "old", steps=4)
+    prepare(config.data)
     record = replace(config.record, checkpoint_every=1000, checkpoint_minutes=0.0, validate_every=0)
     trainer(replace(config, record=record)).fit()
     steps = sorted(read_position(path).step for path in (folder / "old").glob("checkpoint-0*"))
