@@ -1,12 +1,7 @@
-"""What goes wrong in a training: data that is not finite, machines that go without notice, Ctrl-C in a terminal."""
+"""What goes wrong in a training: data that is not finite, and checkpoints by time."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +12,7 @@ import pytest
 import ray
 from safetensors.torch import load_file
 
-from testkit.tiny_training import FRAMES, SIZE, tiny_config, write_tiny_dataset, write_tiny_model
+from testkit.tiny_training import tiny_config, write_tiny_dataset, write_tiny_model
 from training.checkpoint import read_position
 from training.cluster import start_ray
 from training.config import ClusterConfig, TrainConfig
@@ -120,36 +115,3 @@ def test_a_checkpoint_is_written_when_the_last_one_is_old(folder: Path) -> None:
     trainer(replace(config, record=record)).fit()
     steps = sorted(read_position(path).step for path in (folder / "old").glob("checkpoint-0*"))
     assert steps == [3, 4]
-
-
-def test_ctrl_c_in_a_terminal_ends_with_a_checkpoint_and_an_adapter(folder: Path) -> None:
-    """The terminal sends the signal to every process of the command, Ray's among them."""
-    output, (width, height) = folder / "interrupted", SIZE
-    settings = {
-        "data.dataset": folder / "dataset",
-        "data.model": folder / "model",
-        "data.sizes": f"{width} {height}",
-        "data.frames": FRAMES,
-        "output": output,
-        "steps": 10_000,
-        "record.log_every": 1,
-    }
-    options = [word for name, value in settings.items() for word in (f"--{name}", *str(value).split())]
-    command = subprocess.Popen(
-        [sys.executable, "training/train.py", "mini_cpu", *options],
-        env={**os.environ, "RAY_ADDRESS": "local", "PYTHONPATH": "."},
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    while len(read_log(output)) < 3:
-        assert command.poll() is None, command.communicate()[0]
-        time.sleep(0.1)
-    os.killpg(command.pid, signal.SIGINT)
-    told, _ = command.communicate()
-    assert command.returncode == 0, told
-    assert "ending after this step, with a checkpoint" in told
-    (checkpoint,) = output.glob("checkpoint-0*")
-    assert read_position(checkpoint).step >= 3
-    assert (output / "adapters" / "base" / "adapter_model.safetensors").exists()
