@@ -77,18 +77,18 @@ def planned(kind: type[Plan], plan: Plan) -> Plan:
 class FreshNoise(PoseGenPipeline):
     """The pipeline with another initial noise for each segment."""
 
-    def generate_segment(
+    def _latents(
         self,
         job: VideoJob,
         encoded: EncodedJob,
         index: int,
         neighbours: Mapping[int, np.ndarray],
-        record: SharedStore | None = None,
-        callback: Callback | None = None,
-    ) -> np.ndarray:
-        """One segment's frames (F, H, W, 3) uint8."""
+        record: SharedStore | None,
+        callback: Callback | None,
+    ) -> torch.Tensor:
+        """One segment's latents, which a segment alone and a whole video are made of."""
         other = replace(job, seed=job.seed + 1000 * index)
-        return super().generate_segment(other, encoded, index, neighbours, record, callback)
+        return super()._latents(other, encoded, index, neighbours, record, callback)
 
 
 @torch.no_grad()

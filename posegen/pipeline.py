@@ -303,9 +303,8 @@ class PoseGenPipeline(DiffusionPipeline):
         neighbours: for a bridge, the frames of the two segments that it depends on, by index. record: what the anchor
         keeps for the other base segments and those read, needed by base segments where the job shares.
         """
-        return decode_latents(self.vae, self._latents(job, encoded, index, neighbours, record, callback))[
-            0
-        ].numpy()
+        latents = self._latents(job, encoded, index, neighbours, record, callback)
+        return decode_latents(self.vae, latents)[0].numpy()
 
     @torch.no_grad()
     def _latents(
@@ -371,10 +370,9 @@ class PoseGenPipeline(DiffusionPipeline):
                     frames.set_result(kept)
                 else:
                     if job.plan.segments[index].kind == "base":
+                        # The anchor came from the store, and what it keeps is not there.
                         if index != job.plan.anchor and not recorded:
-                            self.record_anchor(
-                                job, encoded, record, callback
-                            )  # the anchor came from the store
+                            self.record_anchor(job, encoded, record, callback)
                         recorded = True
                     neighbours = {base: bases[base].result() for base in needed}
                     latents = self._latents(job, encoded, index, neighbours, record, callback)

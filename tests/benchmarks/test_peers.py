@@ -74,16 +74,20 @@ def test_windows_side_by_side_make_the_whole_video(pipeline: PoseGenPipeline, jo
     assert np.abs(apart).mean() < 6
 
 
-def test_noise_differs_from_segment_to_segment_only_where_asked(job: VideoJob) -> None:
+def test_noise_differs_from_segment_to_segment_only_where_asked(
+    pipeline: PoseGenPipeline, job: VideoJob
+) -> None:
     fresh = FreshNoise.from_pretrained(BUNDLED)
     encoded = fresh.encode(job)
     job = replace(job, plan=planned(Independent, job.plan), sharing=None)
-    usual = PoseGenPipeline.generate_segment(fresh, job, encoded, 2, {})
+    usual = pipeline.generate_segment(job, encoded, 2, {})
     assert (
-        fresh.generate_segment(job, encoded, 0, {})
-        == PoseGenPipeline.generate_segment(fresh, job, encoded, 0, {})
+        fresh.generate_segment(job, encoded, 0, {}) == pipeline.generate_segment(job, encoded, 0, {})
     ).all()
     assert (fresh.generate_segment(job, encoded, 2, {}) != usual).any()
+    whole, same = (np.concatenate(list(each.generate(job))) for each in (fresh, pipeline))
+    first = job.plan.segment_frames - job.plan.tail
+    assert (whole[:first] == same[:first]).all() and (whole[-first:] != same[-first:]).any()
 
 
 def test_costs_are_counted_in_passes(pipeline: PoseGenPipeline, job: VideoJob) -> None:

@@ -106,3 +106,12 @@ def test_a_training_without_finite_steps_ends_in_a_sentence_and_keeps_its_last_c
         run(replace(config, steps=30))
     last = read_position(max((folder / "all").glob("checkpoint-0*")))
     assert last.step - last.skipped == 2
+
+
+def test_a_checkpoint_is_written_when_the_last_one_is_old(folder: Path) -> None:
+    config = tiny_config(folder, folder / "old", steps=4)
+    prepare(config.data)
+    record = replace(config.record, checkpoint_every=1000, checkpoint_minutes=0.0, validate_every=0)
+    trainer(replace(config, record=record)).fit()
+    steps = sorted(read_position(path).step for path in (folder / "old").glob("checkpoint-0*"))
+    assert steps == [3, 4]
