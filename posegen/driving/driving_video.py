@@ -16,16 +16,13 @@ import numpy as np
 
 from posegen.driving.alignment import Fit, align, fit, fit_picture, outside
 from posegen.driving.main_person import follow
-from posegen.driving.poses import Person, PoseEstimator, load_estimator
-from posegen.driving.poses.regions import overlap
+from posegen.driving.poses import PoseEstimator, load_estimator
 from posegen.driving.proportions import with_proportions
 from posegen.video import VideoError, VideoInfo, probe, read_frames, require_continuous, sample_indices
 from posegen.video.info import TOLERANCE
 
 PATIENCE_S = 1.0
 """Seconds for which a person who is out of sight is waited for before another one is followed."""
-SAME_BOX = 0.3
-"""Least overlap (IoU) of the boxes of one person in two frames."""
 MOSTLY_OUTSIDE = 0.2
 """Share of frames with most of the person outside the picture from which that is told."""
 REDUCED = (1, 2, 4)
@@ -152,35 +149,6 @@ def place_on_picture(
             stacklevel=2,
         )
     return placed
-
-
-class MainPerson:
-    """Follows one person through the people of consecutive frames; `patience` in frames."""
-
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
-        self._last: Person | None = None
-        self._missing = 0
-
-    def __call__(self, people: list[Person]) -> np.ndarray:
-        """The keypoints (133, 3) of the followed person, NaN where they are not among these people."""
-        person = self._same(people)
-        if person is None and people and (self._last is None or self._missing >= self.patience):
-            person = people[0]
-        if person is None:
-            self._missing += 1
-            return np.full((133, 3), np.nan, np.float32)
-        self._last, self._missing = person, 0
-        return person.keypoints
-
-    def _same(self, people: list[Person]) -> Person | None:
-        if self._last is None or not people:
-            return None
-        for person in people:
-            if person.track_id >= 0 and person.track_id == self._last.track_id:
-                return person
-        near = overlap(self._last.box, np.array([person.box for person in people]))
-        return people[int(near.argmax())] if near.max() >= SAME_BOX else None
 
 
 def fill_gaps(keypoints: np.ndarray) -> tuple[np.ndarray, tuple[tuple[int, int], ...]]:

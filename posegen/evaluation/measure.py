@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from posegen.driving.drawing import foreground_mask
-from posegen.driving.driving_video import MainPerson
-from posegen.driving.poses import PoseEstimator
+from posegen.driving.main_person import follow
+from posegen.driving.poses import Person, PoseEstimator
 from posegen.driving.skeleton import pose_distance
 from posegen.evaluation.background import Backgrounds, background_error, grown
 from posegen.evaluation.faces import FaceDistance
@@ -180,6 +180,8 @@ def measure(subject: Subject, instruments: Instruments = Instruments()) -> Measu
     hidden = foreground_mask(subject.reference_pose, subject.size)
     look = _Look(subject, instruments, hidden)
     rows = [look.at(numbers) for numbers in subject.seconds()]
+    if instruments.judge is not None:
+        rows = [row | figures for row, figures in zip(rows, look.judged(), strict=True)]
     curves = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     curves["identity"] = mean_of_parts([curves[f"identity_{part}"] for part in PLACES])
     seams = overlaps(subject.segments, len(subject.keypoints))
@@ -219,7 +221,8 @@ class _Look:
         self.first = subject.video[np.zeros(1, int)][0]
         self.first_person = grown(foreground_mask(subject.keypoints[0], subject.size))
         self.wanted = part_colours(subject.reference[None], subject.reference_pose[None], self.hidden[None])
-        self.follow = MainPerson(patience=round(subject.rate))
+        self.people: list[list[Person]] = []  # that the judge sees, frame by frame
+        self.enlarged = max(1.0, JUDGED_HEIGHT / subject.size[1])
         self.face = None
         if instruments.faces:
             self.face = instruments.faces.embedding(subject.reference, subject.reference_pose)
@@ -250,20 +253,22 @@ class _Look:
             seen = find_person(frames, subject.silhouettes.background, subject.silhouettes.colours)
             found["silhouette_iou"] = np.array([iou(seen, masks)])
         if self.instruments.judge is not None:
-            found |= pose_figures(self._seen(frames, self.instruments.judge), poses)
+            width, height = (round(self.enlarged * side) for side in subject.size)
+            shown = [cv2.resize(frame, (width, height), interpolation=cv2.INTER_CUBIC) for frame in frames]
+            self.people += self.instruments.judge(np.stack(shown))
         if self.instruments.faces is not None and self.face is not None:
             middle = len(numbers) // 2
             other = self.instruments.faces.embedding(frames[middle], poses[middle])
             found["face"] = np.array([np.nan if other is None else np.linalg.norm(other - self.face)])
         return {name: _mean(values) for name, values in found.items()}
 
-    def _seen(self, frames: np.ndarray, judge: PoseEstimator) -> np.ndarray:
-        """The poses (T, 133, 3) that the judge sees, NaN where nobody; small pictures are shown to it enlarged."""
-        scale = max(1.0, JUDGED_HEIGHT / frames.shape[1])
-        size = round(scale * frames.shape[2]), round(scale * frames.shape[1])
-        shown = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC) for frame in frames])
-        poses = np.stack([self.follow(people) for people in judge(shown)])
-        return poses / np.array([scale, scale, 1])
+    def judged(self) -> Iterator[dict[str, float]]:
+        """The figures of each second's poses: those of the main person among all whom the judge saw."""
+        height = self.enlarged * self.subject.size[1]
+        seen = follow(self.people, round(self.subject.rate), height) / np.array([self.enlarged] * 2 + [1])
+        for numbers in self.subject.seconds():
+            figures = pose_figures(seen[numbers], self.subject.keypoints[numbers])
+            yield {name: _mean(values) for name, values in figures.items()}
 
     def _gather(self, numbers: np.ndarray, frames: np.ndarray, around: np.ndarray) -> None:
         """The background of each segment, of frames that no other one shares; of seconds where none are known."""

@@ -13,7 +13,6 @@ from mini_model.puppets import Puppet, Scene, reference, render
 from posegen.driving.alignment import align, fit, fit_picture, outside, shots
 from posegen.driving.driving_video import (
     Driving,
-    MainPerson,
     VideoFrames,
     fill_gaps,
     picture_pose,
@@ -140,23 +139,6 @@ def test_gaps_are_walked_through_evenly_and_ends_stand_still() -> None:
     np.testing.assert_allclose(filled[:, 5, 2], [1, 1, 1, 0.2, 0.2, 0.2, 1, 1])
 
 
-def test_nobody_else_is_followed_within_a_second() -> None:
-    follow = MainPerson(patience=2)
-    here, near, far = person((0, 0, 10, 20)), person((2, 0, 12, 20)), person((50, 0, 60, 20))
-    assert follow([here, far])[0, 0] == 0
-    assert follow([far, near])[0, 0] == 2
-    assert np.isnan(follow([far])).all()
-    assert np.isnan(follow([])).all()
-    assert follow([far])[0, 0] == 50
-
-
-def test_a_track_is_followed_wherever_it_goes() -> None:
-    follow = MainPerson(patience=30)
-    follow([person((0, 0, 10, 20), track=4)])
-    found = follow([person((0, 0, 10, 20), track=5), person((80, 0, 90, 20), track=4)])
-    assert found[0, 0] == 80
-
-
 def seen(people: list[list[Person]], patience: int = 2) -> list[float]:
     """The first row of the followed keypoints: whose box they come from."""
     return follow(people, patience, 100)[:, 0, 0].tolist()
@@ -172,6 +154,18 @@ def test_where_the_followed_one_ends_another_large_one_is() -> None:
     assert seen([[close]] * 5 + [[whole]] * 5) == [1] * 5 + [60] * 5
     passing = [[close]] * 9 + [[whole]] * 1
     assert seen(passing, patience=4) == pytest.approx([1] * 9 + [np.nan], nan_ok=True)
+
+
+def test_nobody_else_is_followed_while_one_is_waited_for() -> None:
+    here, near, far = person((50, 0, 60, 20)), person((52, 0, 62, 20)), person((1, 0, 11, 20))
+    frames = [[here, far], [far, near], [far], [near], [far]]
+    assert seen([[here]] * 5 + frames) == pytest.approx([50] * 5 + [50, 52, np.nan, 52, np.nan], nan_ok=True)
+
+
+def test_a_track_is_followed_wherever_it_goes() -> None:
+    first = [person((0, 0, 10, 20), track=4)]
+    then = [person((0, 0, 10, 20), track=5), person((80, 0, 90, 20), track=4)]
+    assert seen([first, first, then], patience=30) == [0, 0, 80]
 
 
 @pytest.mark.parametrize("how", ["crop", "pad"])
