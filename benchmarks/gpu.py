@@ -26,7 +26,15 @@ from diffusers import AutoencoderKLWan
 from torch import nn
 
 from benchmarks.sharing import person_mask
-from posegen.costs import block_flops, flops_per_forward, generation_memory, parameters, peak_flops, tokens
+from posegen.costs import (
+    Pass,
+    block_flops,
+    flops_per_forward,
+    generation_memory,
+    parameters,
+    peak_flops,
+    tokens,
+)
 from posegen.longvideo.conditions import Conditions, decode_latents, encode_frames
 from posegen.longvideo.sampling import Guidance, denoise, initial_noise, schedule
 from posegen.model.scaled_linear import ScaledLinear, use_fp8_products
@@ -185,7 +193,8 @@ def steps(model: PoseGenTransformer3DModel, shape: tuple[int, int, int]) -> dict
     noise = initial_noise(0, (1, config.out_channels, *latent))
     person = GivenForeground(person_mask(latent[0], latent[1] // 2, latent[2] // 2).to(device))
     shared = SharedRange.of("full-body", 25, config.num_layers)
-    flops = flops_per_forward(config, *shape, TEXT_TOKENS, IMAGE_TOKENS)
+    one = Pass(config, *shape, text_tokens=TEXT_TOKENS, image_tokens=IMAGE_TOKENS)
+    flops = flops_per_forward(one)
     found: dict[str, Any] = {}
     for place in ("plain", "device", "host"):
         record = HostRecord() if place == "host" else SharedRecord()
@@ -195,11 +204,8 @@ def steps(model: PoseGenTransformer3DModel, shape: tuple[int, int, int]) -> dict
         run = partial(denoise, model, conditions, noise, schedule(25, 5.0).first(1), Guidance(1.0), sharing)
         found[place] = figures(seconds(run, 1, device), flops, device)
         expected = generation_memory(
-            config,
-            *shape,
+            one,
             {},
-            TEXT_TOKENS,
-            IMAGE_TOKENS,
             weights=2 * parameters(config),
             record=0 if place != "device" else record.nbytes,
         )

@@ -13,6 +13,7 @@ All bytes are of one process.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -83,18 +84,38 @@ def block_linears(config: Config) -> int:
     return config["num_layers"] * (8 * dim**2 + 2 * dim * config["ffn_dim"] + 2 * added * dim)
 
 
-def flops_per_forward(
-    config: Config, frames: int, height: int, width: int, text_tokens: int = 512, image_tokens: int = 257
-) -> int:
-    """Operations of one pass over one segment, hands included where the model has them; guidance takes two passes.
+@dataclass(frozen=True)
+class Pass:
+    """What goes through a transformer at once: a batch of segments of one size in pixels, with text and CLIP tokens.
+
+    config: the transformer's; itemsize: bytes of the numbers that it computes in.
+    """
+
+    config: Config
+    frames: int
+    height: int
+    width: int
+    batch: int = 1
+    text_tokens: int = 512
+    image_tokens: int = 257
+    itemsize: int = 2
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Those of one segment's video and of its reference."""
+        return tokens(self.config, self.frames, self.height, self.width)
+
+
+def flops_per_forward(one: Pass) -> int:
+    """Operations of one pass, hands included where the model has them; guidance takes two passes.
 
     With v video, r reference, t text and i CLIP tokens, d channels, m in the feed-forward network and p numbers in a
     patch: `blocks * block_flops` + 2 d (v p_in + r p_reference + v p_hand + v p_out) + 2 t d (text_dim + d)
     + 2 i image_dim (image_dim + d) + 4 d (freq_dim + d + 6 d), the last for the timesteps of video and reference.
     """
-    video, reference = tokens(config, frames, height, width)
-    blocks = config["num_layers"] * block_flops(config, video, reference, text_tokens, image_tokens)
-    return blocks + patch_flops(config, video, reference) + context_flops(config, text_tokens, image_tokens)
+    config, (video, reference), context = one.config, one.tokens, (one.text_tokens, one.image_tokens)
+    blocks = config["num_layers"] * block_flops(config, video, reference, *context)
+    return one.batch * (blocks + patch_flops(config, video, reference) + context_flops(config, *context))
 
 
 def block_flops(
@@ -110,28 +131,18 @@ def block_flops(
     return linear + context + attention
 
 
-def activation_bytes(
-    config: Config,
-    frames: int,
-    height: int,
-    width: int,
-    batch: int = 1,
-    text_tokens: int = 512,
-    image_tokens: int = 257,
-    itemsize: int = 2,
-) -> int:
+def activation_bytes(one: Pass) -> int:
     """The most that tensors between the weights take in a pass without gradients.
 
     Of n tokens with d channels: six streams and three float32 ones around a modulated norm, or five streams and the
     feed-forward's m channels before and after its activation, whichever is more; besides, the rotary table (kept and
     joined: 16 bytes for each token and channel of a head) and the text's embeddings.
     """
-    dim, ffn = model_dim(config), config["ffn_dim"]
-    count = sum(tokens(config, frames, height, width))
-    modulating = (6 * itemsize + 3 * FLOAT32) * dim
-    feeding = (5 * dim + 2 * ffn) * itemsize
-    context = (text_tokens + image_tokens) * dim * (4 * itemsize + FLOAT32)
-    return batch * (count * max(modulating, feeding) + context) + rotary_bytes(config, count)
+    dim, ffn, count = model_dim(one.config), one.config["ffn_dim"], sum(one.tokens)
+    modulating = (6 * one.itemsize + 3 * FLOAT32) * dim
+    feeding = (5 * dim + 2 * ffn) * one.itemsize
+    context = (one.text_tokens + one.image_tokens) * dim * (4 * one.itemsize + FLOAT32)
+    return one.batch * (count * max(modulating, feeding) + context) + rotary_bytes(one.config, count)
 
 
 def decode_bytes(
@@ -160,14 +171,8 @@ def decode_bytes(
 
 
 def generation_memory(
-    config: Config,
-    frames: int,
-    height: int,
-    width: int,
+    one: Pass,
     vae_config: Config,
-    text_tokens: int = 512,
-    image_tokens: int = 257,
-    itemsize: int = 2,
     weights: int = 0,
     decoding_weights: int | None = None,
     record: int = 0,
@@ -176,16 +181,17 @@ def generation_memory(
 ) -> dict[str, int]:
     """Bytes on the device while one segment is generated, by what they hold, and their peak.
 
-    itemsize: of what the transformer computes in. weights: bytes of all weights on the device while it computes, and
+    weights: bytes of all weights on the device while it computes, and
     decoding_weights while the VAE does, by default the same. record: bytes of the shared background there
     (`posegen.sharing.SharedRange.nbytes`). The transformer's activations and the VAE's decoding do not meet, so the
     peak has the larger of the two, unless they `overlap`.
     """
+    config, frames, height, width = one.config, one.frames, one.height, one.width
     noisy, pose, hands = config["out_channels"], config["in_channels"], config["hand_channels"] or 0
     # float32: the latents, both branches' velocities, their step and preview; the conditions as kept and as cast
     grid = ((frames - 1) // STRIDES[0] + 1) * (height // STRIDES[1]) * (width // STRIDES[2])
-    latents = grid * (6 * noisy * FLOAT32 + (pose + hands) * (FLOAT32 + itemsize))
-    activations = activation_bytes(config, frames, height, width, 1, text_tokens, image_tokens, itemsize)
+    latents = grid * (6 * noisy * FLOAT32 + (pose + hands) * (FLOAT32 + one.itemsize))
+    activations = activation_bytes(one)
     decode = decode_bytes(vae_config, frames, height, width, tile=tile)
     parts = {"weights": weights, "record": record, "latents": latents}
     decoding_weights = weights if decoding_weights is None else decoding_weights

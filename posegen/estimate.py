@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from posegen.costs import flops_per_forward, generation_memory, model_dim, parameters, tokens
+from posegen.costs import Pass, flops_per_forward, generation_memory, model_dim, parameters, tokens
 from posegen.loading import HEADROOM, Placement
 from posegen.longvideo.conditions import MAX_TEXT_TOKENS
 from posegen.longvideo.sampling import Guidance, flow_shift, schedule
@@ -78,7 +78,7 @@ class Estimate:
     @property
     def flops(self) -> int:
         """Operations of those passes."""
-        return self.passes * flops_per_forward(self.config, *self.segment, *self._context())
+        return self.passes * flops_per_forward(self._pass(self.placement))
 
     @property
     def record(self) -> int:
@@ -109,11 +109,8 @@ class Estimate:
         if placement.device == "cpu":
             beside += self._originals(placement)
         memory = generation_memory(
-            self.config,
-            *self.segment,
+            self._pass(placement),
             _json(self.folder / "vae" / "config.json"),
-            *self._context(),
-            itemsize=placement.itemsize,
             weights=self._transformer_weights(placement) + beside,
             decoding_weights=None if placement.offload == "none" else vae,
             record=min(self.record, IN_FLIGHT * self._entry) if placement.record == "host" else self.record,
@@ -189,8 +186,10 @@ class Estimate:
             fits = f"{min(cards)} GB" if cards else "-"
             yield f"{_gigabytes(peak):>9}  {_gigabytes(host):>9}  {fits:9}  {way.options}".rstrip()
 
-    def _context(self) -> tuple[int, int]:
-        return _text_tokens(self.folder), _image_tokens(self.folder)
+    def _pass(self, placement: Placement) -> Pass:
+        """A pass over the longest segment."""
+        context = _text_tokens(self.folder), _image_tokens(self.folder)
+        return Pass(self.config, *self.segment, 1, *context, placement.itemsize)
 
 
 def segment_table(plan: Plan) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from posegen.costs import (
     FLOAT32,
-    Config,
+    Pass,
     block_linears,
     context_flops,
     model_dim,
@@ -16,20 +16,10 @@ from posegen.costs import (
     patch_flops,
     rotary_bytes,
     split_block_flops,
-    tokens,
 )
 
 
-def flops_per_training_step(
-    config: Config,
-    frames: int,
-    height: int,
-    width: int,
-    batch: int = 1,
-    text_tokens: int = 512,
-    image_tokens: int = 257,
-    gradient_checkpointing: bool = False,
-) -> int:
+def flops_per_training_step(one: Pass, gradient_checkpointing: bool = False) -> int:
     """Operations of a forward and a backward pass in which adapters and patch embeddings are trained.
 
     Backward, a frozen matrix costs as much again, for the gradient of its input, as does a patch embedding, for that of
@@ -37,39 +27,26 @@ def flops_per_training_step(
     adapters' own products (2 % at rank 64) and the projection of hands' own gradients. Checkpointing runs all blocks
     forward once more; for a share of the device's peak that is customarily left out.
     """
-    video, reference = tokens(config, frames, height, width)
-    linear, context, attention = split_block_flops(config, video, reference, text_tokens, image_tokens)
+    config, (video, reference), given = one.config, one.tokens, (one.text_tokens, one.image_tokens)
+    linear, context, attention = split_block_flops(config, video, reference, *given)
     blocks = 2 * linear + context + 3 * attention
     if gradient_checkpointing:
         blocks += linear + context + attention
     patches = 2 * patch_flops(config, video, reference)
-    return batch * (
-        config["num_layers"] * blocks + patches + context_flops(config, text_tokens, image_tokens)
-    )
+    return one.batch * (config["num_layers"] * blocks + patches + context_flops(config, *given))
 
 
-def training_activation_bytes(
-    config: Config,
-    frames: int,
-    height: int,
-    width: int,
-    batch: int = 1,
-    text_tokens: int = 512,
-    image_tokens: int = 257,
-    itemsize: int = 2,
-    gradient_checkpointing: bool = True,
-    offload: bool = False,
-) -> int:
+def training_activation_bytes(one: Pass, gradient_checkpointing: bool = True, offload: bool = False) -> int:
     """The most that tensors between the weights take in a training step.
 
     A block keeps for its backward pass, of n tokens with d channels: six float32 and eleven other tensors, and the
     feed-forward's m channels before and after its activation. Checkpointing keeps that of one block, and of the others
     their input only, which `offload` moves to the host. About four float32 and two other tensors come and go.
     """
+    config, batch, itemsize, count = one.config, one.batch, one.itemsize, sum(one.tokens)
     dim, ffn, blocks = model_dim(config), config["ffn_dim"], config["num_layers"]
-    count = sum(tokens(config, frames, height, width))
     kept = count * ((6 * FLOAT32 + 11 * itemsize) * dim + 2 * ffn * itemsize)
-    kept += (text_tokens + image_tokens) * dim * (FLOAT32 + 2 * itemsize)
+    kept += (one.text_tokens + one.image_tokens) * dim * (FLOAT32 + 2 * itemsize)
     passing = count * max((4 * FLOAT32 + 2 * itemsize) * dim, (2 * dim + 2 * ffn) * itemsize)
     if gradient_checkpointing:
         inputs = 0 if offload else blocks * count * dim * itemsize
@@ -78,17 +55,10 @@ def training_activation_bytes(
 
 
 def training_memory(
-    config: Config,
-    frames: int,
-    height: int,
-    width: int,
+    one: Pass,
     trainable_parameters: int,
     zero_stage: int,
     workers: int,
-    batch: int = 1,
-    text_tokens: int = 512,
-    image_tokens: int = 257,
-    itemsize: int = 2,
     gradient_checkpointing: bool = True,
     offload: bool = False,
     reduce_bucket_size: int = 500_000_000,
@@ -97,7 +67,7 @@ def training_memory(
 ) -> dict[str, int]:
     """Bytes of one worker in a training step under DeepSpeed, by what they hold, and their sum as the peak.
 
-    batch: of one worker. trainable_parameters: adapters and whatever is trained whole. reduce_bucket_size,
+    one: a worker's pass. trainable_parameters: adapters and whatever is trained whole. reduce_bucket_size,
     live_parameters: DeepSpeed's buffer, allocated whole however small the adapters, and `stage3_max_live_parameters`,
     both in numbers and at its defaults. fp8_base: whether the blocks' frozen linears take a byte a number. AdamW keeps
     12 bytes for each trained number (a float32 copy and two moments). Stage 1 splits these among the workers, stage 2
@@ -107,28 +77,18 @@ def training_memory(
         raise ValueError(
             f"ZeRO stage {zero_stage} on {workers} workers is not possible; choose stage 0 to 3 and 1 or more workers"
         )
-    weights = parameters(config) + trainable_parameters
+    itemsize = one.itemsize
+    weights = parameters(one.config) + trainable_parameters
     if zero_stage == 3:
         weights = _ceil_div(weights, workers) + min(weights, live_parameters)
     gradients = _ceil_div(trainable_parameters, workers if zero_stage >= 2 else 1)
-    saved = block_linears(config) * (itemsize - 1) if fp8_base else 0
+    saved = block_linears(one.config) * (itemsize - 1) if fp8_base else 0
     parts = {
         "weights": weights * itemsize - saved,
         "gradients": gradients * itemsize,
         "optimiser": 12 * _ceil_div(trainable_parameters, workers if zero_stage >= 1 else 1),
         "buffers": reduce_bucket_size * itemsize if zero_stage else 0,
-        "activations": training_activation_bytes(
-            config,
-            frames,
-            height,
-            width,
-            batch,
-            text_tokens,
-            image_tokens,
-            itemsize,
-            gradient_checkpointing,
-            offload,
-        ),
+        "activations": training_activation_bytes(one, gradient_checkpointing, offload),
     }
     return {**parts, "peak": sum(parts.values())}
 

@@ -23,7 +23,7 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
-from posegen.costs import peak_flops, tokens
+from posegen.costs import Pass, peak_flops, tokens
 from posegen.model.transformer import PoseGenTransformer3DModel
 from training.checkpoint import Position, Saved, fingerprint, read_position, read_state, report
 from training.config import TrainConfig
@@ -278,9 +278,8 @@ class Training:
         row["memory_gb"] = torch.cuda.max_memory_allocated(self.device) / 1e9
         if peak := peak_flops(torch.cuda.get_device_name(self.device)):
             image_tokens = 0 if batch.image is None else batch.image.shape[1]
-            flops = flops_per_training_step(
-                self.model_config, *size, items, batch.text.shape[1], image_tokens
-            )
+            own = Pass(self.model_config, *size, items, batch.text.shape[1], image_tokens)
+            flops = flops_per_training_step(own)
             row["mfu"] = flops / seconds / (peak * self.workers)
         return row
 

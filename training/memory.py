@@ -15,6 +15,7 @@ import psutil
 import ray
 import torch
 
+from posegen.costs import Pass
 from posegen.model.folder import model_folder
 from posegen.model.transformer import PoseGenTransformer3DModel
 from training.config import TrainConfig
@@ -67,13 +68,10 @@ def estimate(config: TrainConfig, device: Device) -> Estimate:
     least = config.cluster.min_workers or config.cluster.max_workers
     engine, size = config.engine, largest_size(config)
     memory = training_memory(
-        model,
-        *size,
+        Pass(model, *size, engine.micro_batch_size, itemsize=4 if engine.precision == "float32" else 2),
         trained,
         engine.zero_stage,
         least,
-        engine.micro_batch_size,
-        itemsize=4 if engine.precision == "float32" else 2,
         gradient_checkpointing=engine.gradient_checkpointing,
         offload=engine.offload,
         reduce_bucket_size=engine.reduce_bucket_size,
@@ -83,7 +81,7 @@ def estimate(config: TrainConfig, device: Device) -> Estimate:
     memory["ema"] = 4 * -(-trained // least)
     memory["peak"] += memory["ema"]
     work = flops_per_training_step(
-        model, *size, config.data.batch_size, gradient_checkpointing=engine.gradient_checkpointing
+        Pass(model, *size, config.data.batch_size), gradient_checkpointing=engine.gradient_checkpointing
     )
     result = Estimate(memory, work / (EFFICIENCY * device.flops * config.cluster.max_workers), trained)
     if memory["peak"] > USABLE * device.memory:

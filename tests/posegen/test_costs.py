@@ -36,7 +36,9 @@ def test_flops_are_those_that_torch_counts(name: str):
     model = transformer(config, layers=2)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(**inputs(model, size))
-    assert costs.flops_per_forward(model.config, *size, TEXT, IMAGE) == counter.get_total_flops()
+    assert (
+        costs.flops_per_forward(costs.Pass(model.config, *size, 1, TEXT, IMAGE)) == counter.get_total_flops()
+    )
 
 
 @pytest.mark.usefixtures("fused_attention")
@@ -47,7 +49,7 @@ def test_activations_are_those_that_live_in_a_pass(name: str, dtype: torch.dtype
     model = transformer(config, 2, dtype)
     with torch.no_grad():
         live = peak_bytes(model, model, inputs(model, size, dtype))
-    formula = costs.activation_bytes(model.config, *size, 1, TEXT, IMAGE, dtype.itemsize)
+    formula = costs.activation_bytes(costs.Pass(model.config, *size, 1, TEXT, IMAGE, dtype.itemsize))
     assert live <= formula <= 1.2 * live
 
 
@@ -78,17 +80,17 @@ def test_decoding_of_another_vae_counts_its_video():
 
 
 def test_generation_has_its_peak_in_the_network_or_in_the_vae():
-    config, vae = transformer(SMALL, 2).config, {"base_dim": 96}
-    memory = costs.generation_memory(config, 17, 96, 64, vae, weights=7, record=11)
+    one, vae = costs.Pass(transformer(SMALL, 2).config, 17, 96, 64), {"base_dim": 96}
+    memory = costs.generation_memory(one, vae, weights=7, record=11)
     assert memory["weights"] == 7
     together = memory["weights"] + memory["latents"] + 11
     assert memory["decode"] > memory["activations"]
     assert memory["peak"] == together + memory["decode"]
-    both = costs.generation_memory(config, 17, 96, 64, vae, weights=7, record=11, overlap=True)
+    both = costs.generation_memory(one, vae, weights=7, record=11, overlap=True)
     assert both["peak"] == memory["peak"] + memory["activations"]
-    memory = costs.generation_memory(config, 17, 96, 64, {}, weights=7, record=11)
+    memory = costs.generation_memory(one, {}, weights=7, record=11)
     assert memory["peak"] == together + memory["activations"]
-    apart = costs.generation_memory(config, 17, 96, 64, vae, weights=10**9, decoding_weights=7, record=11)
+    apart = costs.generation_memory(one, vae, weights=10**9, decoding_weights=7, record=11)
     assert apart["peak"] == 10**9 + apart["latents"] + 11 + apart["activations"]
 
 

@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig
 from torch.utils.flop_counter import FlopCounterMode
 
-from posegen.costs import parameters
+from posegen.costs import Pass, parameters
 from testkit.meta_models import CONFIGS, IMAGE, SMALL, TEXT, fuse_attention, inputs, peak_bytes, transformer
 from training import costs
 
@@ -34,7 +34,7 @@ def test_training_flops_are_those_that_torch_counts(name: str, checkpointing: bo
         model.enable_gradient_checkpointing()
     with FlopCounterMode(display=False) as counter:
         model(**inputs(model, size)).sample.float().sum().backward()
-    formula = costs.flops_per_training_step(model.config, *size, 1, TEXT, IMAGE, checkpointing)
+    formula = costs.flops_per_training_step(Pass(model.config, *size, 1, TEXT, IMAGE), checkpointing)
     assert formula == pytest.approx(counter.get_total_flops(), rel=0.02 if "hand_projection" in config else 0)
 
 
@@ -58,7 +58,7 @@ def test_training_activations_are_those_that_live_in_a_step(name: str, checkpoin
 
     live = peak_bytes(model, step, inputs(model, size, dtype))
     formula = costs.training_activation_bytes(
-        model.config, *size, 1, TEXT, IMAGE, dtype.itemsize, gradient_checkpointing=checkpointing
+        Pass(model.config, *size, 1, TEXT, IMAGE, dtype.itemsize), gradient_checkpointing=checkpointing
     )
     assert live <= formula <= 1.2 * live
 
@@ -68,7 +68,7 @@ def test_each_zero_stage_splits_more():
 
     def estimate(stage: int, workers: int) -> dict[str, int]:
         return costs.training_memory(
-            config, 17, 96, 64, 4000, stage, workers, reduce_bucket_size=50, live_parameters=60
+            Pass(config, 17, 96, 64), 4000, stage, workers, reduce_bucket_size=50, live_parameters=60
         )
 
     weights = parameters(config) + 4000
@@ -83,4 +83,4 @@ def test_each_zero_stage_splits_more():
 def test_an_impossible_stage_is_refused_in_a_sentence() -> None:
     config = transformer(SMALL, 1).config
     with pytest.raises(ValueError, match="ZeRO stage 4"):
-        costs.training_memory(config, 17, 96, 64, 4000, 4, 1)
+        costs.training_memory(Pass(config, 17, 96, 64), 4000, 4, 1)
