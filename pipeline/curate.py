@@ -15,7 +15,7 @@ import dataclasses
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -135,7 +135,7 @@ def score_videos(config: CurateConfig, thresholds: Thresholds, groups: Groups) -
             load_models(config, make_models, config.gpus_per_worker)
         unit = "parts of videos" if stages else "videos"
         progress = Progress("score", unit, count(tables), rate_unit="frames")
-        faults = work(config, tables, VideoWorker, (thresholds, most_clips), progress)
+        faults = work(config, tables, VideoWorker, (thresholds, most_clips), progress, groups.claims())
         stages.append(progress.end())
         groups.join()
         retry = False
@@ -152,15 +152,23 @@ def make_models(config: CurateConfig) -> None:
 
 
 def work(
-    config: Pool, tables: list[Any], worker: Any, arguments: tuple[Any, ...], progress: Progress
+    config: Pool,
+    tables: list[Any],
+    worker: Any,
+    arguments: tuple[Any, ...],
+    progress: Progress,
+    claims: Mapping[str, str] = {},
 ) -> dict[str, str]:
-    """Runs a pool of workers over tasks, one at a time each; returns what the storage refused, by path."""
+    """Runs a pool of workers over tasks, one at a time each; returns what the storage refused, by path.
+
+    claims: which file's work a video's already is, by video_id.
+    """
     faults: dict[str, str] = {}
     if not tables:
         return faults
     done = single_rows(tables).map(
         worker,
-        fn_constructor_args=(config, attempts(), *arguments),
+        fn_constructor_args=(config, attempts(claims), *arguments),
         compute=ActorPoolStrategy(size=pool_size(config), max_tasks_in_flight_per_actor=2),
         num_cpus=WORKER_CPUS,
         num_gpus=config.gpus_per_worker,
@@ -271,14 +279,14 @@ def blocks(rows: Dataset) -> Iterator[pa.Table]:
             yield table
 
 
-def attempts() -> Any:
+def attempts(claims: Mapping[str, str] = {}) -> Any:
     """A new count of attempts, for one stage of this run: the handle of an actor, on the driver's node.
 
     Where the driver runs nothing is lost but together with the job.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
-    return ray.remote(Attempts).options(**options).remote(alive_nodes)
+    return ray.remote(Attempts).options(**options).remote(alive_nodes, claims)
 
 
 def alive_nodes() -> set[str]:

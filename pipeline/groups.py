@@ -75,6 +75,10 @@ class Groups:
         found = [_task(unscored).remote(rows, retry_failed, most_clips) for rows in self.rows.values()]
         return _filled(found) + [ray.put(new.slice(at, 1000)) for at in range(0, new.num_rows, 1000)]
 
+    def claims(self) -> dict[str, str]:
+        """The keys of the files whose plans stand, by video_id: a copy that is found later is not scored again."""
+        return {video_id: key for owned in self._get(_owned) for video_id, key in owned}
+
     def fail(self, faults: Mapping[str, str]) -> None:
         """Fails what is still to do, as the storage did not let it be done: path -> how it said so.
 
@@ -214,6 +218,12 @@ def _size(table: pa.Table) -> int:
 def _seen(rows: pa.Table) -> tuple[pa.Array, pa.Array]:
     """The keys of the files that have a plan, and of those whose plan failed."""
     return pc.unique(rows["key"]), pc.unique(failed_plans(rows))
+
+
+def _owned(rows: pa.Table) -> list[tuple[str, str]]:
+    """Videos that have a plan, each with the key of one of its files."""
+    planned = rows.filter(pc.invert(pc.is_in(rows["key"], failed_plans(rows).combine_chunks())))
+    return [*zip(*(planned[name].to_pylist() for name in ("video_id", "key")), strict=True)]
 
 
 def _looks(rows: pa.Table) -> pa.Table:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import faulthandler
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 MOST_ATTEMPTS = 3
@@ -20,13 +20,14 @@ MOST_ATTEMPTS = 3
 class Attempts:
     """The count; made a Ray actor by the job.
 
-    alive: the ids of the nodes that are up, so that an attempt that went down with its node counts for nothing.
+    alive: the ids of the nodes that are up, so that an attempt that went down with its node counts for nothing. claims:
+    of earlier runs, thing -> key.
     """
 
-    def __init__(self, alive: Callable[[], set[str]]) -> None:
+    def __init__(self, alive: Callable[[], set[str]], claims: Mapping[str, str] = {}) -> None:
         self._alive = alive
         self._begun: defaultdict[str, list[str]] = defaultdict(list)
-        self._claims: dict[str, str] = {}
+        self._claims = dict(claims)
 
     def begin(self, key: str, node: str) -> int:
         """Which attempt at this key begins now on a node, from 1."""

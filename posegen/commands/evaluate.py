@@ -57,7 +57,8 @@ def evaluate(options: Evaluate) -> None:
     from posegen.evaluation.measure import Instruments, measure
     from posegen.evaluation.report import write_report
 
-    for path in (options.video, options.reference, options.driving, options.truth):
+    files = (options.video, options.reference, options.driving, options.truth)
+    for path in (*files, options.silhouettes, options.background):
         if path is not None and not path.is_file():
             raise ValueError(f"{path}: no such file; check the path.")
     inputs = Inputs(

@@ -59,3 +59,8 @@ def test_after_work_within_the_limit_the_timer_is_off(work: str):
     code = "import contextlib, time\nfrom pipeline.records.attempts import time_limit\n"
     code += f"with contextlib.suppress(KeyError), time_limit(1):\n    {work}\ntime.sleep(1.2)\n"
     assert subprocess.run([sys.executable, "-c", code], timeout=30).returncode == 0
+
+
+def test_a_claim_of_an_earlier_run_stands() -> None:
+    attempts = Attempts(alive, {"a video": "its file"})
+    assert not attempts.claim("a video", "a copy") and attempts.claim("a video", "its file")
