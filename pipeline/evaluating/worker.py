@@ -37,12 +37,8 @@ def evaluation_journal(config: EvaluateConfig) -> Journal:
 
 def make_evaluator(config: EvaluateConfig) -> Callable[[dict[str, Any]], pa.Table]:
     """Loads the networks; returns a function from a listed row to its record."""
-
-    def weights(source: str | None) -> dict[str, Any]:
-        return {} if source is None else {"weights": source}
-
-    estimator = load_estimator(config.poses, **weights(config.pose_weights))
-    judge = load_estimator(config.judge, **weights(config.judge_weights))
+    estimator = load_estimator(config.poses, config.pose_weights)
+    judge = load_estimator(config.judge, config.judge_weights)
     instruments = Instruments(judge, PerceptualDistance(), FaceDistance() if config.faces else None)
 
     def evaluate(row: dict[str, Any]) -> pa.Table:
@@ -52,12 +48,12 @@ def make_evaluator(config: EvaluateConfig) -> Callable[[dict[str, Any]], pa.Tabl
                 name: stack.enter_context(folder.local_copy(row[name])) if row[name] else None
                 for name in FILES
             }
-            made: dict[str, Any] = {
-                "segments": config.segments,
-                "planner": config.planner,
-                "align": config.align,
-            }
-            inputs = Inputs(**(files | made))
+            inputs = Inputs(
+                **files,  # type: ignore[arg-type] # those that must be there are
+                segments=config.segments,
+                planner=config.planner,
+                align=config.align,
+            )
             subject, _ = inputs.load(estimator)
             measured = measure(replace(subject, name=row["video"]), instruments)
         table = measured.table().append_column("frames", pa.repeat(measured.frames, len(measured.table())))

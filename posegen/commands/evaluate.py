@@ -74,7 +74,7 @@ def evaluate(options: Evaluate) -> None:
         options.fit,
     )
     instruments = load_instruments(options)
-    subject, driver = inputs.load(load_estimator(options.poses, **_weights(options.pose_weights)))
+    subject, driver = inputs.load(load_estimator(options.poses, options.pose_weights))
     say(f"measuring {len(subject.keypoints)} frames")
     measured = measure(subject, instruments)
     own = measure(driver, Instruments(faces=instruments.faces))
@@ -97,7 +97,7 @@ def load_instruments(options: Evaluate) -> Instruments:
 
     judge = None
     if options.judge != "none":
-        judge = load_estimator(options.judge, **_weights(options.judge_weights))
+        judge = load_estimator(options.judge, options.judge_weights)
     perceptual, faces = None, None
     try:
         perceptual = PerceptualDistance() if options.truth else None
@@ -108,10 +108,6 @@ def load_instruments(options: Evaluate) -> Instruments:
     except WeightsError as error:
         say(f"without faces: {error}")
     return Instruments(judge, perceptual, faces)
-
-
-def _weights(source: str | None) -> dict[str, str]:
-    return {"weights": source} if source is not None else {}
 
 
 def _settings(options: Evaluate) -> str:

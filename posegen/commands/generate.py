@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import tyro
@@ -374,10 +374,8 @@ def make_job(pipeline: PoseGenPipeline, image: np.ndarray, options: Generate, cu
 
     rate, size = pipeline.config.rate, options.size or tuple(pipeline.config.size)
     pipeline.check_size(size)  # before the long work on the poses
-    settings: dict[str, Any] = {}
-    if options.poses != "blazepose":
-        settings = {"weights": options.pose_weights, "cuda": cuda}
-    estimator = load_estimator(options.poses, **settings)
+    settings = {} if options.poses == "blazepose" else {"cuda": cuda}
+    estimator = load_estimator(options.poses, options.pose_weights, **settings)
     if is_motion(options):
         driving = read_motion(options.video, rate, options.seconds, read_joints(options.joints))
     else:

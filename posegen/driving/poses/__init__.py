@@ -7,6 +7,7 @@ loaded by name, and only then import their runtime.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,21 +40,27 @@ class PoseEstimator(Protocol):
         """A new video begins: forget all people."""
 
 
-def load_estimator(name: str, **options: Any) -> PoseEstimator:
+def load_estimator(name: str, weights: str | Path | None = None, **options: Any) -> PoseEstimator:
     """The estimator called "blazepose", "dwpose" or "sapiens", with that class' options.
 
-    Raises ValueError for another name and posegen.common.weights.WeightsError where its weights cannot be had.
+    weights: folder or hub repository of dwpose's or sapiens'; by default those of the hub. Raises ValueError for
+    another name or for weights that blazepose has no use for, and posegen.common.weights.WeightsError where weights
+    cannot be had.
     """
     if name == "blazepose":
+        if weights is not None:
+            raise ValueError(
+                f"blazepose brings its own weights: leave {weights} out, or choose dwpose or sapiens."
+            )
         from posegen.driving.poses.blazepose import BlazePose
 
         return BlazePose(**options)
     if name == "dwpose":
         from posegen.driving.poses.dwpose import DWPose
 
-        return DWPose(**options)
+        return DWPose(weights=weights, **options)
     if name == "sapiens":
         from posegen.driving.poses.sapiens import Sapiens
 
-        return Sapiens(**options)
+        return Sapiens(weights=weights, **options)
     raise ValueError(f"There is no pose estimator {name!r}: choose blazepose, dwpose or sapiens.")

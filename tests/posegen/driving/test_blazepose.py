@@ -179,6 +179,8 @@ def test_nobody_is_found_in_nothing(estimator: BlazePose) -> None:
 def test_an_unknown_estimator_is_refused() -> None:
     with pytest.raises(ValueError, match="choose blazepose, dwpose or sapiens"):
         load_estimator("openpose")
+    with pytest.raises(ValueError, match="blazepose brings its own weights: leave mine out"):
+        load_estimator("blazepose", "mine")
 
 
 class Scene:
