@@ -65,6 +65,8 @@ class CurateConfig:
     """Share of a GPU for each measuring process: with dwpose or sapiens, e.g. 0.25."""
     retry_failed: bool = False
     """Try clips and videos again that failed in an earlier run."""
+    people: Literal["one", "crop"] = "one"
+    """Keep clips of one person alone, or also make a clip of each of two or three who can be cropped out alone."""
     limit: int | None = None
     """Only so many of the files, whichever are found first: for a try of the settings. The tables cover these alone."""
     dry_run: bool = False
@@ -83,6 +85,11 @@ class CurateConfig:
     def plan_version(self) -> str:
         """Names the settings that a plan depends on."""
         return content_id("plan", 2, self.rate, self.detector)
+
+    @property
+    def crop_version(self) -> str:
+        """Names the settings that crops depend on."""
+        return content_id("crop", 1, self.poses, self.pose_weights, self.person_detector)
 
     @property
     def score_version(self) -> str:

@@ -4,7 +4,8 @@
     ray job submit --working-dir . -- python pipeline/curate.py --input s3://raw/videos --output s3://data/people
 
 The job, top to bottom: list the files; fetch each video once, plan its clips, score each and cut out what passes the
-rules; apply the thresholds; caption what is kept; write the tables and a report. Plans, scores and cut clips are
+rules; where asked, do the same for each of two or three people in a clip; apply the thresholds; caption what is kept;
+write the tables and a report. Plans, scores and cut clips are
 recorded one by one, so a job that was killed goes on where it stopped, and a threshold can be changed without running a
 model (--rescore).
 """
@@ -28,6 +29,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.caption.captioner import make_captioner
 from pipeline.caption.own import read_captions
 from pipeline.config import COMPOSED, CurateConfig, Pool
+from pipeline.crop.cropper import make_cropper
 from pipeline.estimate import estimate
 from pipeline.feeds import listed_videos, one_by_one
 from pipeline.groups import Groups, count
@@ -37,7 +39,7 @@ from pipeline.records.attempts import Attempts
 from pipeline.report.write import write_report
 from pipeline.score.scorer import make_scorer
 from pipeline.verdict import Thresholds, ThresholdsError, load_thresholds
-from pipeline.workers import CaptionWorker, CutWorker, SetupError, VideoWorker, load_models
+from pipeline.workers import CaptionWorker, CropWorker, CutWorker, SetupError, VideoWorker, load_models
 from posegen.common.faults import StorageFaultError
 from posegen.common.progress import Progress, Stage
 from posegen.common.storage import Folder, StorageError, absolute
@@ -84,6 +86,8 @@ def run(config: CurateConfig) -> dict[str, int]:
         require_scores(config, groups)
     else:
         stages += score_videos(config, thresholds, groups)
+        if config.people == "crop":
+            stages.append(crop_people(config, thresholds, groups))
     groups.judge(thresholds)
     stages.append(cut_clips(config, groups))
     groups.with_own_captions(captions)
@@ -143,6 +147,18 @@ def score_videos(config: CurateConfig, thresholds: Thresholds, groups: Groups) -
         refused(faults, groups.listed.num_rows)
         groups.fail(faults)
     return stages
+
+
+def crop_people(config: CurateConfig, thresholds: Thresholds, groups: Groups) -> Stage:
+    """Makes a clip of each person who can be cropped out of a clip of two or three; they are scored as others are."""
+    most_clips = CLIPS_PER_TASK if Folder(config.input).local else None
+    tables = groups.uncropped(thresholds, config.retry_failed, most_clips)
+    progress = Progress("crop", "videos", count(tables), rate_unit="clips")
+    if tables:
+        load_models(config, make_cropper, config.gpus_per_worker)
+        refused(work(config, tables, CropWorker, (thresholds,), progress), progress.done)
+        groups.join()
+    return progress.end()
 
 
 def make_models(config: CurateConfig) -> None:

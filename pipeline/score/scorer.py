@@ -70,7 +70,7 @@ def make_scorer(config: CurateConfig) -> Callable[[Mapping[str, Any], Source], p
     Raises OSError where the storage is at fault, and not the file.
     """
     estimator = make_estimator(config)
-    evidence = Evidence(_yolox(config))
+    evidence = Evidence(make_detector(config))
     explicit = make_explicit_detector(config)
     text_detector(), text_recogniser()  # now, so that a missing file is noticed at once
     scored_by = f"{config.poses} {config.score_version[:8]}"
@@ -123,12 +123,7 @@ def measure(
     found = quality.result()
     scores |= {"seconds": clip["stop"] - clip["start"], "frames": len(shown), **evidence.result()}
     scores |= {name: found[name] for name in SCORES if name in found}
-    scores |= {
-        "new_frames": len(distinct) / max(len(shown), 1),
-        "source_rate": info.rate,
-        "source_side": min(info.width, info.height),
-        "source_bit_rate": Path(info.path).stat().st_size * 8 / 1000 / info.duration,
-    }
+    scores |= source_scores(info, shown) | {"source_side": min(info.width, info.height)}
     times = info.frame_times[distinct] - clip["start"]
     light = {name: found[name] for name in ("camera_motion", "background_brightness")}
     caption = caption_columns(Measured(keypoints, times, size, **light))
@@ -142,6 +137,15 @@ def measure(
         "preview": preview,
         "preview_frame": len(shown) // 2,
         **second_person_shown(evidence.sighting, info.frame_times[shown] - clip["start"]),
+    }
+
+
+def source_scores(info: VideoInfo, shown: np.ndarray) -> dict[str, float]:
+    """What the file says of its pictures. shown: the frames of the clip at its rate."""
+    return {
+        "new_frames": len(np.unique(shown)) / max(len(shown), 1),
+        "source_rate": info.rate,
+        "source_bit_rate": Path(info.path).stat().st_size * 8 / 1000 / info.duration,
     }
 
 
@@ -199,7 +203,8 @@ def make_explicit_detector(config: CurateConfig) -> ExplicitDetector | None:
     return ExplicitDetector(fetch(EXPLICIT, config.explicit_detector), cuda=config.gpus_per_worker > 0)
 
 
-def _yolox(config: CurateConfig) -> Detector | None:
+def make_detector(config: CurateConfig) -> Detector | None:
+    """The detector of people, where a file was given."""
     if config.person_detector is None:
         return None
     return YoloxDetector(fetch(DETECTOR, config.person_detector), cuda=config.gpus_per_worker > 0)
