@@ -115,8 +115,8 @@ def _people(clip: Mapping[str, Any], info: VideoInfo, find: Find) -> np.ndarray:
     distinct, frame_of = np.unique(shown, return_inverse=True)
     size = analysis_size(info)
     seen = [people for frames in read_frames(info, distinct, size) for people in find(frames)]
-    boxes = who_count(follow(seen, info.frame_times[distinct]))
-    return boxes[:, frame_of] * (np.array([info.width, info.height] * 2) / (size * 2))
+    boxes = follow(seen, info.frame_times[distinct])[:, frame_of]
+    return who_count(boxes, clip["rate"]) * (np.array([info.width, info.height] * 2) / (size * 2))
 
 
 def _row(clip: Mapping[str, Any], crop: Crop | None, box: np.ndarray, width: int) -> dict[str, Any]:

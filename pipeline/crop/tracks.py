@@ -14,6 +14,10 @@ import numpy as np
 from pipeline.score.person import COUNTS_FROM, LONGEST_GAP_S, SAME_BOX
 from posegen.driving.poses.regions import overlap
 
+FLICKER_S = 0.5
+"""Estimators see people for a moment who are none, or see one person twice; a track this short counts for nothing. Where
+it was somebody, the rules for the finished crop find them."""
+
 Seen = tuple[np.ndarray, int]
 """A box (4,) and the estimator's number of the person, -1 where it gives none."""
 Find = Callable[[np.ndarray], list[list[Seen]]]
@@ -68,8 +72,10 @@ def _same(box: np.ndarray, number: int, tracks: list[_Track], free: list[int]) -
     return free[best] if near[best] >= SAME_BOX else None
 
 
-def who_count(boxes: np.ndarray) -> np.ndarray:
-    """The tracks (P, T, 4) of people who count: two fifths as tall as the tallest, as everywhere in curation."""
+def who_count(boxes: np.ndarray, rate: float) -> np.ndarray:
+    """The tracks (P, T, 4), of so many frames/s, of people who count: seen for a while, and two fifths as tall as the
+    tallest, as everywhere in curation."""
+    boxes = boxes[(~np.isnan(boxes[:, :, 0])).sum(axis=1) >= FLICKER_S * rate]
     if not len(boxes):
         return boxes
     heights = np.nanmedian(boxes[:, :, 3] - boxes[:, :, 1], axis=1)

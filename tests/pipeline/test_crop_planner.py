@@ -153,10 +153,11 @@ def test_people_are_followed_by_number_or_by_place():
     assert by_place.shape == (2, 4, 4)
 
 
-def test_only_people_of_comparable_height_count():
-    boxes = np.stack([person(200), person(600), person(900)])
-    boxes[2, :, 1] = boxes[2, :, 3] - 0.3 * TALL
+def test_only_people_of_comparable_height_count_who_are_seen_for_a_while():
+    boxes = np.stack([person(200), person(600), person(900), person(1100)])
     boxes[1, 20:] = np.nan
-    assert len(who_count(boxes)) == 2
-    assert most_at_once(boxes) == 3
-    assert most_at_once(boxes[:0]) == 0 and len(who_count(boxes[:0])) == 0
+    boxes[2, :, 1] = boxes[2, :, 3] - 0.3 * TALL
+    boxes[3, 14:] = np.nan
+    assert len(who_count(boxes, RATE)) == 2
+    assert most_at_once(boxes) == 4
+    assert most_at_once(boxes[:0]) == 0 and len(who_count(boxes[:0], RATE)) == 0
