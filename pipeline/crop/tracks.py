@@ -15,8 +15,8 @@ from pipeline.score.person import COUNTS_FROM, LONGEST_GAP_S, SAME_BOX
 from posegen.driving.poses.regions import overlap
 
 FLICKER_S = 0.5
-"""Estimators see people for a moment who are none, or see one person twice; a track this short counts for nothing. Where
-it was somebody, the rules for the finished crop find them."""
+"""Estimators see people for a moment who are none, or see one person twice; a track this short counts for nothing.
+Where it was somebody, the rules for the finished crop find them."""
 
 Seen = tuple[np.ndarray, int]
 """A box (4,) and the estimator's number of the person, -1 where it gives none."""
