@@ -264,14 +264,14 @@ def _breaks(
     """
     times = clock.times
     gaps = np.flatnonzero(np.diff(times) > far(usual_step(times, 0.0))) + 1
-    breaks = {
+    missing = missing_before(times).tolist() if broadcast else []
+    breaks = dict.fromkeys(missing, EMPTY)
+    breaks |= {
         frame: f"pictures become {after[0]}x{after[1]}"
         for frame, (before, after) in enumerate(pairwise(sizes), 1)
         if before != after
     }
     breaks |= dict.fromkeys(gaps.tolist(), EMPTY)
-    if broadcast:
-        breaks |= dict.fromkeys(missing_before(times).tolist(), EMPTY)
     breaks |= dict.fromkeys(clock.restarts, RESTARTED)
     for frame in np.unique(np.searchsorted(np.sort(numbers), lost)).tolist():
         breaks[frame] = f"{RESTARTED} and {DAMAGED}" if frame in clock.restarts else DAMAGED
