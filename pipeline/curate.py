@@ -185,7 +185,7 @@ def work(
     done = single_rows(tables).map(
         worker,
         fn_constructor_args=(config, attempts(claims), *arguments),
-        compute=ActorPoolStrategy(size=pool_size(config), max_tasks_in_flight_per_actor=2),
+        compute=pool(config),
         num_cpus=WORKER_CPUS,
         num_gpus=config.gpus_per_worker,
     )
@@ -310,6 +310,14 @@ def alive_nodes() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
+def pool(config: Pool) -> ActorPoolStrategy:
+    """The processes that measure: as many as were asked for, or as the cluster holds, also once it has grown."""
+    size = pool_size(config)
+    return ActorPoolStrategy(
+        min_size=size, max_size=size if config.workers else None, max_tasks_in_flight_per_actor=2
+    )
+
+
 def pool_size(config: Pool) -> int:
     """How many measuring processes the cluster holds."""
     resources = ray.cluster_resources()
@@ -317,7 +325,7 @@ def pool_size(config: Pool) -> int:
         return config.workers
     if config.gpus_per_worker:
         return max(1, int(resources.get("GPU", 0) / config.gpus_per_worker))
-    return max(1, int(resources["CPU"]))
+    return max(1, int(resources.get("CPU", 0)))  # the head may have none, and the other nodes not be up yet
 
 
 def start_ray() -> None:
