@@ -32,9 +32,12 @@ from pipeline.config import COMPOSED, CurateConfig, Pool
 from pipeline.crop.cropper import make_cropper
 from pipeline.estimate import estimate
 from pipeline.feeds import listed_videos, one_by_one
+from pipeline.gpus import Gpus
+from pipeline.gpus import start as start_gpus
 from pipeline.groups import Groups, count
 from pipeline.plan.listing import list_videos
 from pipeline.plan.planner import make_planner
+from pipeline.plan.shots import transnet_on
 from pipeline.records.attempts import Attempts
 from pipeline.report.write import write_report
 from pipeline.score.scorer import make_scorer
@@ -44,6 +47,7 @@ from posegen.common.faults import StorageFaultError
 from posegen.common.progress import Progress, Stage
 from posegen.common.storage import Folder, StorageError, absolute
 from posegen.dataset import FAILED, KEPT, REJECTED
+from posegen.driving.poses.runtime import on_cpu, on_cuda
 
 # A measuring process computes on one core all the time. It asks Ray for a little less, so that the light tasks that
 # feed it, which ask for the rest, always find room, even with as many processes as cores.
@@ -129,6 +133,7 @@ def score_videos(config: CurateConfig, thresholds: Thresholds, groups: Groups) -
     """
     most_clips = CLIPS_PER_TASK if Folder(config.input).local else None
     stages, faults, retry = list[Stage](), dict[str, str](), config.retry_failed
+    gpus: Gpus | None = None
     for attempt in range(ROUNDS):
         tables = groups.unscored(retry, most_clips)
         if not tables and stages:
@@ -136,10 +141,12 @@ def score_videos(config: CurateConfig, thresholds: Thresholds, groups: Groups) -
         if faults:
             time.sleep(PAUSE_SECONDS * 2 ** (attempt - 1))
         if tables:
-            load_models(config, make_models, config.gpus_per_worker)
+            load_models(config, make_models, config.gpu_share)
+            gpus = gpus or start_gpus(config)
         unit = "parts of videos" if stages else "videos"
         progress = Progress("score", unit, count(tables), rate_unit="frames")
-        faults = work(config, tables, VideoWorker, (thresholds, most_clips), progress, groups.claims())
+        arguments = (thresholds, most_clips, gpus)
+        faults = work(config, tables, VideoWorker, arguments, progress, groups.claims())
         stages.append(progress.end())
         groups.join()
         retry = False
@@ -155,16 +162,21 @@ def crop_people(config: CurateConfig, thresholds: Thresholds, groups: Groups) ->
     tables = groups.uncropped(thresholds, config.retry_failed, most_clips)
     progress = Progress("crop", "videos", count(tables), rate_unit="clips")
     if tables:
-        load_models(config, make_cropper, config.gpus_per_worker)
-        refused(work(config, tables, CropWorker, (thresholds,), progress), progress.done)
+        load_models(config, make_models, config.gpu_share)
+        refused(work(config, tables, CropWorker, (thresholds, start_gpus(config)), progress), progress.done)
         groups.join()
     return progress.end()
 
 
 def make_models(config: CurateConfig) -> None:
-    """Loads what plans and scores."""
-    make_planner(config)
-    make_scorer(config)
+    """Loads what plans, scores and crops, on a GPU where GPUs are to be used."""
+    open_model = on_cuda if config.gpu_share else on_cpu
+    make_planner(
+        config, transnet_on("cuda") if config.gpu_share and config.detector == "transnetv2" else None
+    )
+    make_scorer(config, open_model)
+    if config.people == "crop":
+        make_cropper(config, open_model)
 
 
 def work(

@@ -24,6 +24,7 @@ from ray.actor import ActorHandle
 from pipeline.caption.captioner import failed_caption, make_captioner
 from pipeline.config import CurateConfig
 from pipeline.crop.cropper import failed_crops, make_cropper, score_crop, write_crop
+from pipeline.gpus import Gpus
 from pipeline.journals import CUT, caption_journal, crop_journal, cut_journal, plan_journal, score_journal
 from pipeline.plan.planner import failed_video, failure, make_planner
 from pipeline.plan.source import Source
@@ -37,6 +38,7 @@ from posegen.common.faults import StorageFaultError, is_fault
 from posegen.common.storage import Folder, StorageError
 from posegen.common.weights import WeightsError
 from posegen.dataset import content_id, table
+from posegen.driving.poses.runtime import on_cpu
 from posegen.video import VideoInfo, cut
 
 T = TypeVar("T")
@@ -163,13 +165,20 @@ class VideoWorker(CutWorker):
     plan_seconds, clip_seconds = PLAN_SECONDS, CLIP_SECONDS
 
     def __init__(
-        self, config: CurateConfig, attempts: ActorHandle, thresholds: Thresholds, most_clips: int | None
+        self,
+        config: CurateConfig,
+        attempts: ActorHandle,
+        thresholds: Thresholds,
+        most_clips: int | None,
+        gpus: Gpus | None = None,
     ):
-        """most_clips: how many clips of a new video are scored; the others are left to other tasks."""
+        """most_clips: how many clips of a new video are scored; the others are left to other tasks. gpus: what runs the
+        large networks, in place of this process."""
         super().__init__(config, attempts)
         self.thresholds, self.most_clips = thresholds, most_clips
         self.plans, self.scores = plan_journal(config), score_journal(config)
-        self.plan, self.score = self.make_planner(config), self.make_scorer(config)
+        self.plan = self.make_planner(config, gpus.scores() if gpus else None)
+        self.score = self.make_scorer(config, gpus.open_model if gpus else on_cpu)
 
     def work(self, task: dict[str, Any], video: Source, done: dict[str, Any]) -> None:
         """Plans where there is no plan, and scores."""
@@ -222,9 +231,12 @@ class CropWorker(VideoWorker):
     A task is a row of `feeds.TASKS`, of clips that show several people.
     """
 
-    def __init__(self, config: CurateConfig, attempts: ActorHandle, thresholds: Thresholds):
-        super().__init__(config, attempts, thresholds, None)
-        self.crops, self.crop = crop_journal(config), make_cropper(config)
+    def __init__(
+        self, config: CurateConfig, attempts: ActorHandle, thresholds: Thresholds, gpus: Gpus | None = None
+    ):
+        super().__init__(config, attempts, thresholds, None, gpus)
+        self.crops = crop_journal(config)
+        self.crop = make_cropper(config, gpus.open_model if gpus else on_cpu)
 
     def work(self, task: dict[str, Any], video: Source, done: dict[str, Any]) -> None:
         """Plans the crops of each clip, and scores them."""

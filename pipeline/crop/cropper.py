@@ -31,6 +31,7 @@ from posegen.common.faults import is_fault
 from posegen.common.storage import Folder
 from posegen.dataset import ABOUT_PERSON, CLIPS, content_id, pack_keypoints, table, unpack_keypoints
 from posegen.driving.poses import load_estimator
+from posegen.driving.poses.runtime import OpenModel, on_cpu
 from posegen.video import VideoError, VideoInfo, read_frames, sample_indices, save_video
 
 MOST_PEOPLE = 3
@@ -62,12 +63,12 @@ def worth_cropping(reasons: list[str]) -> bool:
     return bool(names & {"one_person", "second_person"}) and names <= TOLD_BY_CROPS
 
 
-def make_cropper(config: CurateConfig) -> Scorer:
+def make_cropper(config: CurateConfig, open_model: OpenModel = on_cpu) -> Scorer:
     """A function from a clip and its video to its crops, a table `CROPPED` of one row or more. Loads the models.
 
-    Raises OSError where the storage is at fault, and not the file.
+    open_model: where the networks of ONNX files run. Raises OSError where the storage is at fault, and not the file.
     """
-    find, reset = _finder(config)
+    find, reset = _finder(config, open_model)
 
     def crops(clip: Mapping[str, Any], source: Source) -> pa.Table:
         try:
@@ -88,9 +89,9 @@ def make_cropper(config: CurateConfig) -> Scorer:
     return crops
 
 
-def _finder(config: CurateConfig) -> tuple[Find, Callable[[], None]]:
+def _finder(config: CurateConfig, open_model: OpenModel) -> tuple[Find, Callable[[], None]]:
     """What finds people's boxes, a detector where one is given, and what begins another clip."""
-    if detector := make_detector(config):
+    if detector := make_detector(config, open_model):
         return (
             lambda frames: [
                 [(box, -1) for box, score in zip(*found, strict=True) if score >= SURE]
@@ -102,7 +103,7 @@ def _finder(config: CurateConfig) -> tuple[Find, Callable[[], None]]:
         # One more than are cropped out, so that a fourth is noticed; boxes need no hands and no face.
         estimator = load_estimator("blazepose", max_people=MOST_PEOPLE + 1, whole=0, search=SEARCH)
     else:
-        estimator = make_estimator(config)
+        estimator = make_estimator(config, open_model)
     return (
         lambda frames: [[(person.box, person.track_id) for person in people] for people in estimator(frames)],
         estimator.reset,

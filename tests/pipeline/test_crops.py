@@ -58,9 +58,8 @@ def without(folder: Path, *rules: str) -> Path:
 
 
 def settings(videos: Path, output: Path, **how: Any) -> CurateConfig:
-    return CurateConfig(
-        str(videos), str(output), **{"thresholds": without(videos.parent, *DROPPED), "people": "crop"} | how
-    )
+    usual: dict[str, Any] = {"thresholds": without(videos.parent, *DROPPED), "people": "crop"}
+    return CurateConfig(str(videos), str(output), **usual | how)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +112,8 @@ def test_the_crops_hold_one_person_throughout(dataset: Path, tmp_path: Path) -> 
         keypoints = unpack_keypoints(row)
         assert (info.width, info.height) == (row["width"], row["height"])
         assert len(info.frame_times) == len(keypoints) == len(row["crop_x"]) == len(row["crop_y"])
-        inside = ((keypoints[..., :2] >= 0) & (keypoints[..., :2] < (row["width"], row["height"]))).all(-1)
+        places = keypoints[..., :2]
+        inside = np.all((places >= 0) & (places < (row["width"], row["height"])), axis=-1)
         assert (keypoints[~inside, 2] == 0).all() and inside[:, 0].mean() > 0.95  # the nose
         assert np.abs(np.diff(row["crop_x"], 2)).max() <= 2  # no jerk
         estimator = load_estimator("blazepose", max_people=3, whole=0, search=5)
@@ -211,8 +211,10 @@ def test_only_clips_rejected_for_their_people_are_cropped() -> None:
 
 
 def test_copies_of_a_file_have_their_crops_each() -> None:
-    clips = [{"clip_id": "clip", "video_id": "v", "path": path, "rate": 30.0} for path in ("a.mp4", "b.mp4")]
-    others = [{"clip_id": "other", "video_id": "v", "path": "a.mp4", "rate": 30.0}]
+    clips: list[dict[str, Any]] = [
+        {"clip_id": "clip", "video_id": "v", "path": path, "rate": 30.0} for path in ("a.mp4", "b.mp4")
+    ]
+    others: list[dict[str, Any]] = [{"clip_id": "other", "video_id": "v", "path": "a.mp4", "rate": 30.0}]
     plan = table(clips + others, PLAN)
     for name, values in (("video", ["v"] * 3), ("key", ["ka", "kb", "ka"])):
         plan = plan.append_column(name, [values])

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 
-from posegen.driving.poses.runtime import ONNXModel
+from posegen.driving.poses.runtime import OpenModel, on_cpu
 
 Channels = tuple[float, float, float]
 _UNREADABLE = (
@@ -31,10 +31,14 @@ class PictureNetwork:
     """
 
     def __init__(
-        self, path: Path, mean: Channels = (0, 0, 0), std: Channels = (1, 1, 1), cuda: bool = False
+        self,
+        path: Path,
+        mean: Channels = (0, 0, 0),
+        std: Channels = (1, 1, 1),
+        open_model: OpenModel = on_cpu,
     ) -> None:
         try:
-            self._model = ONNXModel(path, cuda=cuda)
+            self._model = open_model(path)
         except _UNREADABLE as error:
             raise ValueError(f"{path} cannot be read as an ONNX model ({error}): fetch it again.") from error
         shape = self._model.input_shape
