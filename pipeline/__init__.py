@@ -2,7 +2,7 @@
 
 - `curate.py`: the job, top to bottom; `config.py`: its settings;
 - `workers.py`, `vllm_workers.py`, `feeds.py`: what Ray Data runs;
-- `groups.py`: the rows while the job runs; `journals.py`: the records it keeps;
+- `groups.py`: the rows while the job runs; `journals.py`: the records it keeps; `metrics.py`: what it tells Prometheus;
 - `estimate.py`: what a job would take, before it runs;
 - `plan/`, `score/`, `caption/`: videos become clips, clips get scores, kept clips get captions;
 - `verdict.py`: which clips are kept; `tables/`, `report/`: what is written at the end;

@@ -24,6 +24,7 @@ from ray.actor import ActorHandle
 from pipeline.caption.captioner import failed_caption, make_captioner
 from pipeline.config import CurateConfig
 from pipeline.journals import CUT, caption_journal, cut_journal, plan_journal, score_journal
+from pipeline.metrics import count_clip
 from pipeline.plan.planner import failed_video, failure, make_planner
 from pipeline.plan.source import Source
 from pipeline.records.attempts import MOST_ATTEMPTS, time_limit
@@ -202,7 +203,10 @@ class VideoWorker(CutWorker):
             lambda: self.score(clip, video),
             lambda error: failed_clip(clip, "score", error),
         )
-        if not is_failed(record) and not self.thresholds.reasons(clip | record.to_pylist()[0]):
+        failed = is_failed(record)
+        reasons = [] if failed else self.thresholds.reasons(clip | record.to_pylist()[0])
+        count_clip(record["frames"][0].as_py() or 0, failed, reasons)
+        if not failed and not reasons:
             self.cut_out(clip, video)
         return record
 
