@@ -23,9 +23,14 @@ from ray.actor import ActorHandle
 
 from pipeline.caption.captioner import failed_caption, make_captioner
 from pipeline.config import CurateConfig
+<<<<<<< HEAD
 from pipeline.crop.cropper import failed_crops, make_cropper, score_crop, write_crop
 from pipeline.gpus import Gpus
 from pipeline.journals import CUT, caption_journal, crop_journal, cut_journal, plan_journal, score_journal
+=======
+from pipeline.journals import CUT, caption_journal, cut_journal, plan_journal, score_journal
+from pipeline.metrics import count_clip
+>>>>>>> w-cluster
 from pipeline.plan.planner import failed_video, failure, make_planner
 from pipeline.plan.source import Source
 from pipeline.records.attempts import MOST_ATTEMPTS, time_limit
@@ -220,7 +225,10 @@ class VideoWorker(CutWorker):
             lambda: score_crop(self.score, clip, video) if is_crop(clip) else self.score(clip, video),
             lambda error: failed_clip(clip, "score", error),
         )
-        if not is_failed(record) and not self.thresholds.reasons(clip | record.to_pylist()[0]):
+        failed = is_failed(record)
+        reasons = [] if failed else self.thresholds.reasons(clip | record.to_pylist()[0])
+        count_clip(record["frames"][0].as_py() or 0, failed, reasons)
+        if not failed and not reasons:
             self.cut_out(clip, video)
         return record
 
