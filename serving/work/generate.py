@@ -132,6 +132,7 @@ class Generate:
 
     def _video(self, job: Job) -> VideoJob:
         """The job as the library sees it, of its request and what its uploads were made into."""
+        assert job.plan is not None  # else it had no segments
         prepared, request = load(self._artifacts.read(prepared_artifact(job.id))), job.request
         height, width = prepared["picture"].shape[:2]
         video = self._pipeline.job(
@@ -146,8 +147,9 @@ class Generate:
             framing=request["framing"],
             foreground=request["foreground"],
             keep_person=request["keep_person"],
+            form=job.plan.record_form,
         )
-        if job.plan is None or video.plan != job.plan.timeline:
+        if video.plan != job.plan.timeline:
             raise RuntimeError(f"{job.id} was planned for another model; give all workers the same folder.")
         return video
 
