@@ -218,7 +218,8 @@ class QueueLimits:
 
     jobs: unfinished ones at once. failures, expiries: of one task, before its job fails. record_bytes, spill_bytes: of
     the anchors' records that one node holds at once in the memory of its store, and beyond that on its local disk.
-    deliveries: calls of one webhook before it is given up. keep_seconds: for which an ended job stays.
+    deliveries: calls of one webhook before it is given up. keep_seconds: for which an ended job stays. keep_bytes: of
+    all jobs' files, if limited; beyond it the jobs that ended first go before their time.
     """
 
     jobs: int = 100
@@ -228,6 +229,7 @@ class QueueLimits:
     spill_bytes: int = 0
     deliveries: int = 8
     keep_seconds: float = 7 * 24 * 3600.0
+    keep_bytes: int | None = None
 
     @property
     def node_bytes(self) -> int:
