@@ -13,7 +13,7 @@ import resource
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from posegen.model.transformer import PoseGenTransformer3DModel
 from training.checkpoint import Position, Saved, fingerprint, read_position, read_state, report
 from training.config import TrainConfig
 from training.costs import flops_per_training_step
-from training.data.stream import Batch, TrainingStream
+from training.data.stream import Batch, EncoderActors, TrainingStream
 from training.log import Log, Stopwatch, progress_line
 from training.model.adapter import adapter_parameters, load_model
 from training.sample_videos import sample_later
@@ -49,19 +49,22 @@ ASK_EVERY_S = 1.0
 
 
 def train_loop_per_worker(settings: dict[str, Any]) -> None:
-    """Ray Train's entry: {"config": TrainConfig}."""
-    Training(settings["config"]).run()
+    """Ray Train's entry: {"config": TrainConfig, "encoders": EncoderActors or None}."""
+    Training(settings["config"], settings["encoders"]).run()
 
 
 class Training:
-    """A worker of a training, from the last checkpoint on where there is one."""
+    """A worker of a training, from the last checkpoint on where there is one.
 
-    def __init__(self, config: TrainConfig) -> None:
+    encoders: those of all workers; without them this process encodes.
+    """
+
+    def __init__(self, config: TrainConfig, encoders: EncoderActors | None = None) -> None:
         context = ray.train.get_context()
         self.config, self.output = config, Path(config.output)
         self.rank, self.workers = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
-        self.stream = TrainingStream(config.data)
+        self.stream = TrainingStream(config.data, encoders)
         share = math.ceil(config.data.batch_size / self.workers)
         self.passes = math.ceil(share / config.engine.micro_batch_size)
         self.step = self.skipped = 0
@@ -74,7 +77,7 @@ class Training:
         self.losses: list[float] = []  # since the last row of the log
         self.watch = Stopwatch(self.device)
         self.log = Log(self.output, self.step) if self.rank == 0 else None
-        self.validation = self.stream.validation_batches() if config.record.validate_every else []
+        self.replaced = 0  # clips that could not be used, since the last row
 
     def _start_model(self) -> None:
         config, adapter = self.config, self.config.data.adapter
@@ -106,14 +109,20 @@ class Training:
             self.step, self.skipped = position.step, position.skipped
             return read_state(Path(folder))
 
+    @cached_property
+    def validation(self) -> list[Batch]:
+        """The batches to validate on; made when they are first asked for, so that the first step does not wait."""
+        return self.stream.validation_batches() if self.config.record.validate_every else []
+
     def run(self) -> None:
         """Trains to the last step, to the time limit or until it is told to stop."""
         config, record = self.config, self.config.record
         batches = ahead(map(self._examples, self.stream.batches(self.step, self.rank, self.workers)))
         stop = False
         while self.step < config.steps and not stop:
-            with self.watch.timed("data"):
+            with self.watch.timed("waiting"):
                 batch, examples = next(batches)
+            self._tell_replaced(batch)
             loss, stop = self.train_step(examples)
             self.watch.add("encode", batch.encode_seconds)
             self._count(loss)
@@ -126,7 +135,7 @@ class Training:
                 self._log(batch)
             if self._notices() and self.step < config.steps:
                 self._save()
-            if self.validation and self.step % record.validate_every == 0:
+            if record.validate_every and self.step % record.validate_every == 0 and self.validation:
                 self._validate()
             due = self.due or self.step % record.checkpoint_every == 0
             if due and not stop and self.step not in (self.saved_step, config.steps):
@@ -134,6 +143,11 @@ class Training:
         batches.close()
         if self.step > self.saved_step:
             self._save(last=True)
+
+    def _tell_replaced(self, batch: Batch) -> None:
+        self.replaced += len(batch.replaced)
+        for sentence in batch.replaced:
+            print(sentence, flush=True)
 
     def _count(self, loss: float) -> None:
         """Counts a step that was taken, or skipped by the engine as its gradient was not finite."""
@@ -256,8 +270,9 @@ class Training:
         norm = float(self.engine.get_global_grad_norm() or 0.0)
         row |= {"gradient_norm": norm} if math.isfinite(norm) else {}
         row["skipped_steps"] = float(self.skipped)
+        (row["replaced_clips"],) = self._summed(float(self.replaced))
         row["learning_rate"] = learning_rate(self.step - 1, self.config.steps, self.config.optimizer)
-        self.losses, self.logged_step = [], self.step
+        self.losses, self.logged_step, self.replaced = [], self.step, 0
         if self.log:
             self.log.write(self.step, row)
             left = min(

@@ -16,7 +16,7 @@ import dataclasses
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from posegen.common.storage import Folder, StorageError, absolute
 from training.checkpoint import EMA, check_output
 from training.cluster import start_ray
 from training.config import CONFIGS, TrainConfig
-from training.data.stream import TrainingStream, prepare
+from training.data.stream import EncoderActors, TrainingStream, prepare
 from training.loop import DIVERGED_FILE, STOP_FILE, train_loop_per_worker
 from training.memory import estimate, probe_device
 
@@ -49,12 +49,11 @@ def run(config: TrainConfig) -> Path:
     prepare(config.data)
     stream = TrainingStream(config.data)
     check_output(config, stream)
-    if config.data.dataset_version:
-        print(f"dataset: version {config.data.dataset_version} of {config.data.dataset}", flush=True)
-    print(
-        f"{stream.steps_per_epoch:,} steps show each clip once, {len(stream.left_out):,} clips left out",
-        flush=True,
-    )
+    for dataset, version in config.data.dataset_versions.items():
+        print(f"dataset: version {version} of {dataset}", flush=True)
+    print(f"{stream.steps_per_epoch:,} steps show each clip once", flush=True)
+    for reason, clips in stream.left_out.items():
+        print(f"{clips:,} clips left out: {reason}", flush=True)
     with stopped_by_signals(output):
         return export(trainer(config).fit(), config)
 
@@ -86,9 +85,10 @@ def trainer(
 ) -> TorchTrainer:
     """Ray Train's trainer; it goes on from the newest checkpoint in the output folder.
 
-    loop: what each worker runs, with `settings` beside the configuration.
+    loop: what each worker runs, with `settings` beside the configuration and the encoders, which run already.
     """
     cluster, output = config.cluster, Path(config.output)
+    encoders = EncoderActors.start(config.data) if config.data.encode_workers else None
     environment = {
         "OMP_NUM_THREADS": str(max(1, int(cluster.cpus))),
         "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # or each line of progress is printed twice
@@ -113,7 +113,7 @@ def trainer(
     }
     return TorchTrainer(
         loop,
-        train_loop_config={"config": config, **settings},
+        train_loop_config={"config": config, "encoders": encoders, **settings},
         torch_config=TorchConfig(backend="nccl" if cluster.gpus else "gloo"),
         scaling_config=ScalingConfig(**scaling),
         run_config=RunConfig(**run),
@@ -133,18 +133,21 @@ def export(result: Result, config: TrainConfig) -> Path:
     return target
 
 
-def newest_version(dataset: str) -> int | None:
-    """The dataset's newest version, so that a training keeps to it; None where its tables have none."""
-    return max(versions.numbers(Folder(dataset)), default=None)
+def newest_versions(datasets: Iterable[str]) -> dict[str, int]:
+    """The newest version of each dataset, so that a training keeps to it; those whose tables have none are left out."""
+    newest = {dataset: max(versions.numbers(Folder(dataset)), default=None) for dataset in datasets}
+    return {dataset: number for dataset, number in newest.items() if number is not None}
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """Local paths made absolute, as workers may run in another directory than the driver, and the dataset's version."""
     data, adapter = config.data, config.adapter
+    named = {absolute(dataset): number for dataset, number in data.dataset_versions.items()}
     data = dataclasses.replace(
         data,
         dataset=absolute(data.dataset),
-        dataset_version=data.dataset_version or newest_version(absolute(data.dataset)),
+        mix={absolute(dataset): repeats for dataset, repeats in data.mix.items()},
+        dataset_versions=newest_versions(map(absolute, data.datasets)) | named,
         cache=data.cache and absolute(data.cache),
         model=absolute(data.model) if Path(data.model).is_dir() else data.model,
     )
