@@ -3,7 +3,7 @@
     python benchmarks/stream.py --dataset DATASET --model MODEL [--steps 20] [--size 64 96] [--oversampling 4]
 
 Makes the same steps once before, so that what is measured finds its clips in the cache. CPU seconds are of the calling
-thread (one torch thread), so other work on the machine does not count. The last line is one JSON object with the figures.
+thread (one torch thread), so other work on the machine does not count. The last line is a JSON object.
 """
 
 from __future__ import annotations

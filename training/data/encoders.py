@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
+from uuid import uuid4
 
 import cv2
 import numpy as np
@@ -52,6 +53,7 @@ class EncoderActors:
     """The actors; pickles into workers. They end with the last copy of this."""
 
     pool: Sequence[Any]
+    helpers: Sequence[Any]
     batch_size: int
 
     @classmethod
@@ -59,15 +61,23 @@ class EncoderActors:
         """Starts the actors that the settings ask for; raises ValueError where the cluster has no room for them."""
         import ray
 
-        def remote(actor: type, **resources: float) -> Any:
+        def start(actor: type, *arguments: Any, **options: Any) -> Any:
             # Whatever kills an actor, Ray starts it again; an item that kills it again and again is an error.
-            return ray.remote(actor).options(max_restarts=-1, max_task_retries=3, **resources)
+            return (
+                ray.remote(actor).options(max_restarts=-1, max_task_retries=3, **options).remote(*arguments)
+            )
 
-        keeping = remote(_Keeper, num_cpus=0).remote(config)
-        text = remote(_TextActor, num_cpus=0, num_gpus=config.text_gpus).remote(config, keeping)
-        encoder = remote(_EncoderActor, num_cpus=config.encode_cpus, num_gpus=config.encode_gpus)
-        pool = [encoder.remote(config, keeping, text) for _ in range(config.encode_workers)]
-        started = [actor.started.remote() for actor in (keeping, text, *pool)]
+        # The pool finds the two others by name: one that is started again must not depend on what the driver holds.
+        keeping, text = (f"posegen-{kind}-{uuid4().hex}" for kind in ("keeper", "text"))
+        helpers = [
+            start(_Keeper, config, num_cpus=0, name=keeping),
+            start(_TextActor, config, keeping, num_cpus=0, num_gpus=config.text_gpus, name=text),
+        ]
+        resources = {"num_cpus": config.encode_cpus, "num_gpus": config.encode_gpus}
+        pool = [
+            start(_EncoderActor, config, keeping, text, **resources) for _ in range(config.encode_workers)
+        ]
+        started = [actor.started.remote() for actor in (*helpers, *pool)]
         ready, missing = ray.wait(started, num_returns=len(started), timeout=WAIT_S)
         ray.get(ready)
         if missing:
@@ -77,7 +87,7 @@ class EncoderActors:
                 f"{config.text_gpus:g} GPUs for captions. Give it more, ask for fewer encode_workers, or for 0 to "
                 "encode in the training's own processes."
             )
-        return cls(pool, config.batch_size)
+        return cls(pool, helpers, config.batch_size)
 
     def item(self, step: int, place: int) -> Callable[[], Item]:
         encoder = self.pool[(step * self.batch_size + place) % len(self.pool)]
@@ -111,18 +121,18 @@ class _Keeper(_Actor):
 
 
 class _TextActor(_Actor):
-    def __init__(self, config: DataConfig, keeping: Any) -> None:
-        self._encoder = TextEncoder(config, Cache(config.cache_folder, _asked(keeping.room)))
+    def __init__(self, config: DataConfig, keeping: str) -> None:
+        self._encoder = TextEncoder(config, Cache(config.cache_folder, _asked(keeping, "room")))
 
     def text(self, caption: str, step: int | None) -> np.ndarray:
         return self._encoder(caption, step)
 
 
 class _EncoderActor(_Actor):
-    def __init__(self, config: DataConfig, keeping: Any, text: Any) -> None:
+    def __init__(self, config: DataConfig, keeping: str, text: str) -> None:
         cv2.setNumThreads(1)  # pictures are small; more threads only take turns
-        spans = SpanEncoder(config, Cache(config.cache_folder, _asked(keeping.room)))
-        self._encoder = ItemEncoder(Plan(config), spans, _asked(text.text))
+        spans = SpanEncoder(config, Cache(config.cache_folder, _asked(keeping, "room")))
+        self._encoder = ItemEncoder(Plan(config), spans, _asked(text, "text"))
 
     def item(self, step: int, place: int) -> Item:
         return self._encoder.item(step, place)
@@ -131,9 +141,12 @@ class _EncoderActor(_Actor):
         return self._encoder.validation(request)
 
 
-def _asked(method: Any) -> Callable[..., Any]:
-    """An actor's method, called and waited for."""
-    return lambda *arguments: _result(method.remote(*arguments))()
+def _asked(name: str, method: str) -> Callable[..., Any]:
+    """A method of the actor of this name, called and waited for."""
+    import ray
+
+    actor = ray.get_actor(name)
+    return lambda *arguments: ray.get(getattr(actor, method).remote(*arguments))
 
 
 def _result(reference: Any) -> Callable[[], Any]:
