@@ -90,7 +90,7 @@ lint: setup
 	$(BIN)/mypy posegen pipeline training serving mini_model testkit tests benchmarks
 
 test: lint test-programs test-fast
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --durations=25
 
 # A file of tests is one process's; a thread each, as there is a process for each core.
 test-fast: setup
