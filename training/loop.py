@@ -23,6 +23,8 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
+from posegen.common.faults import StorageFaultError
+from posegen.common.storage import Folder
 from posegen.costs import Pass, peak_flops, tokens
 from posegen.model.transformer import PoseGenTransformer3DModel
 from training.checkpoint import Position, Saved, fingerprint, read_position, read_state, report
@@ -31,6 +33,7 @@ from training.costs import flops_per_training_step
 from training.data.stream import Batch, EncoderActors, TrainingStream
 from training.log import Log, Stopwatch, progress_line
 from training.model.adapter import adapter_parameters, load_model
+from training.output import DIVERGED_FILE, STOP_FILE, fetched
 from training.sample_videos import sample_later
 from training.step.blocks import set_up_blocks
 from training.step.engine import WEIGHT, State, gather_state, restore_state, set_learning_rate, start_engine
@@ -38,12 +41,8 @@ from training.step.noise import noise, sigmas
 from training.step.objective import Examples, velocity_losses
 from training.step.optimizer import learning_rate
 
-STOP_FILE = "stop"
-"""In the output folder: ends the training with a checkpoint."""
 MOST_SKIPPED = 10
 """Steps in a row without a finite gradient after which a training ends."""
-DIVERGED_FILE = "diverged.txt"
-"""In the output folder of such a training: the sentence that says so."""
 ASK_EVERY_S = 1.0
 """How often, at most, Ray is asked whether a machine will be taken away, which all workers do together."""
 
@@ -61,7 +60,7 @@ class Training:
 
     def __init__(self, config: TrainConfig, encoders: EncoderActors | None = None) -> None:
         context = ray.train.get_context()
-        self.config, self.output = config, Path(config.output)
+        self.config, self.output = config, Folder(config.output)
         self.rank, self.workers = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
         self.stream = TrainingStream(config.data, encoders)
@@ -69,14 +68,14 @@ class Training:
         self.passes = math.ceil(share / config.engine.micro_batch_size)
         self.step = self.skipped = 0
         self._start_model()
-        self.started = self.last = self.asked = self.saved = time.monotonic()
+        self.started = self.last = self.asked = self.looked = self.saved = time.monotonic()
         self.asks, self.due, self.noticed = 0.0, 0.0, False
         self.skipped_running = 0
         self.first_step = self.logged_step = self.saved_step = self.step
         self.sampling: list[ray.ObjectRef] = []
         self.losses: list[float] = []  # since the last row of the log
         self.watch = Stopwatch(self.device)
-        self.log = Log(self.output, self.step) if self.rank == 0 else None
+        self.log = Log(config.output, self.step) if self.rank == 0 else None
         self.replaced = 0  # clips that could not be used, since the last row
 
     def _start_model(self) -> None:
@@ -104,10 +103,10 @@ class Training:
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             return None
-        with checkpoint.as_directory() as folder:
-            position = read_position(Path(folder))
+        with fetched(self.config.output, Path(checkpoint.path).name) as folder:
+            position = read_position(folder)
             self.step, self.skipped = position.step, position.skipped
-            return read_state(Path(folder))
+            return read_state(folder)
 
     @cached_property
     def validation(self) -> list[Batch]:
@@ -128,7 +127,7 @@ class Training:
             self._count(loss)
             if self.skipped_running == MOST_SKIPPED:
                 if self.rank == 0:
-                    (self.output / DIVERGED_FILE).write_text(self._divergence())
+                    self.output.write(DIVERGED_FILE, self._divergence().encode())
                 batches.close()
                 return
             if self.step % record.log_every == 0:
@@ -143,6 +142,8 @@ class Training:
         batches.close()
         if self.step > self.saved_step:
             self._save(last=True)
+        if self.log:
+            self.log.close()
 
     def _tell_replaced(self, batch: Batch) -> None:
         self.replaced += len(batch.replaced)
@@ -185,7 +186,7 @@ class Training:
             with self.watch.timed("optimiser"):
                 self.engine.step()
             total += loss.detach()
-        ends = self.rank == 0 and (self._time_is_over() or (self.output / STOP_FILE).exists())
+        ends = self.rank == 0 and (self._time_is_over() or self._is_told_to_stop())
         asks = self.rank == 0 and time.monotonic() - self.asked >= ASK_EVERY_S
         due = self.rank == 0 and time.monotonic() - self.saved >= 60 * self.config.record.checkpoint_minutes
         loss_of_all, stop, self.asks, self.due = self._summed(
@@ -200,6 +201,16 @@ class Training:
         self.asked, noticed = time.monotonic(), self.noticed
         self.noticed = ray.train.get_preemption_info() is not None
         return self.noticed and not noticed
+
+    def _is_told_to_stop(self) -> bool:
+        """Whether the file is there that ends a training; a bucket is asked once a second at most."""
+        if not self.output.local and time.monotonic() - self.looked < ASK_EVERY_S:
+            return False
+        self.looked = time.monotonic()
+        try:
+            return self.output.exists(STOP_FILE)
+        except StorageFaultError:
+            return False
 
     def _time_is_over(self) -> bool:
         return time.monotonic() - self.started > 60 * self.config.minutes
@@ -247,17 +258,19 @@ class Training:
     def _save(self, last: bool = False) -> None:
         """Gathers the state, which all workers do together; the first one writes it while training goes on."""
         self.saved_step, self.saved = self.step, time.monotonic()
+        if self.log:
+            self.log.send()
         with self.watch.timed("checkpoint"):
             state = gather_state(self.trained, keep=self.rank == 0)
             position = Position(self.step, fingerprint(self.config, self.stream), self.skipped)
             saved = Saved(position, state, self.lora, self.frozen) if self.rank == 0 else None
-            report(saved, self.step, partial(self._sample, self.step, last))
+            report(self.config.output, saved, self.step, partial(self._sample, self.step, last))
 
     def _sample(self, step: int, last: bool, checkpoint: str) -> None:
         """Starts sample videos of a finished checkpoint where they are due; the tasks would end with this worker."""
         every = self.config.record.sample_every
         if every and step % every == 0 and self.validation:
-            self.sampling.append(sample_later(self.config, self.validation[0], Path(checkpoint), step))
+            self.sampling.append(sample_later(self.config, self.validation[0], checkpoint, step))
         if last and self.sampling:
             ray.wait(self.sampling, num_returns=len(self.sampling))
 
