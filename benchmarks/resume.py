@@ -3,7 +3,8 @@
     python benchmarks/resume.py [--precision float32|bfloat16] [--steps 24] [--model DIR --dataset DIR]
 
 All runs must follow one loss curve; what is printed is the largest difference from the undisturbed run on one worker,
-in the training loss of any step and in the validation losses. By default a tiny random model and ten drawn clips, in
+in the training loss of any step and in the validation losses. Each run begins with an empty cache, which an actor fills
+a window ahead of the step. By default a tiny random model and ten drawn clips, in
 float32. The 14B configurations train in bfloat16, where gradients are summed with fewer digits, so curves of another
 number of workers agree less closely.
 """
@@ -53,7 +54,6 @@ def main(
         config = configuration(Path(scratch), steps, model, dataset)
         config = replace(config, engine=replace(config.engine, precision=precision))
         start_ray()
-        prepare(config.data)
         runs = {
             name: run(config, Path(scratch) / name.replace(" ", "-"), *plan) for name, plan in PLANS.items()
         }
@@ -99,10 +99,13 @@ PLANS: dict[str, tuple[list[Part], int | None]] = {
 
 
 def run(config: TrainConfig, output: Path, parts: list[Part], killed: int | None) -> Curve:
-    """One run; its curves by figure and step."""
+    """One run, whose clips an actor encodes into an empty cache; its curves by figure and step."""
+    data = replace(config.data, cache=f"{output}-cache", encode_workers=1, encode_cpus=0.5)
+    prepare(data)
     for workers, stage, until in parts:
         part = replace(
             config,
+            data=data,
             output=str(output),
             engine=replace(config.engine, zero_stage=stage),
             cluster=ClusterConfig(max_workers=workers, cpus=0.5),

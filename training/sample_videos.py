@@ -6,6 +6,7 @@ follows from the clip, so it is the same at every checkpoint.
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import ray
 import torch
 
+from posegen.common.storage import Folder
 from posegen.loading import Placement
 from posegen.longvideo.conditions import Conditions, decode_latents
 from posegen.longvideo.sampling import Guidance, denoise, schedule
@@ -23,6 +25,7 @@ from posegen.video import save_video
 from training.checkpoint import EMA
 from training.config import TrainConfig
 from training.data.stream import Batch
+from training.output import fetched
 from training.step.noise import noise
 
 FOLDER = "samples"
@@ -31,15 +34,16 @@ ADAPTER = "sampled"
 """What the checkpoint's is called beside those that the model's folder may have."""
 
 
-def sample_later(config: TrainConfig, batch: Batch, checkpoint: Path, step: int) -> ray.ObjectRef:
+def sample_later(config: TrainConfig, batch: Batch, checkpoint: str, step: int) -> ray.ObjectRef:
     """Starts the task; its failures go to its own log and do not affect the training."""
     task = ray.remote(num_cpus=config.record.sample_cpus, num_gpus=config.record.sample_gpus)(sample)
     return task.remote(config, batch, checkpoint, step)
 
 
-def sample(config: TrainConfig, batch: Batch, checkpoint: Path, step: int) -> list[Path]:
+def sample(config: TrainConfig, batch: Batch, checkpoint: str, step: int) -> list[str]:
     """Generates the first validation clips and writes `samples/step-N-CLIP.mp4` to the output folder."""
-    pipeline = load_pipeline(config, checkpoint)
+    with fetched(config.output, f"{checkpoint}/{EMA}") as adapter:
+        pipeline = load_pipeline(config, adapter)
     count = min(config.record.sample_clips, len(batch.keys))
     latents = generate(pipeline.transformer, batch, count, config)
     shown = [latents, batch.pose_latents[:count, 4:], batch.reference_latents[:count].expand_as(latents)]
@@ -47,11 +51,11 @@ def sample(config: TrainConfig, batch: Batch, checkpoint: Path, step: int) -> li
     return [_write(config, clip, frames[i], step) for i, clip in enumerate(batch.clip_ids[:count])]
 
 
-def load_pipeline(config: TrainConfig, checkpoint: Path) -> PoseGenPipeline:
+def load_pipeline(config: TrainConfig, adapter: Path) -> PoseGenPipeline:
     """The model as it generates, with a checkpoint's adapter on; a batch is encoded already, so it has no encoders."""
     placement = Placement.here("cuda" if config.record.sample_gpus else "cpu", config.engine.precision)
     pipeline = placement.load(ModelSource(config.data.model), leave_out=ENCODERS)
-    load_adapter(pipeline.transformer, checkpoint / EMA, ADAPTER)
+    load_adapter(pipeline.transformer, adapter, ADAPTER)
     return pipeline
 
 
@@ -74,8 +78,9 @@ def generate(transformer: Any, batch: Batch, count: int, config: TrainConfig) ->
     return denoise(transformer, conditions, start, levels, Guidance(scale=1.0)).cpu()
 
 
-def _write(config: TrainConfig, clip_id: str, frames: np.ndarray, step: int) -> Path:
-    path = Path(config.output) / FOLDER / f"step-{step:08}-{clip_id}.mp4"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_video(frames, path, config.data.rate)
-    return path
+def _write(config: TrainConfig, clip_id: str, frames: np.ndarray, step: int) -> str:
+    name = f"{FOLDER}/step-{step:08}-{clip_id}.mp4"
+    with tempfile.TemporaryDirectory(prefix="posegen-") as scratch:
+        save_video(frames, Path(scratch) / "sample.mp4", config.data.rate)
+        Folder(config.output).save(name, Path(scratch) / "sample.mp4")
+    return name

@@ -86,7 +86,7 @@ def curve(output: str | Path, name: str = "loss") -> dict[float, float]:
 def test_the_loss_falls_and_the_log_tells_all(reference: TrainConfig) -> None:
     rows = [row for row in read_log(Path(reference.output)) if "loss" in row]
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
-    told = {"seconds/data", "seconds/encode", "seconds/forward", "seconds/backward", "seconds/optimiser"}
+    told = {"seconds/waiting", "seconds/encode", "seconds/forward", "seconds/backward", "seconds/optimiser"}
     assert told | {"tokens_per_second", "memory_gb", "gradient_norm", "learning_rate"} <= rows[-1].keys()
     for level in reference.noise.validation_levels:
         validation = curve(reference.output, f"validation/{level:g}")
