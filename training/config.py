@@ -26,6 +26,9 @@ class ClusterConfig:
     """Workers that train together, each on its share of a step's items."""
     min_workers: int | None = None
     """Go on with as few as these where machines are lost, and with more again when they come back; None: never."""
+    context_parallel: Literal[1, 2, 4, 8] = 1
+    """Workers that share the sequence of an item: a step has as many items at once as there are such groups. Where the
+    workers that are left do not part into such groups, they go on in smaller ones, which take more memory."""
     cpus: float = 1.0
     """CPU cores of each worker."""
     gpus: float = 0.0
@@ -103,10 +106,19 @@ class TrainConfig:
                 "engine.fp8_base does not work with engine.zero_stage 3, which splits weights of one dtype; set one of "
                 "them otherwise."
             )
-        if self.cluster.max_workers > self.data.batch_size:
+        cluster = self.cluster
+        if (
+            cluster.max_workers % cluster.context_parallel
+            or (cluster.min_workers or 0) % cluster.context_parallel
+        ):
             raise ValueError(
-                f"{self.cluster.max_workers} workers cannot share data.batch_size {self.data.batch_size}; give at "
-                "least as many items."
+                f"cluster.max_workers and cluster.min_workers must be multiples of cluster.context_parallel, which is "
+                f"{cluster.context_parallel}."
+            )
+        if cluster.max_workers // cluster.context_parallel > self.data.batch_size:
+            raise ValueError(
+                f"{cluster.max_workers} workers cannot share data.batch_size {self.data.batch_size}; give at least as "
+                "many items, or let more workers share each item (cluster.context_parallel)."
             )
 
 

@@ -92,7 +92,11 @@ def trainer(
     environment = {
         "OMP_NUM_THREADS": str(max(1, int(cluster.cpus))),
         "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # or each line of progress is printed twice
-        "PYTHONWARNINGS": "ignore::FutureWarning:torch.distributed.c10d_logger",  # of DeepSpeed's calls
+        # Of DeepSpeed's calls, and of diffusers' in context parallelism.
+        "PYTHONWARNINGS": ",".join(
+            f"ignore::FutureWarning:{module}"
+            for module in ("torch.distributed.c10d_logger", "diffusers.hooks.context_parallel")
+        ),
     }
     if not cluster.gpus:
         environment["DS_ACCELERATOR"] = "cpu"
