@@ -80,7 +80,8 @@ class Training:
 
     def _start_model(self) -> None:
         config, adapter = self.config, self.config.data.adapter
-        transformer = load_transformer(config, self.device)
+        split_on_host = config.engine.zero_stage == 3
+        transformer = load_transformer(config, torch.device("cpu") if split_on_host else self.device)
         self.group.split(transformer)
         self.prediction, self.dtype = transformer.config.prediction, transformer.patch_embedding.weight.dtype
         self.model_config, self.lora = transformer.config, transformer.peft_config[adapter]
