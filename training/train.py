@@ -16,7 +16,9 @@ import dataclasses
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,21 @@ def run(config: TrainConfig) -> Path:
         flush=True,
     )
     with stopped_by_signals(output):
-        return export(trainer(config).fit(), config)
+        return export(fit(trainer(config)), config)
+
+
+def fit(trainer: TorchTrainer) -> Result:
+    """Trains in a thread of its own: in the main one, Ray would answer Ctrl-C by ending all without a checkpoint."""
+    result: Future[Result] = Future()
+
+    def train() -> None:
+        try:
+            result.set_result(trainer.fit())
+        except BaseException as error:  # raised again where it is waited for
+            result.set_exception(error)
+
+    threading.Thread(target=train, daemon=True).start()  # a second Ctrl-C does not wait for it
+    return result.result()
 
 
 @contextmanager
