@@ -40,7 +40,7 @@ help:
 	@echo "make bench-mini          the mini model on people and motions it never saw, beside two baselines"
 	@echo "make bench-evaluate      the method over minutes: drift, seams, ablations, peers (hours); SHORT=1: 5 and 20 s"
 	@echo "make bench-schedule      makespan of long videos on 1 to 64 simulated replicas and on 1 and 2 real ones,"
-	@echo "                         beside its lower bound"
+	@echo "                         beside its lower bound; and of several whose shared background fills the memory"
 	@echo "make bench-stitch        memory of joining a minute of 720p video; the program takes longer ones"
 	@echo "make bench-kill-serving  kill every part of the server in turn and compare the videos"
 	@echo "make bench-clients       200 clients poll while 20 jobs run: what is lost, and how long a poll takes"
@@ -89,7 +89,7 @@ lint: setup
 	$(BIN)/mypy posegen pipeline training serving mini_model testkit tests benchmarks
 
 test: lint test-programs test-fast
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --durations=25
 
 # A file of tests is one process's; a thread each, as there is a process for each core.
 test-fast: setup
@@ -119,8 +119,12 @@ bench-decode: setup
 bench-stream: setup
 	$(BIN)/python benchmarks/stream.py --dataset $(DATASET) --model $(MODEL)
 
-bench-kill bench-sharing bench-memory bench-loading bench-train bench-resume bench-adapters bench-formats bench-gpu bench-cards bench-mini bench-schedule bench-stitch: bench-%: setup
+bench-kill bench-sharing bench-memory bench-loading bench-train bench-resume bench-adapters bench-formats bench-gpu bench-cards bench-mini bench-stitch: bench-%: setup
 	$(BIN)/python benchmarks/$*.py
+
+bench-schedule: setup
+	$(BIN)/python benchmarks/schedule.py
+	$(BIN)/python benchmarks/admission.py
 
 bench-evaluate: setup
 	$(BIN)/python benchmarks/evaluate.py $(if $(SHORT),--short)

@@ -16,15 +16,17 @@ from pathlib import Path
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from training import metrics
+
 LOG_FILE = "log.jsonl"
 
 
 class Log:
-    """Writes rows to a folder, `log.jsonl` and TensorBoard's events, from a step on."""
+    """Writes rows to a folder, `log.jsonl` and TensorBoard's events, from a step on; tells Prometheus the newest."""
 
     def __init__(self, folder: Path, step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / LOG_FILE
+        self._run, self._path = folder.name, folder / LOG_FILE
         kept = [row for row in read_log(folder) if row["step"] <= step]
         self._path.write_text("".join(json.dumps(row) + "\n" for row in kept))
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
@@ -35,6 +37,7 @@ class Log:
         for name, value in figures.items():
             self._board.add_scalar(name, value, step)
         self._board.flush()
+        metrics.tell(self._run, step, figures)
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:

@@ -25,12 +25,12 @@ from typing import Any
 
 import tyro
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
 from posegen import versions
 from posegen.common.storage import Folder, StorageError, absolute
 from training.checkpoint import EMA, check_output
-from training.cluster import start_ray
+from training.cluster import NodeTorchConfig, start_ray
 from training.config import CONFIGS, TrainConfig
 from training.data.stream import TrainingStream, prepare
 from training.loop import DIVERGED_FILE, STOP_FILE, train_loop_per_worker
@@ -134,7 +134,7 @@ def trainer(
     return TorchTrainer(
         loop,
         train_loop_config={"config": config, **settings},
-        torch_config=TorchConfig(backend="nccl" if cluster.gpus else "gloo"),
+        torch_config=NodeTorchConfig(backend="nccl" if cluster.gpus else "gloo"),
         scaling_config=ScalingConfig(**scaling),
         run_config=RunConfig(**run),
     )
