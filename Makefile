@@ -29,7 +29,7 @@ help:
 	@echo "make bench-decode        speed and correctness of video decoders"
 	@echo "make bench-sharing       what sharing the background costs, beside the authors' formula"
 	@echo "make bench-gpu           the 14B model's block, step, VAE and memory on this machine's GPU, random weights"
-	@echo "make bench-cards         what the 14B model takes on cards of 24 to 80 GB, by the library's estimates"
+	@echo "make bench-cards         what generating and training take on cards of 24 to 141 GB, by the library's estimates"
 	@echo "make bench-memory        peak memory of a ten-minute video beside a one-minute one"
 	@echo "make bench-loading       peak memory of a model on the host: one process, and a group of four"
 	@echo "make bench-train         a training step beside a plain PyTorch loop"

@@ -15,7 +15,9 @@ from __future__ import annotations
 import dataclasses
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,21 @@ def run(config: TrainConfig) -> str:
     for reason, clips in stream.left_out.items():
         print(f"{clips:,} clips left out: {reason}", flush=True)
     with stopped_by_signals(output):
-        return export(trainer(config).fit(), config)
+        return export(fit(trainer(config)), config)
+
+
+def fit(trainer: TorchTrainer) -> Result:
+    """Trains in a thread of its own: in the main one, Ray would answer Ctrl-C by ending all without a checkpoint."""
+    result: Future[Result] = Future()
+
+    def train() -> None:
+        try:
+            result.set_result(trainer.fit())
+        except BaseException as error:  # raised again where it is waited for
+            result.set_exception(error)
+
+    threading.Thread(target=train, daemon=True).start()  # a second Ctrl-C does not wait for it
+    return result.result()
 
 
 @contextmanager
@@ -97,7 +113,11 @@ def trainer(
     environment = {
         "OMP_NUM_THREADS": str(max(1, int(cluster.cpus))),
         "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # or each line of progress is printed twice
-        "PYTHONWARNINGS": "ignore::FutureWarning:torch.distributed.c10d_logger",  # of DeepSpeed's calls
+        # Of DeepSpeed's calls, and of diffusers' in context parallelism.
+        "PYTHONWARNINGS": ",".join(
+            f"ignore::FutureWarning:{module}"
+            for module in ("torch.distributed.c10d_logger", "diffusers.hooks.context_parallel")
+        ),
     }
     if not cluster.gpus:
         environment["DS_ACCELERATOR"] = "cpu"
