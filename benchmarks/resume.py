@@ -67,7 +67,7 @@ def main(
     for name, value in differences.items():
         print(f"{name:55} {value:.2e}")
     losses = [value for (name, _), value in expected.items() if name == "loss"]
-    found = {"steps": steps, "precision": precision, "context_parallel": context_parallel}
+    found: dict[str, Any] = {"steps": steps, "precision": precision, "context_parallel": context_parallel}
     found |= {"loss_first": losses[0], "loss_last": losses[-1]}
     print(json.dumps({**found, "largest_difference": max(differences.values()), "differences": differences}))
 

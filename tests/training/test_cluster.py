@@ -39,5 +39,5 @@ def test_gloo_and_nccl_are_told_where_nobody_told_them(monkeypatch: pytest.Monke
 
 def test_a_training_connects_its_workers_so() -> None:
     _, config = CONFIGS["mini_cpu"]
-    backend = trainer(config).backend_config.backend_cls
+    backend = vars(trainer(config))["backend_config"].backend_cls
     assert backend.__name__ == "_ByNodesAddress"
