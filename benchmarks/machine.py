@@ -41,12 +41,12 @@ KINDS = {"network": network, "copying": copying}
 
 
 def counted(kind: str, begin: float, seconds: float) -> int:
-    """How often a process does something from one moment on, for so many seconds."""
+    """How often a process does something from one moment on, or once it is ready, for so many seconds."""
     cv2.setNumThreads(1)
     once = KINDS[kind]()
     once()
     time.sleep(max(0.0, begin - time.time()))
-    count = 0
+    begin, count = time.time(), 0
     while time.time() < begin + seconds:
         once()
         count += 1
