@@ -8,6 +8,8 @@
 - The job is planning and scoring with a worker a core. Its seconds run from the beginning of the first video's work to
   the end of the last one's: starting Ray and the workers is paid once a run, not a frame, and printed apart. What the
   workers wait for rows, and for one another at the end, is in. Ray only runs while the job does.
+- Ray starts its workers at niceness 15, by which everything else on the machine goes before them; here they are started
+  at 0, as the loop and MediaPipe run.
 - The loop is one process that plans, scores and records video after video. MediaPipe has an environment of its own, the
   short side that curation measures at, and all cores. Models are loaded before either's clock starts.
 - Frames are distinct source frames looked at. Videos have at most 30 frames/s, so nobody leaves one out; frames that
@@ -280,6 +282,7 @@ def lay_out(videos: list[Path], copies: int, rounds: int, root: Path) -> list[tu
 
 def race(rounds: list[tuple[Path, list[Path]]], scratch: Path, trial: Path) -> list[Round]:
     """Runs all three over all rounds."""
+    os.environ["RAY_worker_niceness"] = "0"
     done = []
     loop(CurateConfig(str(trial), str(scratch / "trial")), Run())  # imports and models that are loaded late
     for number, (folder, (first, second)) in enumerate(rounds):
