@@ -282,7 +282,7 @@ def lay_out(videos: list[Path], copies: int, rounds: int, root: Path) -> list[tu
 
 def race(rounds: list[tuple[Path, list[Path]]], scratch: Path, trial: Path) -> list[Round]:
     """Runs all three over all rounds."""
-    os.environ["RAY_worker_niceness"] = "0"
+    os.environ.update(RAY_worker_niceness="0")
     done = []
     loop(CurateConfig(str(trial), str(scratch / "trial")), Run())  # imports and models that are loaded late
     for number, (folder, (first, second)) in enumerate(rounds):
