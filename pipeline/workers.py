@@ -26,6 +26,7 @@ from pipeline.config import CurateConfig
 from pipeline.crop.cropper import failed_crops, make_cropper, score_crop, worth_cropping, write_crop
 from pipeline.gpus import Gpus
 from pipeline.journals import CUT, caption_journal, crop_journal, cut_journal, plan_journal, score_journal
+from pipeline.metrics import count_clip
 from pipeline.plan.planner import failed_video, failure, make_planner
 from pipeline.plan.source import Source
 from pipeline.records.attempts import MOST_ATTEMPTS, time_limit
@@ -223,10 +224,10 @@ class VideoWorker(CutWorker):
             lambda: score_crop(self.score, clip, video) if is_crop(clip) else self.score(clip, video),
             lambda error: failed_clip(clip, "score", error),
         )
-        if is_failed(record):
-            return record
-        reasons = self.thresholds.reasons(clip | record.to_pylist()[0])
-        if not reasons:
+        failed = is_failed(record)
+        reasons = [] if failed else self.thresholds.reasons(clip | record.to_pylist()[0])
+        count_clip(record["frames"][0].as_py() or 0, failed, reasons)
+        if not failed and not reasons:
             self.cut_out(clip, video)
         elif self.crop and not is_crop(clip) and worth_cropping(reasons):
             self.crop_out(clip, video)
