@@ -7,7 +7,7 @@ PORT ?= 8000
 # One thread a process: several torch or OpenCV processes that each take all cores slow one another down.
 export OMP_NUM_THREADS := 1
 
-BENCHMARKS := curate scale kill decode sharing gpu cards memory loading train resume adapters formats stream mini evaluate schedule stitch kill-serving clients
+BENCHMARKS := curate scale kill decode sharing gpu cards memory loading train train-scale resume adapters formats stream mini evaluate schedule stitch kill-serving clients
 .PHONY: help setup hashes demo serve test test-fast test-programs lint clean $(BENCHMARKS:%=bench-%)
 
 help:
@@ -29,10 +29,11 @@ help:
 	@echo "make bench-decode        speed and correctness of video decoders"
 	@echo "make bench-sharing       what sharing the background costs, beside the authors' formula"
 	@echo "make bench-gpu           the 14B model's block, step, VAE and memory on this machine's GPU, random weights"
-	@echo "make bench-cards         what the 14B model takes on cards of 24 to 80 GB, by the library's estimates"
+	@echo "make bench-cards         what generating and training take on cards of 24 to 141 GB, by the library's estimates"
 	@echo "make bench-memory        peak memory of a ten-minute video beside a one-minute one"
 	@echo "make bench-loading       peak memory of a model on the host: one process, and a group of four"
 	@echo "make bench-train         a training step beside a plain PyTorch loop"
+	@echo "make bench-train-scale   a training's data for a million made clips: index, first step, what is encoded, waits"
 	@echo "make bench-resume        loss curves of trainings that were killed or given other workers"
 	@echo "make bench-adapters      exported adapters in diffusers and PEFT: difference and size"
 	@echo "make bench-formats       fp8, int8, GGUF and LoRA files: error of the output, size, memory"
@@ -40,7 +41,7 @@ help:
 	@echo "make bench-mini          the mini model on people and motions it never saw, beside two baselines"
 	@echo "make bench-evaluate      the method over minutes: drift, seams, ablations, peers (hours); SHORT=1: 5 and 20 s"
 	@echo "make bench-schedule      makespan of long videos on 1 to 64 simulated replicas and on 1 and 2 real ones,"
-	@echo "                         beside its lower bound"
+	@echo "                         beside its lower bound; and of several whose shared background fills the memory"
 	@echo "make bench-stitch        memory of joining a minute of 720p video; the program takes longer ones"
 	@echo "make bench-kill-serving  kill every part of the server in turn and compare the videos"
 	@echo "make bench-clients       200 clients poll while 20 jobs run: what is lost, and how long a poll takes"
@@ -89,7 +90,7 @@ lint: setup
 	$(BIN)/mypy posegen pipeline training serving mini_model testkit tests benchmarks
 
 test: lint test-programs test-fast
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --durations=25
 
 # A file of tests is one process's; a thread each, as there is a process for each core.
 test-fast: setup
@@ -112,6 +113,9 @@ bench-curate: setup
 bench-scale: setup
 	$(BIN)/python benchmarks/scale.py $(if $(CLIPS),--clips $(CLIPS))
 
+bench-train-scale: setup
+	$(BIN)/python benchmarks/train_scale.py $(if $(CLIPS),--clips $(CLIPS))
+
 bench-decode: setup
 	$(BIN)/python pipeline/sample_videos.py --output demo/videos
 	$(BIN)/python benchmarks/decode.py demo/videos
@@ -119,8 +123,12 @@ bench-decode: setup
 bench-stream: setup
 	$(BIN)/python benchmarks/stream.py --dataset $(DATASET) --model $(MODEL)
 
-bench-kill bench-sharing bench-memory bench-loading bench-train bench-resume bench-adapters bench-formats bench-gpu bench-cards bench-mini bench-schedule bench-stitch: bench-%: setup
+bench-kill bench-sharing bench-memory bench-loading bench-train bench-resume bench-adapters bench-formats bench-gpu bench-cards bench-mini bench-stitch: bench-%: setup
 	$(BIN)/python benchmarks/$*.py
+
+bench-schedule: setup
+	$(BIN)/python benchmarks/schedule.py
+	$(BIN)/python benchmarks/admission.py
 
 bench-evaluate: setup
 	$(BIN)/python benchmarks/evaluate.py $(if $(SHORT),--short)

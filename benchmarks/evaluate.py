@@ -3,7 +3,8 @@
     python benchmarks/evaluate.py [--short] [--seeds 3] [--output build/evaluate]
 
 For each length and seed every way to make the video gets the same picture, poses and caption, of a puppet that the
-model never saw and a camera that stands still. Measured by `posegen.evaluation`: curves over seconds against the truth,
+model never saw and a camera that stands still; then the method and its two ideas by how much of the person is seen,
+and with a camera that moves. Measured by `posegen.evaluation`: curves over seconds against the truth,
 their slope a minute, the last 10 s over the first, seams against motion-matched places inside segments, and how much
 segments disagree where the reference's person hides the place. Brackets are 95 % bootstrap intervals over videos;
 effects are paired, video by video. Each video's measurements are kept in the output folder, so an interrupted run goes
@@ -24,11 +25,24 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from diffusers import FirstBlockCacheConfig
 
-from benchmarks.mini import Case, Models
+from benchmarks.mini import Case, Kind, Models
 from benchmarks.mini import Options as MiniOptions
 from benchmarks.peers import FreshNoise, Independent, Sequential, averaged_windows, costs, planned
-from benchmarks.verdict import Table, print_goals, print_strata, print_table, write_curves, write_measurements
+from benchmarks.verdict import (
+    CROSSFADE,
+    OURS,
+    UNSHARED,
+    Row,
+    Table,
+    print_goals,
+    print_novelty,
+    print_strata,
+    print_table,
+    write_curves,
+    write_measurements,
+)
 from mini_model.puppets import ACTIONS, Puppet, kind_of, motion, render
 from mini_model.puppets.calm import standing_like
 from posegen.commands.generate import BUNDLED
@@ -48,6 +62,16 @@ TRAINING_POSES = 400
 SHORT, FULL = (5.0, 20.0), (5.0, 15.0, 30.0, 60.0, 180.0)
 ABLATED = 15.0
 """Seconds up to which ablations are made beside the main ways."""
+MANY_STEPS, CACHE_THRESHOLD = 8, 0.1
+"""Steps enough for sharing and for a cache to take a part of them; of the change of the first block's residual."""
+STRATA = {
+    "close-up": Kind(framing=0.3),
+    "half-body": Kind(framing=0.55),
+    "full-body": Kind(framing=1.0),
+    "distant": Kind(framing=2.0),
+    "moving camera": Kind(moving=True),
+}
+STRATUM_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +79,7 @@ class Options:
     """Measure the mini model over minutes."""
 
     short: bool = False
-    """5 and 20 s alone."""
+    """5 and 20 s alone, of all kinds of pictures together."""
     seeds: int = 3
     """Videos of each length."""
     lengths: tuple[float, ...] | None = None
@@ -76,9 +100,9 @@ class Ways:
     def main(self) -> dict[str, Callable[[Case], tuple[VideoJob, np.ndarray]]]:
         """Ours, without its two ideas, and the peers."""
         return {
-            "ours": self.ours,
-            "not shared": lambda case: self.ours(case, framing="off"),
-            "cross-fade in place of bridges": lambda case: self._planned(case, Independent),
+            OURS: self.ours,
+            UNSHARED: lambda case: self.ours(case, framing="off"),
+            CROSSFADE: lambda case: self._planned(case, Independent),
             "peer: continued from the last frames": lambda case: self._planned(
                 case, Sequential, framing="off"
             ),
@@ -97,6 +121,11 @@ class Ways:
             "published plan": lambda case: self.ours(case, planner="published"),
             "guidance 2": lambda case: self._guided(case, Guidance(2.0)),
             "guidance 2 at noise 0.2 to 0.9": lambda case: self._guided(case, Guidance(2.0, (0.2, 0.9))),
+            "8 steps": lambda case: self.ours(case, num_inference_steps=MANY_STEPS),
+            "8 steps, not shared": lambda case: self.ours(
+                case, num_inference_steps=MANY_STEPS, framing="off"
+            ),
+            "8 steps, First Block Cache": self._cached,
         }
 
     def ours(self, case: Case, **changed: Any) -> tuple[VideoJob, np.ndarray]:
@@ -116,6 +145,15 @@ class Ways:
 
     def _guided(self, case: Case, guidance: Guidance) -> tuple[VideoJob, np.ndarray]:
         return self._made(self.models.pipeline, replace(self._job(case), guidance=guidance))
+
+    def _cached(self, case: Case) -> tuple[VideoJob, np.ndarray]:
+        """Steps whose first block changes little take over what the other blocks did in the step before."""
+        transformer = self.models.pipeline.transformer
+        transformer.enable_cache(FirstBlockCacheConfig(threshold=CACHE_THRESHOLD))
+        try:
+            return self.ours(case, num_inference_steps=MANY_STEPS)
+        finally:
+            transformer.disable_cache()
 
     def _averaged(self, case: Case) -> tuple[VideoJob, np.ndarray]:
         job = self._job(case, framing="off")
@@ -139,11 +177,15 @@ class Bench:
         """(width, height) of the videos."""
         return tuple(self.models.settings.size)
 
-    def row(self, seconds: float, seed: int) -> Iterator[tuple[str, Measured, dict[str, Any]]]:
-        """Each way's figures and costs for one video; from the folder where they are there."""
+    def row(self, seconds: float, seed: int, kind: Kind | None = None) -> Iterator[Row]:
+        """Each way's figures and costs for one video; of a kind of pictures, the method and its two ideas alone."""
         rate = self.models.settings.rate
-        case = Case.of(FIRST_SEED + seed, round(seconds * rate), rate, self.size)
-        ways = self.ways.main() | (self.ways.ablations() if seconds <= ABLATED else {})
+        case = Case.of(FIRST_SEED + seed, round(seconds * rate), rate, self.size, kind or Kind())
+        ways = self.ways.main()
+        if kind:
+            ways = {name: ways[name] for name in (OURS, UNSHARED, CROSSFADE)}
+        elif seconds <= ABLATED:
+            ways |= self.ways.ablations()
         behind = self.models.through_codec(case.clip.background[:1])[0]
         segments = self.ways._job(case).plan.segments
         yield (
@@ -163,6 +205,15 @@ class Bench:
             measured = self._measured(case, frames, behind, job.plan.segments, seed)
             yield name, measured, costs(self.models.pipeline, job, together="averaged" in name)
 
+    def fill(self, table: Table, seconds: float, seeds: int, kind: Kind | None = None) -> None:
+        """Measures the videos of a length that a table does not have yet."""
+        for seed in range(seeds):
+            if not table.has(seconds, seed):
+                began = time.monotonic()
+                table.add(seconds, seed, list(self.row(seconds, seed, kind)))
+                took = f"{table.folder.name}: {seconds:g} s, seed {seed}: {time.monotonic() - began:.0f} s"
+                print(took, file=sys.stderr, flush=True)
+
     def _measured(
         self, case: Case, frames: np.ndarray, behind: np.ndarray, segments: tuple[Segment, ...], seed: int
     ) -> Measured:
@@ -176,7 +227,7 @@ class Bench:
             clip.keypoints,
             segments,
             clip.frames,
-            Silhouettes(case.masks(), behind, case.colours),
+            Silhouettes(case.masks(), behind, case.colours) if case.scene.still else None,
         )
         measured = measure(subject, self.instruments)
         novelty = np.array([np.nanmin(pose_distance(pose, self.training)) for pose in clip.keypoints])
@@ -198,19 +249,15 @@ def run(options: Options) -> dict[str, Any]:
     bench = Bench(options)
     table = Table(bench.folder)
     for seconds in options.lengths or (SHORT if options.short else FULL):
-        for seed in range(options.seeds):
-            if table.has(seconds, seed):
-                continue
-            began = time.monotonic()
-            table.add(seconds, seed, list(bench.row(seconds, seed)))
-            print(
-                f"{seconds:g} s, seed {seed}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True
-            )
+        bench.fill(table, seconds, options.seeds)
+    strata = {} if options.short else {name: Table(bench.folder / name) for name in STRATA}
+    for name, stratum in strata.items():
+        bench.fill(stratum, STRATUM_SECONDS, options.seeds, STRATA[name])
     figures = {f"{seconds:g}": print_table(table, seconds) for seconds in table.lengths()}
-    print_strata(table)
+    print_novelty(table)
     write_curves(table, options.output / "curves.html")
     write_measurements(table, options.output / "measurements.parquet")
-    return {"tables": figures, "goals": print_goals(table)}
+    return {"tables": figures, "strata": print_strata(strata), "goals": print_goals(table)}
 
 
 def main() -> None:

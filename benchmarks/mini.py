@@ -82,6 +82,27 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Kind:
+    """What a clip shows.
+
+    framing: the share of the body that the picture's height shows, above 1 where there is room around it; by default
+    follows from the seed and the motion. moving: whether the camera does.
+    """
+
+    framing: float | None = None
+    moving: bool = False
+
+    def keypoints(self, seed: int, frames: int, rate: float, size: tuple[int, int]) -> np.ndarray:
+        """The motion of a seed (T, 133, 3), of size (width, height), a distant person on the ground in the middle."""
+        shown = None if self.framing is None else min(self.framing, 1.0)
+        points = motion(seed, frames, rate, size, shown)
+        if self.framing is not None and self.framing > 1:
+            ground = np.array([size[0] / 2, 0.9 * size[1]], np.float32)
+            points[..., :2] = ground + (points[..., :2] - ground) / self.framing
+        return points
+
+
+@dataclass(frozen=True)
 class Case:
     """A validation clip, its place, the picture (H, W, 3) given of it, and the colours of who is in it."""
 
@@ -91,9 +112,9 @@ class Case:
     colours: np.ndarray
 
     @classmethod
-    def of(cls, seed: int, frames: int, rate: float, size: tuple[int, int]) -> Case:
-        puppet, scene = Puppet.sample(seed), replace(Scene.sample(seed), still=True)
-        keypoints = motion(seed, frames, rate, size)
+    def of(cls, seed: int, frames: int, rate: float, size: tuple[int, int], kind: Kind = Kind()) -> Case:
+        puppet, scene = Puppet.sample(seed), replace(Scene.sample(seed), still=not kind.moving)
+        keypoints = kind.keypoints(seed, frames, rate, size)
         clip = render(puppet, scene, keypoints, size, rate, ACTIONS[kind_of(seed)])
         picture = reference(puppet, scene, seed, size, like=keypoints)
         return cls(clip, scene, picture, person_colours(picture, clip.background[0]))

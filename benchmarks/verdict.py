@@ -106,7 +106,7 @@ def said(interval: Interval) -> str:
     return "" if np.isnan(interval.mean) else str(interval)
 
 
-def print_strata(table: Table) -> None:
+def print_novelty(table: Table) -> None:
     """Prints how errors of ours depend on how far driving poses are from the training's, in thirds of all seconds."""
     curves = [video[OURS][0].curves for video in table.videos()]
     edges = np.quantile(np.concatenate([curve["novelty"] for curve in curves]), [0, 1 / 3, 2 / 3, 1])
@@ -121,6 +121,23 @@ def print_strata(table: Table) -> None:
         }
         found = f"identity error {means['identity_truth']} Lab, silhouette IoU {means['silhouette_iou']}"
         print(f"{low:.3f} to {high:.3f}: {found}, in {sum(at.any() for at in here)} videos")
+
+
+def print_strata(tables: dict[str, Table]) -> dict[str, Any]:
+    """Prints the method's errors by what the pictures show, and what sharing and bridges change; returns them."""
+    found = {}
+    for name, table in tables.items():
+        videos = table.videos()
+        ours = {kind: bootstrap([figure(video[OURS][0], kind) for video in videos]) for kind in COLUMNS}
+        print(f"\n{name}, {len(videos)} videos")
+        print(
+            "; ".join(f"{COLUMNS[kind]} {said(value)}" for kind, value in ours.items() if said(value)),
+            flush=True,
+        )
+        found[name] = {kind: list(value) for kind, value in ours.items()} | {
+            "effects": effects(table) if len(table.seeds()) >= FEWEST else {}
+        }
+    return found
 
 
 def print_goals(table: Table) -> dict[str, Any]:

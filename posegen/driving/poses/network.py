@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posegen.driving.poses.runtime import ONNXModel
+from posegen.driving.poses.runtime import OpenModel, on_cpu
 
 Channels = tuple[float, float, float]
 
@@ -24,9 +24,20 @@ class PictureNetwork:
     """
 
     def __init__(
-        self, path: Path, mean: Channels = (0, 0, 0), std: Channels = (1, 1, 1), cuda: bool = False
+        self,
+        path: Path,
+        mean: Channels = (0, 0, 0),
+        std: Channels = (1, 1, 1),
+        open_model: OpenModel = on_cpu,
     ) -> None:
+<<<<<<< HEAD
+        try:
+            self._model = open_model(path)
+        except _UNREADABLE as error:
+            raise ValueError(f"{path} cannot be read as an ONNX model ({error}): fetch it again.") from error
+=======
         self._model = ONNXModel(path, cuda=cuda)
+>>>>>>> w-cluster
         shape = self._model.input_shape
         if len(shape) != 4 or shape[1] != 3 or not all(isinstance(side, int) for side in shape[2:]):
             raise ValueError(

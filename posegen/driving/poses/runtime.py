@@ -7,9 +7,10 @@ landmarks in 0.6 of the time without its segmentation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import flatbuffers
 import numpy as np
@@ -50,6 +51,28 @@ class TFLiteModel:
         with timed("model"):
             self._interpreter.invoke()
         return [self._interpreter.get_tensor(index)[0] for index in self._outputs]
+
+
+class Model(Protocol):
+    """A network of one input: its shape, names standing for what is open, and all outputs for a batch of it."""
+
+    input_shape: list[int | str]
+
+    def __call__(self, batch: np.ndarray) -> list[np.ndarray]: ...
+
+
+OpenModel = Callable[[Path], Model]
+"""What opens an ONNX file and decides where it runs."""
+
+
+def on_cpu(path: Path) -> ONNXModel:
+    """An ONNX file, run on this process' CPU."""
+    return ONNXModel(path)
+
+
+def on_cuda(path: Path) -> ONNXModel:
+    """An ONNX file, run on this process' GPU; raises CudaError where there is none."""
+    return ONNXModel(path, cuda=True)
 
 
 class ONNXModel:
