@@ -52,8 +52,8 @@ class Options:
     faults: tuple[Fault, ...] = ("none", "kill", "cut", "head")
     videos: Path = ROOT / "demo" / "videos"
     """To be curated: python pipeline/sample_videos.py --output demo/videos."""
-    dataset: Path = ROOT / "demo" / "dataset"
-    """To be trained on, as the demo curates it."""
+    dataset: Path = RESULTS / "curation-none"
+    """To be trained on; what the undisturbed curation makes."""
 
 
 @dataclass(frozen=True)
