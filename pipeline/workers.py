@@ -23,14 +23,10 @@ from ray.actor import ActorHandle
 
 from pipeline.caption.captioner import failed_caption, make_captioner
 from pipeline.config import CurateConfig
-<<<<<<< HEAD
 from pipeline.crop.cropper import failed_crops, make_cropper, score_crop, write_crop
 from pipeline.gpus import Gpus
 from pipeline.journals import CUT, caption_journal, crop_journal, cut_journal, plan_journal, score_journal
-=======
-from pipeline.journals import CUT, caption_journal, cut_journal, plan_journal, score_journal
 from pipeline.metrics import count_clip
->>>>>>> w-cluster
 from pipeline.plan.planner import failed_video, failure, make_planner
 from pipeline.plan.source import Source
 from pipeline.records.attempts import MOST_ATTEMPTS, time_limit

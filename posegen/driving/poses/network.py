@@ -30,14 +30,7 @@ class PictureNetwork:
         std: Channels = (1, 1, 1),
         open_model: OpenModel = on_cpu,
     ) -> None:
-<<<<<<< HEAD
-        try:
-            self._model = open_model(path)
-        except _UNREADABLE as error:
-            raise ValueError(f"{path} cannot be read as an ONNX model ({error}): fetch it again.") from error
-=======
-        self._model = ONNXModel(path, cuda=cuda)
->>>>>>> w-cluster
+        self._model = open_model(path)
         shape = self._model.input_shape
         if len(shape) != 4 or shape[1] != 3 or not all(isinstance(side, int) for side in shape[2:]):
             raise ValueError(
