@@ -26,10 +26,10 @@ SEND_EVERY_S = 60.0
 
 
 class Log:
-    """Writes rows to an output folder, `log.jsonl` and TensorBoard's events, from a step on.
+    """Writes rows to an output folder, `log.jsonl` and TensorBoard's events, from a step on; tells Prometheus too.
 
-    Prometheus is told the newest. To a bucket, where nothing can be added to a file, it writes the files anew once a minute, and when it is told to. A
-    bucket that does not answer then costs nothing but the delay.
+    To a bucket, where nothing can be added to a file, it writes the files anew once a minute, and when it is told to.
+    A bucket that does not answer then costs nothing but the delay.
     """
 
     def __init__(self, output: str, step: int) -> None:
