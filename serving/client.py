@@ -57,10 +57,13 @@ def make_video(request: VideoRequest) -> None:
     Raises ClientError.
     """
     video_id = post(request)
-    said = ""
+    said, noted = "", False
     try:
         print(f"{video_id} is queued", flush=True)
         for state in events(request.url, video_id):
+            if state["segments"] and not noted:
+                noted = True
+                print("".join(f"{note}\n" for note in state["video"]["notes"]), end="", flush=True)
             if (line := describe(state)) != said:
                 print(line, flush=True)
                 said = line

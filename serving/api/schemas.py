@@ -170,6 +170,9 @@ class Video(BaseModel):
     seed: int
     steps: int
     segments: int | None = Field(description="How many segments it is made of, once that is known.")
+    notes: list[str] = Field(
+        description="What was seen in the movement that may not be wanted, such as nobody for some seconds."
+    )
     record_form: Literal["key_value", "input"] | None = Field(
         description="What is kept of the anchor's attention for the other segments, if anything is, once that is known."
     )
@@ -196,6 +199,7 @@ class Video(BaseModel):
             seed=request["seed"],
             steps=request["steps"],
             segments=None if job.plan is None else len(job.plan.timeline.segments),
+            notes=job.plan.notes.splitlines() if job.plan else [],
             record_form=job.plan.record_form if job.plan and job.plan.shares else None,
         )
 

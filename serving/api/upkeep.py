@@ -1,4 +1,4 @@
-"""What a copy of the endpoint does beside answering: it makes webhook calls, and deletes what has expired or lacks room.
+"""What a copy of the endpoint does beside answering: it makes webhook calls, and deletes what expired or lacks room.
 
 It runs as long as the app does, and any number of copies may do it at once. A copy that dies while it takes or deletes
 an upload leaves files without a job in this database's folder. Those are deleted once they have been seen twice, an

@@ -168,7 +168,8 @@ def _size(text: str) -> tuple[int, int]:
 
 def job_plan(request: dict[str, Any], prepared: bytes, model: ModelInfo) -> JobPlan:
     """The plan of a job, from what was asked for and its prepared uploads."""
-    keypoints, size = load(prepared)["keypoints"], _size(request["size"])
+    found, size = load(prepared), _size(request["size"])
+    keypoints = found["keypoints"]
     timeline = plan(len(keypoints), model.segment_frames, model.head, model.tail, planner=request["planner"])
     steps, scale = request["steps"], request["guidance_scale"]
     shared_steps = record_bytes = 0
@@ -192,4 +193,5 @@ def job_plan(request: dict[str, Any], prepared: bytes, model: ModelInfo) -> JobP
         shared_steps=shared_steps,
         record_bytes=record_bytes,
         content_id=hashlib.sha256(content.encode()).hexdigest()[:32],
+        notes=found["notes"].tobytes().decode(),
     )
