@@ -101,6 +101,13 @@ class VideoCreate(BaseModel):
     keep_person: bool = Field(
         True, description="Whether shared backgrounds may attend to the first segment's person."
     )
+    anchor: int = Field(
+        0,
+        ge=0,
+        lt=2**31,
+        multiple_of=2,
+        description="The segment whose background the others take, by its even index; best one that shows the most.",
+    )
     planner: Literal["fitted", "published"] = Field(
         "fitted", description="Segments as short as the length allows, or always the model's longest."
     )

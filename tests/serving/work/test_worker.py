@@ -202,6 +202,17 @@ def test_poses_that_show_nobody_are_refused_in_a_sentence(empty: Place, tmp_path
     assert "No person is found in the picture" in str(found.error_message)
 
 
+def test_an_anchor_that_is_not_there_is_refused_in_a_sentence(empty: Place, tmp_path: Path) -> None:
+    place = empty.copy(tmp_path / "server")
+    job = place.post(FRAMES, anchor=100)
+    assert place.finish(Role.PREPARE) == 0
+    found = Database(f"sqlite:///{place.folder}/serving.db").jobs.get(job.id)
+    assert found.error_code == "invalid_input"
+    assert str(found.error_message).startswith(
+        "Segment 100 cannot be the anchor; choose an even one from 0 to"
+    )
+
+
 def test_a_preparation_that_takes_too_much_is_killed(empty: Place, tmp_path: Path) -> None:
     place = empty.copy(tmp_path / "server")
     job = place.post(FRAMES)
