@@ -7,7 +7,7 @@ PORT ?= 8000
 # One thread a process: several torch or OpenCV processes that each take all cores slow one another down.
 export OMP_NUM_THREADS := 1
 
-BENCHMARKS := curate scale kill decode sharing gpu cards memory loading train resume adapters formats stream mini evaluate schedule stitch kill-serving clients
+BENCHMARKS := curate scale kill decode sharing gpu cards memory loading train train-scale resume adapters formats stream mini evaluate schedule stitch kill-serving clients
 .PHONY: help setup hashes demo serve test test-fast test-programs lint clean $(BENCHMARKS:%=bench-%)
 
 help:
@@ -29,10 +29,11 @@ help:
 	@echo "make bench-decode        speed and correctness of video decoders"
 	@echo "make bench-sharing       what sharing the background costs, beside the authors' formula"
 	@echo "make bench-gpu           the 14B model's block, step, VAE and memory on this machine's GPU, random weights"
-	@echo "make bench-cards         what the 14B model takes on cards of 24 to 80 GB, by the library's estimates"
+	@echo "make bench-cards         what generating and training take on cards of 24 to 141 GB, by the library's estimates"
 	@echo "make bench-memory        peak memory of a ten-minute video beside a one-minute one"
 	@echo "make bench-loading       peak memory of a model on the host: one process, and a group of four"
 	@echo "make bench-train         a training step beside a plain PyTorch loop"
+	@echo "make bench-train-scale   a training's data for a million made clips: index, first step, what is encoded, waits"
 	@echo "make bench-resume        loss curves of trainings that were killed or given other workers"
 	@echo "make bench-adapters      exported adapters in diffusers and PEFT: difference and size"
 	@echo "make bench-formats       fp8, int8, GGUF and LoRA files: error of the output, size, memory"
@@ -89,7 +90,7 @@ lint: setup
 	$(BIN)/mypy posegen pipeline training serving mini_model testkit tests benchmarks
 
 test: lint test-programs test-fast
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --durations=25
 
 # A file of tests is one process's; a thread each, as there is a process for each core.
 test-fast: setup
@@ -111,6 +112,9 @@ bench-curate: setup
 
 bench-scale: setup
 	$(BIN)/python benchmarks/scale.py $(if $(CLIPS),--clips $(CLIPS))
+
+bench-train-scale: setup
+	$(BIN)/python benchmarks/train_scale.py $(if $(CLIPS),--clips $(CLIPS))
 
 bench-decode: setup
 	$(BIN)/python pipeline/sample_videos.py --output demo/videos

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from diffusers import FirstBlockCacheConfig
 
 from benchmarks.mini import Case, Kind, Models
 from benchmarks.mini import Options as MiniOptions
@@ -61,6 +62,8 @@ TRAINING_POSES = 400
 SHORT, FULL = (5.0, 20.0), (5.0, 15.0, 30.0, 60.0, 180.0)
 ABLATED = 15.0
 """Seconds up to which ablations are made beside the main ways."""
+MANY_STEPS, CACHE_THRESHOLD = 8, 0.1
+"""Steps enough for sharing and for a cache to take a part of them; of the change of the first block's residual."""
 STRATA = {
     "close-up": Kind(framing=0.3),
     "half-body": Kind(framing=0.55),
@@ -118,6 +121,11 @@ class Ways:
             "published plan": lambda case: self.ours(case, planner="published"),
             "guidance 2": lambda case: self._guided(case, Guidance(2.0)),
             "guidance 2 at noise 0.2 to 0.9": lambda case: self._guided(case, Guidance(2.0, (0.2, 0.9))),
+            "8 steps": lambda case: self.ours(case, num_inference_steps=MANY_STEPS),
+            "8 steps, not shared": lambda case: self.ours(
+                case, num_inference_steps=MANY_STEPS, framing="off"
+            ),
+            "8 steps, First Block Cache": self._cached,
         }
 
     def ours(self, case: Case, **changed: Any) -> tuple[VideoJob, np.ndarray]:
@@ -137,6 +145,15 @@ class Ways:
 
     def _guided(self, case: Case, guidance: Guidance) -> tuple[VideoJob, np.ndarray]:
         return self._made(self.models.pipeline, replace(self._job(case), guidance=guidance))
+
+    def _cached(self, case: Case) -> tuple[VideoJob, np.ndarray]:
+        """Steps whose first block changes little take over what the other blocks did in the step before."""
+        transformer = self.models.pipeline.transformer
+        transformer.enable_cache(FirstBlockCacheConfig(threshold=CACHE_THRESHOLD))
+        try:
+            return self.ours(case, num_inference_steps=MANY_STEPS)
+        finally:
+            transformer.disable_cache()
 
     def _averaged(self, case: Case) -> tuple[VideoJob, np.ndarray]:
         job = self._job(case, framing="off")

@@ -134,7 +134,9 @@ def print_strata(tables: dict[str, Table]) -> dict[str, Any]:
             "; ".join(f"{COLUMNS[kind]} {said(value)}" for kind, value in ours.items() if said(value)),
             flush=True,
         )
-        found[name] = {kind: list(value) for kind, value in ours.items()} | {"effects": effects(table)}
+        found[name] = {kind: list(value) for kind, value in ours.items()} | {
+            "effects": effects(table) if len(table.seeds()) >= FEWEST else {}
+        }
     return found
 
 

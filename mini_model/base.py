@@ -67,22 +67,32 @@ class Clips:
         return Clips(self.latents[clips], self.tokens[clips], self.mask[clips])
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Of B clips: sigmas (B,) in 0..1, text_given and frame_given (B,) bool."""
+
+    clips: Clips
+    sigmas: Tensor
+    text_given: Tensor
+    frame_given: Tensor
+
+
 def train_base(config: BaseConfig) -> None:
     """Encodes all clips, trains, writes base/."""
-    vae = PrincipalVideoCodec.from_pretrained(vae_folder(config.folder))
+    vae = PrincipalVideoCodec.from_pretrained(vae_folder(config.folder)).to(config.device)
     tokenizer = make_tokenizer(read_clips(config.folder)[1])
     clips = encode_clips(config, vae, tokenizer)
     validation = encode_clips(config, vae, tokenizer, validation=True)
     torch.manual_seed(config.seed)
-    base = Base(vae, tokenizer, config)
+    base = Base(vae, tokenizer, config).to(config.device)
 
-    def loss(generator: Generator) -> Tensor:
-        chosen = clips[torch.randint(len(clips.latents), (config.batch,), generator=generator)]
+    def read(generator: Generator) -> Batch:
+        chosen = torch.randint(len(clips.latents), (config.batch,), generator=generator)
         sigmas = sample_sigmas(config.batch, config.shift, generator)
         text_given, frame_given = (
             torch.rand(config.batch, generator=generator) >= share for share in (TEXT_DROPPED, FRAME_DROPPED)
         )
-        return base.loss(chosen, sigmas, generator, text_given, frame_given)
+        return Batch(clips[chosen], *(part.to(config.device) for part in (sigmas, text_given, frame_given)))
 
     def measure() -> dict[str, float]:
         return {
@@ -90,7 +100,7 @@ def train_base(config: BaseConfig) -> None:
             for sigma in VALIDATION_SIGMAS
         }
 
-    Loop("base", base, loss, config).run(measure, lambda: write_base(base, vae, tokenizer, config))
+    Loop("base", base, read, base.loss, config).run(measure, lambda: write_base(base, vae, tokenizer, config))
 
 
 class Base(nn.Module):
@@ -102,25 +112,25 @@ class Base(nn.Module):
         super().__init__()
         self.text_encoder = make_text_encoder(tokenizer)
         self.transformer = make_transformer(vae.config.z_dim, self.text_encoder.config.d_model, config)
-        self.no_tokens, self.no_mask = tokenize(tokenizer, [""])
-        self.grey = normalise(vae, torch.zeros(1, vae.config.z_dim, 1, 1, 1))
+        self.no_tokens, self.no_mask = (part.to(config.device) for part in tokenize(tokenizer, [""]))
+        self.grey = normalise(vae, torch.zeros(1, vae.config.z_dim, 1, 1, 1, device=config.device))
         if config.compile:
             self.transformer.compile_repeated_blocks()
 
-    def loss(
-        self, clips: Clips, sigmas: Tensor, generator: Generator, text_given: Tensor, frame_given: Tensor
-    ) -> Tensor:
-        """Mean squared error of the velocity. sigmas: (B,) in 0..1; text_given, frame_given: (B,) bool."""
-        latents, sigma = clips.latents, sigmas.view(-1, 1, 1, 1, 1)
-        noisy = (1 - sigma) * latents + sigma * torch.randn(latents.shape, generator=generator)
-        tokens = torch.where(text_given[:, None], clips.tokens, self.no_tokens)
-        mask = torch.where(text_given[:, None], clips.mask, self.no_mask)
-        clean = self.transformer(
-            torch.cat([noisy, self.condition(latents, frame_given)], dim=1),
-            timestep=1000 * sigmas,
-            encoder_hidden_states=self.encode(tokens, mask),
-            return_dict=False,
-        )[0]
+    def loss(self, batch: Batch, generator: Generator) -> Tensor:
+        """Mean squared error of the velocity."""
+        clips, latents, sigma = batch.clips, batch.clips.latents, batch.sigmas.view(-1, 1, 1, 1, 1)
+        noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+        noisy = (1 - sigma) * latents + sigma * noise
+        tokens = torch.where(batch.text_given[:, None], clips.tokens, self.no_tokens)
+        mask = torch.where(batch.text_given[:, None], clips.mask, self.no_mask)
+        with torch.autocast(latents.device.type, torch.bfloat16):
+            clean = self.transformer(
+                torch.cat([noisy, self.condition(latents, batch.frame_given)], dim=1),
+                timestep=1000 * batch.sigmas,
+                encoder_hidden_states=self.encode(tokens, mask),
+                return_dict=False,
+            )[0].float()
         return ((clean - latents) / sigma.clamp(min=LEAST_SIGMA)).square().mean()
 
     def condition(self, latents: Tensor, frame_given: Tensor) -> Tensor:
@@ -141,9 +151,10 @@ class Base(nn.Module):
 
     def validation_loss(self, clips: Clips, sigma: float, config: BaseConfig) -> float:
         """The loss at one noise level, with the same noise every time."""
-        generator, given = torch.Generator().manual_seed(0), torch.ones(config.batch, dtype=torch.bool)
+        generator = torch.Generator(config.device).manual_seed(0)
+        given = torch.ones(config.batch, dtype=torch.bool, device=config.device)
         losses = [
-            self.loss(clips[first : first + config.batch], sigma * given, generator, given, given)
+            self.loss(Batch(clips[first : first + config.batch], sigma * given, given, given), generator)
             for first in range(0, VALIDATION_BATCHES * config.batch, config.batch)
         ]
         return torch.stack(losses).mean().item()
@@ -178,11 +189,14 @@ def encode_clips(
     frames, captions = read_clips(config.folder, validation)
     generator = torch.Generator().manual_seed(config.seed)
     latents = [
-        vae.encode(to_unit(choose_frames(part, config.frames, generator)), return_dict=False)[0].mode()
+        vae.encode(
+            to_unit(choose_frames(part, config.frames, generator).to(config.device)), return_dict=False
+        )[0].mode()
         for _ in range(config.items)
         for part in frames.split(50)
     ]
-    return Clips(normalise(vae, torch.cat(latents)), *tokenize(tokenizer, captions * config.items))
+    parts = normalise(vae, torch.cat(latents)), *tokenize(tokenizer, captions * config.items)
+    return Clips(*(part.to(config.device) for part in parts))
 
 
 def choose_frames(clips: Tensor, frames: int, generator: Generator) -> Tensor:

@@ -161,16 +161,16 @@ def data(folder: Path) -> str:
 
 def stages(config: BundleConfig) -> Iterator[str]:
     """A row of the card's table for each stage of training, from the end of its log."""
-    yield pretraining(config, "base")
+    yield pretraining(config.base.parent, "base")
     for run in config.runs:
         yield stage(f"train.py {run.name}", read_log(run))
-    for name in map(adapter_stage, ADAPTERS):
-        yield pretraining(config, name)
+    for name, folder in zip(ADAPTERS, config.adapters, strict=True):
+        yield pretraining(folder.parents[1], adapter_stage(name))
 
 
-def pretraining(config: BundleConfig, name: str) -> str:
-    """A stage's row from the log of `pretrain.py`."""
-    rows = [json.loads(line) for line in (config.base.parent / f"{name}.jsonl").read_text().splitlines()]
+def pretraining(folder: Path, name: str) -> str:
+    """A stage's row from the log of `pretrain.py` in its folder."""
+    rows = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
     return stage(f"pretrain.py {name}", rows)
 
 

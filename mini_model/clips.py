@@ -35,6 +35,8 @@ class ClipsConfig:
     """Where everything lies."""
     clips: int = 4000
     """How many clips to train on, in hundreds; a hundred more are for validation."""
+    size: tuple[int, int] = SIZE
+    """Width and height in pixels."""
     threads: int = 2
     """Processes that draw."""
 
@@ -47,7 +49,7 @@ def write_clips(config: ClipsConfig) -> None:
     missing = [first for first in firsts if not _file(folder, first).exists()]
     start = time.monotonic()
     with ProcessPoolExecutor(config.threads) as pool:
-        files = [pool.submit(_write_file, folder, first) for first in missing]
+        files = [pool.submit(_write_file, folder, first, config.size) for first in missing]
         for done, file in enumerate(as_completed(files), 1):
             file.result()
             left = (time.monotonic() - start) / done * (len(files) - done)
@@ -84,8 +86,8 @@ def _file(folder: Path, first: int) -> Path:
     return folder / f"{first:07d}.npz"
 
 
-def _write_file(folder: Path, first: int) -> None:
-    clips = [draw_clip(seed) for seed in range(first, first + CLIPS_A_FILE)]
+def _write_file(folder: Path, first: int, size: tuple[int, int]) -> None:
+    clips = [draw_clip(seed, size) for seed in range(first, first + CLIPS_A_FILE)]
     frames, captions = zip(*clips, strict=True)
     part = _file(folder, first).with_suffix(".part")
     with part.open("wb") as file:
@@ -93,8 +95,8 @@ def _write_file(folder: Path, first: int) -> None:
     part.rename(_file(folder, first))
 
 
-def draw_clip(seed: int) -> tuple[np.ndarray, str]:
+def draw_clip(seed: int, size: tuple[int, int] = SIZE) -> tuple[np.ndarray, str]:
     """Frames (FRAMES, H, W, 3) uint8 of the seed's puppet, scene and motion, and their caption."""
-    keypoints = calm_start(motion(seed, FRAMES, rate=RATE, size=SIZE), CALM, seed, SIZE)
-    clip = render(Puppet.sample(seed), Scene.sample(seed), keypoints, SIZE, RATE, ACTIONS[kind_of(seed)])
+    keypoints = calm_start(motion(seed, FRAMES, rate=RATE, size=size), CALM, seed, size)
+    clip = render(Puppet.sample(seed), Scene.sample(seed), keypoints, size, RATE, ACTIONS[kind_of(seed)])
     return clip.frames, clip.caption

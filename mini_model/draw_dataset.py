@@ -25,7 +25,7 @@ from posegen.common.progress import Progress
 from posegen.common.storage import StorageError, absolute
 from posegen.dataset import CLIPS, FAILED, KEPT, MEDIA
 from training.cluster import start_ray
-from training.data.cache import Place, Tables
+from training.data.tables import Place, Tables
 
 FILE_BYTES, FILE_CLIPS = 64 << 20, 64
 """Most bytes of frames, and most clips, that one file is drawn from."""
@@ -111,8 +111,9 @@ def real_motions(config: PuppetsConfig) -> RealMotions | None:
     seconds = (config.frames - 1) / config.rate
     columns = ["clip_id", "status", "rate", "keypoints_shape"]
     found = [
-        (row["clip_id"], place)
-        for place, row in Tables(config.motions).scan("clips", columns)
+        (row["clip_id"], Place(file, int(group)))
+        for file, rows, groups in Tables(config.motions).scan("clips", columns)
+        for row, group in zip(rows.to_pylist(), groups, strict=True)
         if row["status"] == KEPT and (row["keypoints_shape"][0] - 1) / row["rate"] >= seconds
     ]
     if not found:
@@ -134,8 +135,7 @@ def make_writer(
             rows, media = zip(*(draw_clip(settings, seed, motions) for seed in seeds), strict=True)
             tables.write(f"media/{name}", [row for row in media if row], MEDIA)
             tables.write(f"clips/{name}", rows, CLIPS)  # last: it says that both are there
-        groups = [Place(f"clips/{name}", group) for group in range(tables.groups(f"clips/{name}"))]
-        statuses = [row["status"] for group in groups for row in tables.group(group, ["status"])]
+        statuses = tables.folder.read_table(f"clips/{name}", ["status"]).column("status").to_pylist()
         counts = {KEPT: statuses.count(KEPT), FAILED: statuses.count(FAILED), FOUND: int(found)}
         return {column: np.array([count]) for column, count in counts.items()}
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,6 @@ from mini_model.puppets.clips import over
 from mini_model.puppets.draw import draw
 from posegen.longvideo.conditions import draw_poses
 
-FRAMES = 9
-"""Of an item, 4k + 1: one segment of the mini model."""
 ITEMS_A_CLIP = 2
 CLIP_FRAMES = 33
 AWAY = 0.1
@@ -44,6 +43,10 @@ class ItemsConfig:
     """Where everything lies."""
     clips: int = 20_000
     """How many clips to train on, in hundreds, of two items each; a hundred more are for validation."""
+    size: tuple[int, int] = SIZE
+    """Width and height in pixels."""
+    frames: int = 9
+    """Of an item, 4k + 1: one segment of the model."""
     threads: int = 1
     """Processes that draw."""
 
@@ -52,7 +55,7 @@ class ItemsConfig:
 class Items:
     """Drawn items, memory-mapped, each array with leading axes (file, clip of the file, item of the clip).
 
-    frames: (..., 9, H, W, 4) uint8, RGB and how much of a pixel is the person; poses: (..., 9, H, W, 3) uint8;
+    frames: (..., F, H, W, 4) uint8, RGB and how much of a pixel is the person; poses: (..., F, H, W, 3) uint8;
     references: (..., H, W, 3) uint8; captions: one for each clip.
     """
 
@@ -88,7 +91,7 @@ def write_items(config: ItemsConfig) -> None:
     missing = [first for first in firsts if not _path(folder, first, "captions").exists()]
     start = time.monotonic()
     with ProcessPoolExecutor(config.threads) as pool:
-        for done, _ in enumerate(pool.map(_write_file, [folder] * len(missing), missing), 1):
+        for done, _ in enumerate(pool.map(partial(_write_file, config), missing), 1):
             left = (time.monotonic() - start) / done * (len(missing) - done)
             print(f"items {done}/{len(missing)} files, {left / 60:.1f} min left", flush=True)
 
@@ -116,35 +119,36 @@ def _path(folder: Path, first: int, name: str) -> Path:
     return folder / f"{first:07d}-{name}.{'json' if name == 'captions' else 'npy'}"
 
 
-def _write_file(folder: Path, first: int) -> None:
-    drawn = [_draw(seed) for seed in range(first, first + CLIPS_A_FILE)]
+def _write_file(config: ItemsConfig, first: int) -> None:
+    folder = items_folder(config.folder)
+    drawn = [_draw(seed, config) for seed in range(first, first + CLIPS_A_FILE)]
     *arrays, captions = zip(*drawn, strict=True)
     for name, pictures in zip(ARRAYS, arrays, strict=True):
         np.save(_path(folder, first, name), np.stack(pictures))
     _path(folder, first, "captions").write_text(json.dumps(captions))  # last: it says that all are there
 
 
-def _draw(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
+def _draw(seed: int, config: ItemsConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
     """Frames, poses and references of the items of a clip, and its caption."""
-    random = np.random.default_rng([seed, STREAM])
+    random, size = np.random.default_rng([seed, STREAM]), config.size
     puppet, scene = Puppet.sample(seed), replace(Scene.sample(seed), still=True)
-    keypoints = motion(seed, CLIP_FRAMES, RATE, SIZE)
+    keypoints = motion(seed, CLIP_FRAMES, RATE, size)
     standing = keypoints
     if random.uniform() < AWAY:
-        keypoints = leave(keypoints, 0, seed, SIZE)
-    spans = list(_spans(random))
-    background = scene.backgrounds(1, SIZE)
+        keypoints = leave(keypoints, 0, seed, size)
+    spans = list(_spans(random, config.frames))
+    background = scene.backgrounds(1, size)
     shown = np.concatenate([keypoints[span] for span in spans])
-    person = draw(puppet, shown, SIZE)
+    person = draw(puppet, shown, size)
     frames = over(person, np.repeat(background, len(shown), axis=0))
     frames = np.concatenate([frames, person[..., 3:]], axis=-1)
     # The first item's reference takes over the scale and place of its own frames, the second one's of the whole clip
     likes = [standing[spans[0]], *[standing] * (ITEMS_A_CLIP - 1)]
     calm = np.stack([standing_like(seed, like) for like in likes])
-    references = over(draw(puppet, calm, SIZE), np.repeat(background, len(calm), axis=0))
+    references = over(draw(puppet, calm, size), np.repeat(background, len(calm), axis=0))
     caption = f"{puppet.description} {ACTIONS[kind_of(seed)]} {scene.description}."
-    parts = (ITEMS_A_CLIP, FRAMES)
-    poses = draw_poses(shown, SIZE, OVERSAMPLING)
+    parts = (ITEMS_A_CLIP, config.frames)
+    poses = draw_poses(shown, size, OVERSAMPLING)
     return (
         frames.reshape(*parts, *frames.shape[1:]),
         poses.reshape(*parts, *poses.shape[1:]),
@@ -153,9 +157,9 @@ def _draw(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
     )
 
 
-def _spans(random: np.random.Generator) -> Iterator[slice]:
+def _spans(random: np.random.Generator, frames: int) -> Iterator[slice]:
     """Where the items lie in their clip, one in each of its equal parts."""
-    part = (CLIP_FRAMES - FRAMES) // ITEMS_A_CLIP
+    part = (CLIP_FRAMES - frames) // ITEMS_A_CLIP
     for item in range(ITEMS_A_CLIP):
         start = item * part + int(random.integers(part + 1))
-        yield slice(start, start + FRAMES)
+        yield slice(start, start + frames)

@@ -1,8 +1,9 @@
 """The loop that trains a small model on one machine and can be stopped at any time.
 
-Everything random in a step comes from (seed, step), and a checkpoint is weights, their EMA,
-optimiser moments and step: a run that is stopped and gone on with gives the same weights, bit for bit, as
-one that was not. The learning rate depends on the step and the total only, so a finished run can be given more.
+Everything random in a step comes from (seed, step), and a checkpoint is weights, their EMA, optimiser moments and step:
+a run that is stopped and gone on with gives the same weights, bit for bit, as one that was not. The learning rate
+depends on the step and the total only, so a finished run can be given more; where the time is what is given, it falls
+by the clock, and the weights depend on the machine's speed.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -34,6 +37,8 @@ class LoopConfig:
     """Where the training ends, counted from its very start; the learning rate falls until then."""
     minutes: float = math.inf
     """Stop after so many minutes, to go on another time."""
+    finish_minutes: float = math.inf
+    """End for good after so many minutes, at whatever step: the learning rate falls by the clock then."""
     batch: int = 8
     """Clips in a step."""
     learning_rate: float = 1e-3
@@ -42,25 +47,34 @@ class LoopConfig:
     """Steps between validations; checkpoint and model are written there too."""
     threads: int = 2
     """CPU threads."""
+    device: str = "cpu"
+    """Where the network is trained, such as cuda."""
     seed: int = 0
     """Of everything random."""
 
 
 class Loop:
-    """Trains `model` on `loss(generator)`, which draws its clips and noise from the generator.
+    """Trains `model` on `loss(batch, generator)` of what `read(generator)` gives while the step before is computed.
 
-    name: of the stage and its files. Raises ValueError where the checkpoint was written for another model.
+    The generator for reading is on the CPU, that of the loss on the device. name: of the stage and its files. Raises
+    ValueError where the checkpoint was written for another model.
     """
 
     def __init__(
-        self, name: str, model: nn.Module, loss: Callable[[Generator], Tensor], config: LoopConfig
+        self,
+        name: str,
+        model: nn.Module,
+        read: Callable[[Generator], Any],
+        loss: Callable[[Any, Generator], Tensor],
+        config: LoopConfig,
     ) -> None:
-        self.name, self.loss, self.config = name, loss, config
+        self.name, self.read, self.loss, self.config = name, read, loss, config
         self.model = model
         self.weights = [weight for weight in model.parameters() if weight.requires_grad]
         self.ema = [weight.detach().clone() for weight in self.weights]
         self.optimizers = make_optimizers(model)
         self.step = 0
+        self.began = time.monotonic()
         self.checkpoint = config.folder / f"{name}.pt"
         self.log = config.folder / f"{name}.jsonl"
         if self.checkpoint.exists():
@@ -71,24 +85,31 @@ class Loop:
 
         validation() gives losses and publish() writes the model; both are called with the EMA of the weights in place.
         """
-        start, first, losses = time.monotonic(), self.step, []
-        deadline = start + 60 * self.config.minutes
-        while self.step < self.config.steps and time.monotonic() < deadline:
-            losses.append(self._train())
-            if self.step % 20 == 0:
-                self._show(start, first, losses[-20:])
-            if self.step % self.config.validate_every == 0:
-                self._measure(losses, validation, publish)
-                losses = []
+        self.began, first, losses = time.monotonic(), self.step, []
+        deadline = self.began + 60 * min(self.config.minutes, self.config.finish_minutes)
+        with ThreadPoolExecutor(1) as reader:
+            ahead = reader.submit(self.read, self._generator("cpu", self.step))
+            while self.step < self.config.steps and time.monotonic() < deadline:
+                batch = ahead.result()
+                ahead = reader.submit(self.read, self._generator("cpu", self.step + 1))
+                losses.append(self._train(batch))
+                if self.step % 20 == 0:
+                    self._show(first, losses[-20:])
+                if self.step % self.config.validate_every == 0:
+                    self._measure(losses, validation, publish)
+                    losses = []
         if losses:
             self._measure(losses, validation, publish)
 
-    def _train(self) -> float:
-        generator = torch.Generator().manual_seed(self.config.seed * 2**32 + self.step)
+    def _generator(self, device: str, step: int) -> Generator:
+        return torch.Generator(device).manual_seed(self.config.seed * 2**32 + step)
+
+    def _train(self, batch: Any) -> float:
+        generator = self._generator(self.config.device, self.step)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self._learning_rate()
-        loss = self.loss(generator)
+        loss = self.loss(batch, generator)
         loss.backward()
         nn.utils.clip_grad_norm_(self.weights, MAX_GRAD_NORM)
         for optimizer in self.optimizers:
@@ -100,7 +121,8 @@ class Loop:
         return loss.item()
 
     def _learning_rate(self) -> float:
-        fall = 0.5 + 0.5 * math.cos(math.pi * self.step / self.config.steps)
+        clock = (time.monotonic() - self.began) / 60 / self.config.finish_minutes
+        fall = 0.5 + 0.5 * math.cos(math.pi * min(1.0, max(self.step / self.config.steps, clock)))
         warm = min(1.0, (self.step + 1) / WARMUP_STEPS)
         return self.config.learning_rate * warm * (MIN_LR_FACTOR + (1 - MIN_LR_FACTOR) * fall)
 
@@ -116,11 +138,11 @@ class Loop:
         with self.log.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
-    def _show(self, start: float, first: int, losses: list[float]) -> None:
-        elapsed = time.monotonic() - start
+    def _show(self, first: int, losses: list[float]) -> None:
+        elapsed = time.monotonic() - self.began
         left = min(
             elapsed / (self.step - first) * (self.config.steps - self.step),
-            60 * self.config.minutes - elapsed,
+            60 * min(self.config.minutes, self.config.finish_minutes) - elapsed,
         )
         rate = (self.step - first) * self.config.batch / elapsed
         print(
@@ -156,7 +178,7 @@ class Loop:
         part.rename(self.checkpoint)
 
     def _load(self) -> None:
-        state = torch.load(self.checkpoint, weights_only=True)
+        state = torch.load(self.checkpoint, map_location=self.config.device, weights_only=True)
         self.model.load_state_dict(state["model"])
         for optimizer, moments in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(moments)

@@ -29,8 +29,6 @@ from posegen.model.transformer import PoseGenTransformer3DModel
 from training.model import frozen
 from training.model.adapter import TARGETS, AdapterConfig, lora_config
 
-HEAD, TAIL = 1, 4
-"""Frames given to a bridge."""
 TEXT_DROPPED = 0.1
 PERSON_WEIGHT = 3.0
 """How many times as much an error counts where the person is."""
@@ -52,6 +50,9 @@ class PosedConfig(LoopConfig):
     validate_every: int = 60
     adapter: Literal["base", "cond"] = "base"
     """Which adapter is made: cond has frames given at both ends."""
+    head: int = 1
+    tail: int = 4
+    """Frames that cond is given at the beginning, 4k + 1, and at the end, 4k."""
     model: Path = Path("build/mini/base")
     """Folder of the base model."""
     start: Path | None = None
@@ -76,35 +77,50 @@ class Examples:
     weight: Tensor
 
 
-class Encoder:
-    """Makes examples of items."""
+@dataclass(frozen=True)
+class Pictures:
+    """What examples are made of: frames (B, F, H, W, 4), poses (B, F, H, W, 3), references (B, H, W, 3), all uint8, the
+    texts, and the noise levels of a training step."""
 
-    def __init__(self, items: Items, folder: Path) -> None:
-        self.items = items
-        self.tokenizer, self.text_encoder = (
-            frozen.load(str(folder), part) for part in ("tokenizer", "text_encoder")
-        )
-        self.vae = deepcopy(
-            frozen.load(str(folder), "vae")
-        )  # not the mapped file, which a stage may write anew
+    frames: np.ndarray
+    poses: np.ndarray
+    references: np.ndarray
+    texts: list[str]
+    levels: list[float]
+
+    @classmethod
+    def of(cls, items: Items, chosen: list[int], text_given: Sequence[bool], levels: list[float]) -> Pictures:
+        """Those of some items, the text left out where it isn't given."""
+        arrays = (items.pictures(name, chosen) for name in ("frames", "poses", "references"))
+        texts = [text if there else "" for text, there in zip(items.texts(chosen), text_given, strict=True)]
+        return cls(*arrays, texts, levels)
+
+
+class Encoder:
+    """Makes examples of pictures by the parts of the model's folder."""
+
+    def __init__(self, config: PosedConfig) -> None:
+        self.config = config
+        folder, device = config.model, config.device
+        self.tokenizer = frozen.load(str(folder), "tokenizer")
+        self.text_encoder = frozen.load(str(folder), "text_encoder").to(device)
+        self.vae = deepcopy(frozen.load(str(folder), "vae")).to(
+            device
+        )  # not the mapped file, which a stage rewrites
 
     @torch.no_grad()
-    def __call__(self, chosen: list[int], given: bool, text_given: np.ndarray) -> Examples:
-        """given: whether frames at both ends are; text_given: (B,) bool, which items have a text."""
-        frames = self.items.pictures("frames", chosen)
-        pictures = self.items.pictures("poses", chosen)
-        known = np.zeros(pictures.shape[:2], bool)
-        known[:, :HEAD] = known[:, -TAIL:] = given
-        pictures[known] = frames[known][..., :3]
-        texts = [
-            text if there else "" for text, there in zip(self.items.texts(chosen), text_given, strict=True)
-        ]
+    def __call__(self, pictures: Pictures) -> Examples:
+        frames, poses = pictures.frames, pictures.poses.copy()
+        known = np.zeros(poses.shape[:2], bool)
+        if self.config.adapter == "cond":
+            known[:, : self.config.head] = known[:, -self.config.tail :] = True
+        poses[known] = frames[known][..., :3]
         return Examples(
             encode_frames(self.vae, np.ascontiguousarray(frames[..., :3])),
-            pose_condition(self.vae, pictures, torch.from_numpy(known)),
-            encode_frames(self.vae, self.items.pictures("references", chosen)[:, None]),
-            encode_text(self.tokenizer, self.text_encoder, texts),
-            error_weight(torch.from_numpy(frames[..., 3])),
+            pose_condition(self.vae, poses, torch.from_numpy(known)),
+            encode_frames(self.vae, pictures.references[:, None]),
+            encode_text(self.tokenizer, self.text_encoder, pictures.texts),
+            error_weight(torch.from_numpy(frames[..., 3]).to(self.vae.device)),
         )
 
 
@@ -119,10 +135,10 @@ def error_weight(opacity: Tensor) -> Tensor:
 
 def predict(network: Any, noisy: Tensor, sigma: float, examples: Examples) -> Tensor:
     """The clean latents (B, z, f, h, w) that the network guesses at one noise level."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(noisy.device.type, torch.bfloat16):
         return network(
             hidden_states=torch.cat([noisy, examples.pose], dim=1),
-            timestep=torch.full((len(noisy),), 1000 * sigma),
+            timestep=torch.full((len(noisy),), 1000 * sigma, device=noisy.device),
             encoder_hidden_states=examples.text,
             reference_latents=examples.reference,
             return_dict=False,
@@ -159,43 +175,43 @@ def weighted_error(guess: Tensor, examples: Examples) -> Tensor:
 
 def train_posed(config: PosedConfig) -> None:
     """Trains and writes the adapter to adapters/."""
-    network = merged(config.model, config.start)
-    base = {name: weight.clone() for name, weight in network_weights(config.model).items()}
+    network = merged(config.model, config.start).to(config.device)
+    base = network_weights(config.model)
     for name, weight in network.named_parameters():
         weight.requires_grad_(reached(name))
     if config.compile:
         network.compile_repeated_blocks()
-    training, validation = (
-        Encoder(read_items(config.folder, validation=held), config.model) for held in (False, True)
-    )
-    given = config.adapter == "cond"
+    training, validation = (read_items(config.folder, validation=held) for held in (False, True))
+    encode = Encoder(config)
 
-    def loss(generator: Generator) -> Tensor:
-        chosen = torch.randint(len(training.items), (config.batch,), generator=generator).tolist()
-        text_given = (torch.rand(config.batch, generator=generator) >= TEXT_DROPPED).numpy()
-        examples = training(chosen, given, text_given)
-        noisy = torch.randn(examples.latents.shape, generator=generator)
-        levels = sample_levels(config.rollouts, generator)
+    def read(generator: Generator) -> Pictures:
+        chosen = torch.randint(len(training), (config.batch,), generator=generator).tolist()
+        text_given = (torch.rand(config.batch, generator=generator) >= TEXT_DROPPED).tolist()
+        return Pictures.of(training, chosen, text_given, sample_levels(config.rollouts, generator))
+
+    def loss(pictures: Pictures, generator: Generator) -> Tensor:
+        examples, levels = encode(pictures), pictures.levels
+        noisy = torch.randn(examples.latents.shape, generator=generator, device=config.device)
         with torch.no_grad():
             for sigma, lower in pairwise(levels):
                 noisy = euler_step(noisy, predict(network, noisy, sigma, examples), sigma, lower)
         return weighted_error(predict(network, noisy, levels[-1], examples), examples)
 
     def measure() -> dict[str, float]:
-        errors = torch.zeros(len(VALIDATION_SIGMAS))
+        errors = torch.zeros(len(VALIDATION_SIGMAS), device=config.device)
         for batch in torch.arange(VALIDATION_BATCHES * VALIDATION_ITEMS).split(VALIDATION_ITEMS):
-            examples = validation(batch.tolist(), given, np.ones(len(batch), bool))
+            examples = encode(Pictures.of(validation, batch.tolist(), [True] * len(batch), []))
             noise = torch.randn(
                 examples.latents.shape, generator=torch.Generator().manual_seed(int(batch[0]))
             )
-            made = guesses(network, examples, noise, VALIDATION_SIGMAS)
+            made = guesses(network, examples, noise.to(config.device), VALIDATION_SIGMAS)
             errors += torch.stack([weighted_error(guess, examples) for guess in made]) / VALIDATION_BATCHES
         return {f"validation_{step}": error for step, error in enumerate(errors.tolist(), 1)}
 
     def publish() -> None:
         write_adapter(difference(network, base, config.rank), config.folder / "adapters" / config.adapter)
 
-    Loop(stage_name(config.adapter), network, loss, config).run(measure, publish)
+    Loop(stage_name(config.adapter), network, read, loss, config).run(measure, publish)
 
 
 def stage_name(adapter: str) -> str:
@@ -236,6 +252,7 @@ def difference(network: nn.Module, base: dict[str, Tensor], rank: int) -> Adapte
     """The adapter that makes the network of the base, its matrices as near as the rank allows (truncated SVD)."""
     tensors = {}
     for name, weight in network.state_dict().items():
+        weight = weight.cpu()
         if is_embedding(name):
             tensors[name] = weight.clone()
         elif reached(name):

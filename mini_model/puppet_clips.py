@@ -31,7 +31,7 @@ from posegen.driving.framing import framing_of
 from posegen.driving.skeleton import BODY, FACE, LEFT_HAND, RIGHT_HAND, VISIBLE, flip, standing_height
 from posegen.video import save_video
 from posegen.video.pictures import jpeg
-from training.data.cache import Place, Tables
+from training.data.tables import Place, Tables
 
 DRAWING = 2
 """Counts up with every change of what a seed draws."""

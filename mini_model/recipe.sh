@@ -40,6 +40,10 @@ python mini_model/pretrain.py items --clips 7600
 # were three in ten, at noise levels from 0.55 to 0.95.
 python mini_model/pretrain.py adapter --adapter base --start build/training/base/adapters/base --steps 480
 python mini_model/pretrain.py adapter --adapter cond --start build/training/cond/adapters/cond --steps 120
-python mini_model/bundle.py --adapters build/mini/adapters/base build/mini/adapters/cond \
+mkdir -p build/mini/bridges
+ln -sfn ../items build/mini/bridges/items
+python mini_model/pretrain.py adapter --folder build/mini/bridges --adapter cond --start build/mini/adapters/cond \
+    --steps 1000
+python mini_model/bundle.py --adapters build/mini/adapters/base build/mini/bridges/adapters/cond \
     --runs build/training/first build/training/second build/training/third build/training/fourth build/training/base \
     build/training/cond

@@ -31,6 +31,7 @@ from serving.state.artifacts import Artifacts
 from serving.state.database import Database
 from serving.state.rows import Role
 from serving.work.loop import Work, Worker
+from serving.work.metrics import measured
 
 HEALTH_S, HEALTH_TIMEOUT_S = 5.0, 60.0
 REQUESTS = 1000
@@ -77,7 +78,7 @@ class RoleReplica:
         self._role, self._database, self._drain = role, database, config.drain
         looking = threading.Lock()
         self._workers = [
-            Worker(role, database, work, config.lease, config.poll, between, looking, store)
+            Worker(role, database, measured(work), config.lease, config.poll, between, looking, store)
             for _ in range(threads)
         ]
         for worker in self._workers:

@@ -72,14 +72,15 @@ def write_tiny_model(folder: Path, prediction: str = "sample") -> Path:
 
 def write_tiny_dataset(folder: Path, clips: int = 10) -> Path:
     """Curated tables of so many puppets, 9 frames of 32x48."""
-    rows = [_rows(folder, seed) for seed in range(clips)]
+    rows = [puppet_rows(folder, seed) for seed in range(clips)]
     for name, schema, part in (("clips", CLIPS, 0), ("media", MEDIA, 1)):
         (folder / name).mkdir(parents=True)
         pq.write_table(table([row[part] for row in rows], schema), folder / name / "part-0.parquet")
     return folder
 
 
-def _rows(folder: Path, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def puppet_rows(folder: Path, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A puppet's row of clips/ and its row of media/; the folder is for its video."""
     keypoints = motion(seed, FRAMES, RATE, SIZE)
     clip = render(Puppet.sample(seed), Scene.sample(seed), keypoints, SIZE, RATE)
     path = folder / "clip.mp4"

@@ -18,14 +18,15 @@ from pathlib import Path
 import ray.train
 import torch
 from peft import LoraConfig
-from pyarrow import fs
 from ray.train import Checkpoint, CheckpointUploadMode
 from safetensors.torch import load_file, save_file
 
+from posegen.common.storage import Folder
 from posegen.dataset import content_id
 from posegen.model.checkpoints import Adapter, read_adapter, write_adapter
 from training.config import TrainConfig
 from training.data.stream import TrainingStream
+from training.output import save_folder
 from training.step.engine import WEIGHT, State
 from training.step.optimizer import STATES
 
@@ -65,6 +66,13 @@ def read_position(folder: Path) -> Position:
     return Position(**json.loads((folder / POSITION_FILE).read_text()))
 
 
+def positions(output: str) -> list[Position]:
+    """Of the finished checkpoints in an output folder, the first one first."""
+    folder = Folder(output)
+    files = [f"{name}/{POSITION_FILE}" for name in folder.folders() if name.startswith("checkpoint-")]
+    return [Position(**json.loads(folder.read(file))) for file in files if folder.exists(file)]
+
+
 def fingerprint(config: TrainConfig, stream: TrainingStream) -> str:
     """Of the order of the data and the shape of the adapter: a training goes on where it is the same."""
     return content_id(stream.fingerprint, config.data.adapter, config.adapter.rank, config.adapter.alpha)
@@ -72,8 +80,8 @@ def fingerprint(config: TrainConfig, stream: TrainingStream) -> str:
 
 def check_output(config: TrainConfig, stream: TrainingStream) -> None:
     """Raise ValueError where the output folder holds another training."""
-    for path in sorted(Path(config.output).glob(f"checkpoint-*/{POSITION_FILE}")):
-        if read_position(path.parent).fingerprint != fingerprint(config, stream):
+    for position in positions(config.output):
+        if position.fingerprint != fingerprint(config, stream):
             raise ValueError(
                 f"{config.output} holds a training on other clips, of another adapter, or with another batch size or "
                 "seed: give another output, and begin with its adapter (adapter.start) to go on from it."
@@ -96,10 +104,10 @@ def read_state(folder: Path) -> State:
     return state
 
 
-def report(saved: Saved | None, step: int, then: Callable[[str], object]) -> None:
+def report(output: str, saved: Saved | None, step: int, then: Callable[[str], object]) -> None:
     """Tell Ray of a checkpoint, to be called by all workers; the one with `saved` writes it while training goes on.
 
-    then: called with the path of the finished checkpoint.
+    then: called with the name of the finished checkpoint in the output folder.
     """
     name = f"checkpoint-{step:08}"
     if saved is None:
@@ -109,11 +117,9 @@ def report(saved: Saved | None, step: int, then: Callable[[str], object]) -> Non
 
     def upload(checkpoint: Checkpoint, name: str) -> Checkpoint:
         saved.write(Path(checkpoint.path))
-        path = storage.build_checkpoint_path_from_name(name)
-        storage.storage_filesystem.create_dir(path)
-        fs.copy_files(checkpoint.path, path, destination_filesystem=storage.storage_filesystem)
-        then(path)
-        return Checkpoint(path, storage.storage_filesystem)
+        save_folder(Path(checkpoint.path), output, name, last=POSITION_FILE)
+        then(name)
+        return Checkpoint(storage.build_checkpoint_path_from_name(name), storage.storage_filesystem)
 
     ray.train.report(
         {"step": step},

@@ -7,7 +7,7 @@ machines it was sized for; the command line (training/train.py) starts from one 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from training.data.items import DataConfig
@@ -26,6 +26,9 @@ class ClusterConfig:
     """Workers that train together, each on its share of a step's items."""
     min_workers: int | None = None
     """Go on with as few as these where machines are lost, and with more again when they come back; None: never."""
+    context_parallel: Literal[1, 2, 4, 8] = 1
+    """Workers that share the sequence of an item: a step has as many items at once as there are such groups. Where the
+    workers that are left do not part into such groups, they go on in smaller ones, which take more memory."""
     cpus: float = 1.0
     """CPU cores of each worker."""
     gpus: float = 0.0
@@ -103,10 +106,19 @@ class TrainConfig:
                 "engine.fp8_base does not work with engine.zero_stage 3, which splits weights of one dtype; set one of "
                 "them otherwise."
             )
-        if self.cluster.max_workers > self.data.batch_size:
+        cluster = self.cluster
+        if (
+            cluster.max_workers % cluster.context_parallel
+            or (cluster.min_workers or 0) % cluster.context_parallel
+        ):
             raise ValueError(
-                f"{self.cluster.max_workers} workers cannot share data.batch_size {self.data.batch_size}; give at "
-                "least as many items."
+                f"cluster.max_workers and cluster.min_workers must be multiples of cluster.context_parallel, which is "
+                f"{cluster.context_parallel}."
+            )
+        if cluster.max_workers // cluster.context_parallel > self.data.batch_size:
+            raise ValueError(
+                f"{cluster.max_workers} workers cannot share data.batch_size {self.data.batch_size}; give at least as "
+                "many items, or let more workers share each item (cluster.context_parallel)."
             )
 
 
@@ -146,7 +158,8 @@ def wan1b_480p() -> TrainConfig:
     """Wan2.1-Fun-1.3B-InP (30 blocks, 1536 channels) at 832x480, 81 frames, on one GPU of 24 GB.
 
     By the estimate (`training.memory`) the training takes 10 GB of it; an encoder beside it takes 8 GB, see
-    `wan14b_720p`. 1,200 steps of 4 clips are a day on an RTX 4090. `posegen convert --transformer` makes the folder.
+    `wan14b_720p`. Captions are encoded on the CPU, with 12 GB of the machine's memory. 1,200 steps of 4 clips are a
+    day on an RTX 4090. `posegen convert --transformer` makes the folder.
     """
     data = _wan_data("wan1b", ((832, 480), (480, 832)), batch_size=4, encode_workers=1, encode_gpus=0.5)
     return TrainConfig(
@@ -166,10 +179,10 @@ def wan14b_480p(zero_stage: Literal[2, 3] = 2, fp8_base: bool = False) -> TrainC
     ZeRO-2: sized for 8 GPUs of 80 GB, each with the whole model, 49 GB by the estimate (`training.memory`).
     ZeRO-3: sized for 8 GPUs of 48 GB, 24 GB on each while at least 4 are there. With the base in fp8: any number of
     GPUs of 48 GB, 38 GB on one that is alone. One more GPU of 80 GB encodes ahead of the step, with 8 GB for each
-    encoder (see `wan14b_720p`), and one makes the samples.
+    encoder (see `wan14b_720p`) and 12 GB for the text encoder, and one makes the samples.
     """
     model, sizes = "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", ((832, 480), (480, 832))
-    data = _wan_data(model, sizes, batch_size=8, encode_workers=8, encode_gpus=0.125)
+    data = _wan_data(model, sizes, batch_size=8, encode_workers=6, encode_gpus=0.125, text_gpus=0.25)
     return _wan14b(data, zero_stage, fp8_base, shift=3.0)
 
 
@@ -177,19 +190,39 @@ def wan14b_720p(zero_stage: Literal[2, 3] = 2, fp8_base: bool = False) -> TrainC
     """Wan2.1-I2V-14B at 1280x720, 81 frames.
 
     ZeRO-2: sized for 8 GPUs of 80 GB, each with the whole model, 67 GB by the estimate (`training.memory`).
-    ZeRO-3: sized for the same GPUs, 42 GB on each while at least 4 are there. With the base in fp8: any number of GPUs
-    of 80 GB, 55 GB on one that is alone. Two more GPUs encode ahead of the step, four encoders on each, and one makes
-    the samples. An encoder takes about 17 GB by an estimate: Wan's VAE in float32 on 81 frames, untiled, holds tensors
-    of 14 GB at its peak (outputs that are alive, counted operation by operation on the meta device), to which come
-    0.5 GB of weights and what CUDA and its convolutions need to work in.
+    ZeRO-3: sized for the same GPUs, 42 GB on each while at least 4 are there. With the base in fp8: any number of
+    GPUs of 80 GB, 55 GB on one that is alone. Two more GPUs encode ahead of the step, seven encoders and the text
+    encoder, and one makes the samples. An encoder takes about 17 GB by an estimate: Wan's VAE in float32 on 81
+    frames, untiled, holds tensors of 14 GB at its peak (outputs that are alive, counted operation by operation on
+    the meta device), to which come 0.5 GB of weights and what CUDA and its convolutions need to work in.
     """
     model, sizes = "Wan-AI/Wan2.1-I2V-14B-720P-Diffusers", ((1280, 720), (720, 1280))
-    data = _wan_data(model, sizes, batch_size=8, encode_workers=8, encode_gpus=0.25)
+    data = _wan_data(model, sizes, batch_size=8, encode_workers=7, encode_gpus=0.25, text_gpus=0.25)
     return _wan14b(data, zero_stage, fp8_base, shift=5.0)
 
 
+def wan14b_720p_64gpus() -> TrainConfig:
+    """Wan2.1-I2V-14B at 1280x720, 81 frames, on 64 GPUs of 80 GB in 8 machines, and one more machine of 8.
+
+    Groups of 4 GPUs share each item, so that 16 items, and not 64, make a step, which takes a quarter of the time.
+    Each GPU holds the whole model (ZeRO-2), which takes 43 GB of it by the estimate (`training.memory`): to gather
+    weights between machines for each block would take longer than that memory is worth. On the ninth machine seven GPUs
+    encode ahead of the step, four encoders on each, and one makes the samples. Where machines are lost, the others go
+    on, down to two.
+    """
+    single = wan14b_720p()
+    data = replace(single.data, batch_size=16, encode_workers=28)
+    cluster = replace(single.cluster, max_workers=64, min_workers=16, context_parallel=4)
+    return replace(single, data=data, output="training-720p-64gpus", cluster=cluster)
+
+
 def _wan_data(
-    model: str, sizes: tuple[tuple[int, int], ...], batch_size: int, encode_workers: int, encode_gpus: float
+    model: str,
+    sizes: tuple[tuple[int, int], ...],
+    batch_size: int,
+    encode_workers: int,
+    encode_gpus: float,
+    text_gpus: float = 0.0,
 ) -> DataConfig:
     return DataConfig(
         dataset="dataset",
@@ -202,6 +235,7 @@ def _wan_data(
         given_tail=(4, 20),
         encode_workers=encode_workers,
         encode_gpus=encode_gpus,
+        text_gpus=text_gpus,
         validation_clips=8,
     )
 
@@ -237,6 +271,10 @@ CONFIGS = {
     "wan14b_720p_fp8": (
         "The same with the frozen base in fp8, on any number of GPUs of 80 GB.",
         wan14b_720p(fp8_base=True),
+    ),
+    "wan14b_720p_64gpus": (
+        "The same on 64 GPUs of 80 GB and 8 more; groups of 4 share each item.",
+        wan14b_720p_64gpus(),
     ),
 }
 """What a training can be started with: name -> (what it is, the configuration)."""

@@ -7,6 +7,7 @@ after it, so each step is there once.
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,18 +17,31 @@ from pathlib import Path
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-LOG_FILE = "log.jsonl"
+from posegen.common.faults import StorageFaultError
+from posegen.common.storage import Folder
+from training import metrics
+
+LOG_FILE, BOARD = "log.jsonl", "tensorboard"
+SEND_EVERY_S = 60.0
 
 
 class Log:
-    """Writes rows to a folder, `log.jsonl` and TensorBoard's events, from a step on."""
+    """Writes rows to an output folder, `log.jsonl` and TensorBoard's events, from a step on; tells Prometheus too.
 
-    def __init__(self, folder: Path, step: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / LOG_FILE
-        kept = [row for row in read_log(folder) if row["step"] <= step]
+    To a bucket, where nothing can be added to a file, it writes the files anew once a minute, and when it is told to.
+    A bucket that does not answer then costs nothing but the delay.
+    """
+
+    def __init__(self, output: str, step: int) -> None:
+        self._output, self._run = Folder(output), output.rstrip("/").rpartition("/")[2]
+        kept = [row for row in read_log(output) if row["step"] <= step]
+        self._scratch = None if self._output.local else tempfile.TemporaryDirectory(prefix="posegen-log-")
+        self._folder = Path(self._scratch.name if self._scratch else self._output.root)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._path = self._folder / LOG_FILE
         self._path.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self._board = SummaryWriter(str(self._folder / BOARD), purge_step=step + 1)
+        self._sent = time.monotonic()
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
         with self._path.open("a") as file:
@@ -35,12 +49,37 @@ class Log:
         for name, value in figures.items():
             self._board.add_scalar(name, value, step)
         self._board.flush()
+        metrics.tell(self._run, step, figures)
+        if time.monotonic() - self._sent > SEND_EVERY_S:
+            self.send()
+
+    def close(self) -> None:
+        """Ends the files."""
+        self._board.close()
+        self.send()
+
+    def send(self) -> None:
+        """Brings the bucket's files up to date, so that a training that goes on from here finds its rows."""
+        self._sent = time.monotonic()
+        if not self._scratch:
+            return
+        for path in (self._path, *(self._folder / BOARD).iterdir()):
+            try:
+                self._output.save(str(path.relative_to(self._folder)), path)
+            except StorageFaultError as error:
+                print(
+                    f"{path.name} could not be written to the bucket, which is tried again: {error}",
+                    flush=True,
+                )
 
 
-def read_log(folder: Path) -> list[dict[str, float]]:
+def read_log(output: str | Path) -> list[dict[str, float]]:
     """The rows of a training's log; none where there is no log yet."""
-    path = folder / LOG_FILE
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    try:
+        content = Folder(str(output)).read(LOG_FILE)
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in content.splitlines()]
 
 
 class Stopwatch:

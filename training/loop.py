@@ -13,7 +13,7 @@ import resource
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,62 +23,68 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
+from posegen.common.faults import StorageFaultError
+from posegen.common.storage import Folder
 from posegen.costs import Pass, peak_flops, tokens
 from posegen.model.transformer import PoseGenTransformer3DModel
 from training.checkpoint import Position, Saved, fingerprint, read_position, read_state, report
 from training.config import TrainConfig
 from training.costs import flops_per_training_step
-from training.data.stream import Batch, TrainingStream
+from training.data.stream import Batch, EncoderActors, TrainingStream
 from training.log import Log, Stopwatch, progress_line
 from training.model.adapter import adapter_parameters, load_model
+from training.output import DIVERGED_FILE, STOP_FILE, fetched
 from training.sample_videos import sample_later
 from training.step.blocks import set_up_blocks
 from training.step.engine import WEIGHT, State, gather_state, restore_state, set_learning_rate, start_engine
+from training.step.groups import Group
 from training.step.noise import noise, sigmas
 from training.step.objective import Examples, velocity_losses
 from training.step.optimizer import learning_rate
 
-STOP_FILE = "stop"
-"""In the output folder: ends the training with a checkpoint."""
 MOST_SKIPPED = 10
 """Steps in a row without a finite gradient after which a training ends."""
-DIVERGED_FILE = "diverged.txt"
-"""In the output folder of such a training: the sentence that says so."""
 ASK_EVERY_S = 1.0
 """How often, at most, Ray is asked whether a machine will be taken away, which all workers do together."""
 
 
 def train_loop_per_worker(settings: dict[str, Any]) -> None:
-    """Ray Train's entry: {"config": TrainConfig}."""
-    Training(settings["config"]).run()
+    """Ray Train's entry: {"config": TrainConfig, "encoders": EncoderActors or None}."""
+    Training(settings["config"], settings["encoders"]).run()
 
 
 class Training:
-    """A worker of a training, from the last checkpoint on where there is one."""
+    """A worker of a training, from the last checkpoint on where there is one.
 
-    def __init__(self, config: TrainConfig) -> None:
+    encoders: those of all workers; without them this process encodes.
+    """
+
+    def __init__(self, config: TrainConfig, encoders: EncoderActors | None = None) -> None:
         context = ray.train.get_context()
-        self.config, self.output = config, Path(config.output)
+        self.config, self.output = config, Folder(config.output)
         self.rank, self.workers = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
-        self.stream = TrainingStream(config.data)
-        share = math.ceil(config.data.batch_size / self.workers)
+        self.stream = TrainingStream(config.data, encoders)
+        self.group = Group.of(self.rank, self.workers, config.cluster.context_parallel, self.device)
+        share = math.ceil(config.data.batch_size / self.group.count)
         self.passes = math.ceil(share / config.engine.micro_batch_size)
         self.step = self.skipped = 0
         self._start_model()
-        self.started = self.last = self.asked = self.saved = time.monotonic()
+        self.started = self.last = self.asked = self.looked = self.saved = time.monotonic()
         self.asks, self.due, self.noticed = 0.0, 0.0, False
         self.skipped_running = 0
         self.first_step = self.logged_step = self.saved_step = self.step
         self.sampling: list[ray.ObjectRef] = []
         self.losses: list[float] = []  # since the last row of the log
         self.watch = Stopwatch(self.device)
-        self.log = Log(self.output, self.step) if self.rank == 0 else None
-        self.validation = self.stream.validation_batches() if config.record.validate_every else []
+        self.log = Log(config.output, self.step) if self.rank == 0 else None
+        self.replaced = 0  # clips that could not be used, since the last row
 
     def _start_model(self) -> None:
         config, adapter = self.config, self.config.data.adapter
-        transformer = load_transformer(config, self.device)
+        split_on_host = config.engine.zero_stage == 3
+        transformer = load_transformer(config, torch.device("cpu") if split_on_host else self.device)
+        self.group.split(transformer)
         self.prediction, self.dtype = transformer.config.prediction, transformer.patch_embedding.weight.dtype
         self.model_config, self.lora = transformer.config, transformer.peft_config[adapter]
         parameters = adapter_parameters(transformer, adapter)
@@ -101,32 +107,38 @@ class Training:
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             return None
-        with checkpoint.as_directory() as folder:
-            position = read_position(Path(folder))
+        with fetched(self.config.output, Path(checkpoint.path).name) as folder:
+            position = read_position(folder)
             self.step, self.skipped = position.step, position.skipped
-            return read_state(Path(folder))
+            return read_state(folder)
+
+    @cached_property
+    def validation(self) -> list[Batch]:
+        """The batches to validate on; made when they are first asked for, so that the first step does not wait."""
+        return self.stream.validation_batches() if self.config.record.validate_every else []
 
     def run(self) -> None:
         """Trains to the last step, to the time limit or until it is told to stop."""
         config, record = self.config, self.config.record
-        batches = ahead(map(self._examples, self.stream.batches(self.step, self.rank, self.workers)))
+        batches = self._batches()
         stop = False
         while self.step < config.steps and not stop:
-            with self.watch.timed("data"):
+            with self.watch.timed("waiting"):
                 batch, examples = next(batches)
+            self._tell_replaced(batch)
             loss, stop = self.train_step(examples)
             self.watch.add("encode", batch.encode_seconds)
             self._count(loss)
             if self.skipped_running == MOST_SKIPPED:
                 if self.rank == 0:
-                    (self.output / DIVERGED_FILE).write_text(self._divergence())
+                    self.output.write(DIVERGED_FILE, self._divergence().encode())
                 batches.close()
                 return
             if self.step % record.log_every == 0:
                 self._log(batch)
             if self._notices() and self.step < config.steps:
                 self._save()
-            if self.validation and self.step % record.validate_every == 0:
+            if record.validate_every and self.step % record.validate_every == 0 and self.validation:
                 self._validate()
             due = self.due or self.step % record.checkpoint_every == 0
             if due and not stop and self.step not in (self.saved_step, config.steps):
@@ -134,6 +146,24 @@ class Training:
         batches.close()
         if self.step > self.saved_step:
             self._save(last=True)
+        if self.log:
+            self.log.close()
+
+    def _tell_replaced(self, batch: Batch) -> None:
+        if not self.group.leads:
+            return
+        self.replaced += len(batch.replaced)
+        for sentence in batch.replaced:
+            print(sentence, flush=True)
+
+    def _batches(self) -> Generator[tuple[Batch, Examples], None, None]:
+        """The group's share of every step's batch; its leading worker makes it for all."""
+        if self.group.leads:
+            shares = self.stream.batches(self.step, self.group.number, self.group.count)
+            for share in ahead(map(self._examples, shares)):
+                yield self.group.handed_out(share, self.device)
+        while True:
+            yield self.group.handed_out(None, self.device)
 
     def _count(self, loss: float) -> None:
         """Counts a step that was taken, or skipped by the engine as its gradient was not finite."""
@@ -171,11 +201,11 @@ class Training:
             with self.watch.timed("optimiser"):
                 self.engine.step()
             total += loss.detach()
-        ends = self.rank == 0 and (self._time_is_over() or (self.output / STOP_FILE).exists())
+        ends = self.rank == 0 and (self._time_is_over() or self._is_told_to_stop())
         asks = self.rank == 0 and time.monotonic() - self.asked >= ASK_EVERY_S
         due = self.rank == 0 and time.monotonic() - self.saved >= 60 * self.config.record.checkpoint_minutes
         loss_of_all, stop, self.asks, self.due = self._summed(
-            total.item(), float(ends), float(asks), float(due)
+            total.item() / self.group.size, float(ends), float(asks), float(due)
         )
         return loss_of_all, stop > 0
 
@@ -186,6 +216,16 @@ class Training:
         self.asked, noticed = time.monotonic(), self.noticed
         self.noticed = ray.train.get_preemption_info() is not None
         return self.noticed and not noticed
+
+    def _is_told_to_stop(self) -> bool:
+        """Whether the file is there that ends a training; a bucket is asked once a second at most."""
+        if not self.output.local and time.monotonic() - self.looked < ASK_EVERY_S:
+            return False
+        self.looked = time.monotonic()
+        try:
+            return self.output.exists(STOP_FILE)
+        except StorageFaultError:
+            return False
 
     def _time_is_over(self) -> bool:
         return time.monotonic() - self.started > 60 * self.config.minutes
@@ -223,27 +263,29 @@ class Training:
         """Sum of the losses of a validation batch, and its items, over all workers."""
         drawn = noise(self.config.data.seed, batch.keys, batch.latents.shape[1:])
         every = Examples.of(batch, drawn, torch.full((len(batch.keys),), level))
-        own = every[self.rank :: self.workers]
+        own = every[self.group.number :: self.group.count]
         total = sum(
             weight * self._item_losses(part).sum().item()
             for part, weight in self._micro_batches(own if len(own) else every[:1])
         )
-        return self._summed(total if len(own) else 0.0, float(len(own)))[0], float(len(every))
+        return self._summed(total / self.group.size if len(own) else 0.0)[0], float(len(every))
 
     def _save(self, last: bool = False) -> None:
         """Gathers the state, which all workers do together; the first one writes it while training goes on."""
         self.saved_step, self.saved = self.step, time.monotonic()
+        if self.log:
+            self.log.send()
         with self.watch.timed("checkpoint"):
             state = gather_state(self.trained, keep=self.rank == 0)
             position = Position(self.step, fingerprint(self.config, self.stream), self.skipped)
             saved = Saved(position, state, self.lora, self.frozen) if self.rank == 0 else None
-            report(saved, self.step, partial(self._sample, self.step, last))
+            report(self.config.output, saved, self.step, partial(self._sample, self.step, last))
 
     def _sample(self, step: int, last: bool, checkpoint: str) -> None:
         """Starts sample videos of a finished checkpoint where they are due; the tasks would end with this worker."""
         every = self.config.record.sample_every
         if every and step % every == 0 and self.validation:
-            self.sampling.append(sample_later(self.config, self.validation[0], Path(checkpoint), step))
+            self.sampling.append(sample_later(self.config, self.validation[0], checkpoint, step))
         if last and self.sampling:
             ray.wait(self.sampling, num_returns=len(self.sampling))
 
@@ -256,8 +298,9 @@ class Training:
         norm = float(self.engine.get_global_grad_norm() or 0.0)
         row |= {"gradient_norm": norm} if math.isfinite(norm) else {}
         row["skipped_steps"] = float(self.skipped)
+        (row["replaced_clips"],) = self._summed(float(self.replaced))
         row["learning_rate"] = learning_rate(self.step - 1, self.config.steps, self.config.optimizer)
-        self.losses, self.logged_step = [], self.step
+        self.losses, self.logged_step, self.replaced = [], self.step, 0
         if self.log:
             self.log.write(self.step, row)
             left = min(

@@ -13,54 +13,74 @@ adapters/ in it. The same command again goes on where the training stopped. SIGT
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import tyro
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
 from posegen import versions
 from posegen.common.storage import Folder, StorageError, absolute
 from training.checkpoint import EMA, check_output
-from training.cluster import start_ray
+from training.cluster import NodeTorchConfig, start_ray
 from training.config import CONFIGS, TrainConfig
-from training.data.stream import TrainingStream, prepare
-from training.loop import DIVERGED_FILE, STOP_FILE, train_loop_per_worker
+from training.data.stream import EncoderActors, TrainingStream, prepare
+from training.loop import train_loop_per_worker
 from training.memory import estimate, probe_device
+from training.output import (
+    DIVERGED_FILE,
+    STOP_FILE,
+    below,
+    fetched,
+    open_output,
+    ray_storage,
+    save_folder,
+)
 
 
-def run(config: TrainConfig) -> Path:
-    """Runs a training to its end, its time limit or a signal; returns the folder of its adapter.
+def run(config: TrainConfig) -> str:
+    """Runs a training to its end, its time limit or a signal; returns the path or URI of its adapter's folder.
 
     Raises ValueError, a sentence, where it cannot be done.
     """
+    output = open_output(config.output)
     start_ray()
-    output = Path(config.output)
-    output.mkdir(parents=True, exist_ok=True)
-    for file in (STOP_FILE, DIVERGED_FILE):
-        (output / file).unlink(missing_ok=True)
     print(estimate(config, probe_device(config)), flush=True)
     prepare(config.data)
     stream = TrainingStream(config.data)
     check_output(config, stream)
-    if config.data.dataset_version:
-        print(f"dataset: version {config.data.dataset_version} of {config.data.dataset}", flush=True)
-    print(
-        f"{stream.steps_per_epoch:,} steps show each clip once, {len(stream.left_out):,} clips left out",
-        flush=True,
-    )
+    for dataset, version in config.data.dataset_versions.items():
+        print(f"dataset: version {version} of {dataset}", flush=True)
+    print(f"{stream.steps_per_epoch:,} steps show each clip once", flush=True)
+    for reason, clips in stream.left_out.items():
+        print(f"{clips:,} clips left out: {reason}", flush=True)
     with stopped_by_signals(output):
-        return export(trainer(config).fit(), config)
+        return export(fit(trainer(config)), config)
+
+
+def fit(trainer: TorchTrainer) -> Result:
+    """Trains in a thread of its own: in the main one, Ray would answer Ctrl-C by ending all without a checkpoint."""
+    result: Future[Result] = Future()
+
+    def train() -> None:
+        try:
+            result.set_result(trainer.fit())
+        except BaseException as error:  # raised again where it is waited for
+            result.set_exception(error)
+
+    threading.Thread(target=train, daemon=True).start()  # a second Ctrl-C does not wait for it
+    return result.result()
 
 
 @contextmanager
-def stopped_by_signals(output: Path) -> Iterator[None]:
+def stopped_by_signals(output: Folder) -> Iterator[None]:
     """The first SIGTERM or Ctrl-C ends the training after its step, with a checkpoint; a second one ends it at once."""
     first = True
 
@@ -70,7 +90,7 @@ def stopped_by_signals(output: Path) -> Iterator[None]:
             raise KeyboardInterrupt
         first = False
         # The workers look for this file, so a signal that only the driver receives ends all at the same step.
-        (output / STOP_FILE).touch()
+        output.write(STOP_FILE, b"")
         print("ending after this step, with a checkpoint; a second Ctrl-C ends at once", flush=True)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -86,13 +106,18 @@ def trainer(
 ) -> TorchTrainer:
     """Ray Train's trainer; it goes on from the newest checkpoint in the output folder.
 
-    loop: what each worker runs, with `settings` beside the configuration.
+    loop: what each worker runs, with `settings` beside the configuration and the encoders, which run already.
     """
-    cluster, output = config.cluster, Path(config.output)
+    cluster = config.cluster
+    encoders = EncoderActors.start(config.data) if config.data.encode_workers else None
     environment = {
         "OMP_NUM_THREADS": str(max(1, int(cluster.cpus))),
         "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # or each line of progress is printed twice
-        "PYTHONWARNINGS": "ignore::FutureWarning:torch.distributed.c10d_logger",  # of DeepSpeed's calls
+        # Of DeepSpeed's calls, and of diffusers' in context parallelism.
+        "PYTHONWARNINGS": ",".join(
+            f"ignore::FutureWarning:{module}"
+            for module in ("torch.distributed.c10d_logger", "diffusers.hooks.context_parallel")
+        ),
     }
     if not cluster.gpus:
         environment["DS_ACCELERATOR"] = "cpu"
@@ -104,8 +129,7 @@ def trainer(
         "resources_per_worker": {"CPU": cluster.cpus, "GPU": cluster.gpus},
     }
     run: dict[str, Any] = {
-        "name": output.name,
-        "storage_path": str(output.parent),
+        **ray_storage(config.output),
         "checkpoint_config": CheckpointConfig(num_to_keep=config.record.num_to_keep),
         "failure_config": FailureConfig(max_failures=cluster.max_failures),
         "worker_runtime_env": {"env_vars": environment},
@@ -113,38 +137,41 @@ def trainer(
     }
     return TorchTrainer(
         loop,
-        train_loop_config={"config": config, **settings},
-        torch_config=TorchConfig(backend="nccl" if cluster.gpus else "gloo"),
+        train_loop_config={"config": config, "encoders": encoders, **settings},
+        torch_config=NodeTorchConfig(backend="nccl" if cluster.gpus else "gloo"),
         scaling_config=ScalingConfig(**scaling),
         run_config=RunConfig(**run),
     )
 
 
-def export(result: Result, config: TrainConfig) -> Path:
+def export(result: Result, config: TrainConfig) -> str:
     """Copies the EMA of the newest checkpoint to `adapters/NAME` in the output folder."""
-    diverged = Path(config.output) / DIVERGED_FILE
-    if diverged.exists():
-        raise ValueError(diverged.read_text())
+    output = Folder(config.output)
+    if output.exists(DIVERGED_FILE):
+        raise ValueError(output.read(DIVERGED_FILE).decode())
     if result.checkpoint is None:
         raise ValueError(f"{config.output} has no checkpoint yet; train at least one step.")
-    target = Path(config.output) / "adapters" / config.data.adapter
-    with result.checkpoint.as_directory() as folder:
-        shutil.copytree(Path(folder) / EMA, target, dirs_exist_ok=True)
-    return target
+    name = f"adapters/{config.data.adapter}"
+    with fetched(config.output, f"{Path(result.checkpoint.path).name}/{EMA}") as folder:
+        save_folder(folder, config.output, name)
+    return below(config.output, name)
 
 
-def newest_version(dataset: str) -> int | None:
-    """The dataset's newest version, so that a training keeps to it; None where its tables have none."""
-    return max(versions.numbers(Folder(dataset)), default=None)
+def newest_versions(datasets: Iterable[str]) -> dict[str, int]:
+    """The newest version of each dataset, so that a training keeps to it; those whose tables have none are left out."""
+    newest = {dataset: max(versions.numbers(Folder(dataset)), default=None) for dataset in datasets}
+    return {dataset: number for dataset, number in newest.items() if number is not None}
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """Local paths made absolute, as workers may run in another directory than the driver, and the dataset's version."""
     data, adapter = config.data, config.adapter
+    named = {absolute(dataset): number for dataset, number in data.dataset_versions.items()}
     data = dataclasses.replace(
         data,
         dataset=absolute(data.dataset),
-        dataset_version=data.dataset_version or newest_version(absolute(data.dataset)),
+        mix={absolute(dataset): repeats for dataset, repeats in data.mix.items()},
+        dataset_versions=newest_versions(map(absolute, data.datasets)) | named,
         cache=data.cache and absolute(data.cache),
         model=absolute(data.model) if Path(data.model).is_dir() else data.model,
     )

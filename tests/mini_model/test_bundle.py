@@ -31,11 +31,11 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> BundleConfig:
     (folder / "clips").mkdir()
     for first in (0, 100, FIRST_VALIDATION_SEED):
         (folder / "clips" / f"{first:07d}.npz").touch()
-    for name in ("base", "base_adapter", "cond_adapter"):
-        rows = [{"step": step, "loss": 1 / step, "validation_0.3": 0.5} for step in (250, 1000)]
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "mini.sh").write_text("python mini_model/pretrain.py base\n")
     adapters = [write_adapter(folder, name) for name in ADAPTERS]
+    for log in ("base.jsonl", "base/base_adapter.jsonl", "cond/cond_adapter.jsonl"):
+        rows = [{"step": step, "loss": 1 / step, "validation_0.3": 0.5} for step in (250, 1000)]
+        (folder / log).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "mini.sh").write_text("python mini_model/pretrain.py base\n")
     return BundleConfig(
         adapters=(adapters[0], adapters[1]),
         runs=tuple(folder / name for name in ADAPTERS),

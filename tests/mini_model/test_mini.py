@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mini_model.base import BaseConfig, choose_frames, sample_sigmas, tokenize, 
 from mini_model.clips import ClipsConfig, clips_folder, draw_clip, read_clips, to_unit, write_clips
 from mini_model.codec import CodecConfig, fit_codec, psnr
 from mini_model.items import ITEMS_A_CLIP, ItemsConfig, read_items, write_items
-from mini_model.loop import Loop, make_optimizers
+from mini_model.loop import WARMUP_STEPS, Loop, make_optimizers
 from mini_model.posed import (
     PosedConfig,
     difference,
@@ -228,7 +229,7 @@ def test_interrupted_pretraining_gives_the_same_weights(
     train_base(small_base(straight))
     with monkeypatch.context() as patch:
         train = Loop._train
-        patch.setattr(Loop, "_train", lambda loop: train(loop) if loop.step < 3 else cut_off())
+        patch.setattr(Loop, "_train", lambda loop, batch: train(loop, batch) if loop.step < 3 else cut_off())
         with pytest.raises(KeyboardInterrupt):
             train_base(small_base(resumed))
     train_base(small_base(resumed))
@@ -236,6 +237,15 @@ def test_interrupted_pretraining_gives_the_same_weights(
         assert same_weights(straight / "base" / part, resumed / "base" / part)
     assert [row["step"] for row in rows(resumed)] == [2, 4]
     assert rows(resumed) == rows(straight)
+
+
+def test_learning_rate_ends_with_the_minutes(folder: Path, tmp_path: Path) -> None:
+    for part in ("clips", "vae"):
+        (tmp_path / part).symlink_to(folder / part)
+    train_base(replace(small_base(tmp_path), steps=10**6, validate_every=10**6, finish_minutes=0.05))
+    last = rows(tmp_path)[-1]
+    assert 0 < last["step"] < 10**6
+    assert last["learning_rate"] < 0.1 * BaseConfig.learning_rate * min(1, last["step"] / WARMUP_STEPS)
 
 
 def small_base(folder: Path) -> BaseConfig:

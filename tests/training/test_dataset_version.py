@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from posegen import versions
 from posegen.common.storage import Folder
-from training.data.cache import Tables
+from training.data.tables import Place, Tables
 
 
 def test_a_training_keeps_to_its_version_when_another_is_written(tmp_path: Path) -> None:
@@ -19,12 +19,16 @@ def test_a_training_keeps_to_its_version_when_another_is_written(tmp_path: Path)
         versions.publish(folder, {"clips": {name: 1}, "media": {}})
 
     def ids(tables: Tables) -> list[str]:
-        return [row["clip_id"] for _, row in tables.scan("clips", ["clip_id"])]
+        return [
+            id_ for _, rows, _ in tables.scan("clips", ["clip_id"]) for id_ in rows["clip_id"].to_pylist()
+        ]
 
     publish("clips/a.parquet")
     begun = Tables(str(tmp_path), 1)
-    ((place, _),) = begun.scan("clips", ["clip_id"])
+    ((file, _, groups),) = begun.scan("clips", ["clip_id"])
     publish("clips/b.parquet")
-    assert begun.row(place, "clips/a.parquet", ["clip_id"]) == {"clip_id": "clips/a.parquet"}
+    assert begun.row(Place(file, int(groups[0])), "clips/a.parquet", ["clip_id"]) == {
+        "clip_id": "clips/a.parquet"
+    }
     assert ids(begun) == ["clips/a.parquet"]
     assert ids(Tables(str(tmp_path))) == ["clips/b.parquet"]

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import ray
 from safetensors.torch import load_file
@@ -16,7 +15,9 @@ from testkit.tiny_training import tiny_config, write_tiny_dataset, write_tiny_mo
 from training.checkpoint import read_position
 from training.cluster import start_ray
 from training.config import ClusterConfig, TrainConfig
-from training.data.cache import SPANS, Tables, unpack
+from training.data.cache import Cache
+from training.data.plan import Plan
+from training.data.spans import Names
 from training.data.stream import TrainingStream, prepare
 from training.log import read_log
 from training.train import run, trainer
@@ -47,8 +48,9 @@ def poisoned(folder: Path, name: str, clips: int) -> TrainConfig:
         cluster=ClusterConfig(max_workers=2, cpus=0.5),
     )
     prepare(config.data)
-    trained = {item for step in range(3) for item in clip_ids(TrainingStream(config.data), step)}
-    poison(Path(config.data.cache_folder), set(sorted(trained)[:clips]))
+    stream = TrainingStream(config.data)
+    trained = {clip_id for step in range(STEPS) for clip_id in clip_ids(stream, step)}
+    poison(config, set(sorted(trained)[:clips]))
     return config
 
 
@@ -56,16 +58,17 @@ def clip_ids(stream: TrainingStream, step: int) -> list[str]:
     return next(stream.batches(step, 0, 1)).clip_ids
 
 
-def poison(cache: Path, clips: set[str]) -> None:
-    """Rewrites cached latents of these clips with a number that is none."""
-    (file,) = cache.glob("latents/*/*.parquet")
-    rows = pq.read_table(file).to_pylist()
-    for row in rows:
-        if row["clip_id"] in clips:
-            latents = unpack(row, "latents").astype("<f2")
-            latents[0, 0, 0, 0] = np.nan
-            row["latents"] = latents.tobytes()
-    Tables(str(cache)).write(str(file.relative_to(cache)), rows, SPANS)
+def poison(config: TrainConfig, clips: set[str]) -> None:
+    """Rewrites cached latents of these clips, for each step that shows one, with a number that is none."""
+    plan, names = Plan(config.data), Names(config.data)
+    cache = Cache(config.data.cache_folder, lambda step, name, size: True)
+    requests = [request for step in range(STEPS) for request in plan.requests(step)]
+    for name in {names.span(request) for request in requests if request.clip.clip_id in clips}:
+        arrays = cache.read(name)
+        assert arrays is not None
+        latents = arrays["latents"].copy()
+        latents[0, 0, 0, 0] = np.nan
+        cache.write(None, name, arrays | {"latents": latents})
 
 
 def test_steps_that_are_not_finite_are_skipped_and_counted(folder: Path) -> None:
@@ -101,7 +104,7 @@ def test_a_training_without_finite_steps_ends_in_a_sentence_and_keeps_its_last_c
 ) -> None:
     config = poisoned(folder, "all", clips=0)
     trainer(replace(config, steps=2)).fit()
-    poison(Path(config.data.cache_folder), {f"clip-{seed:03}" for seed in range(10)})
+    poison(config, {f"clip-{seed:03}" for seed in range(10)})
     with pytest.raises(ValueError, match="gradients of steps 3 to 12 were not finite"):
         run(replace(config, steps=30))
     last = read_position(max((folder / "all").glob("checkpoint-0*")))

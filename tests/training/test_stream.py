@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +20,11 @@ from posegen.video import probe, read_frames
 from testkit.puppet_tables import RATE, SIZE, Rows, puppet_rows, write_tables
 from testkit.tiny_model import tiny_pipeline
 from testkit.tiny_training import write_tiny_model
-from training.data.cache import Tables
-from training.data.spans import latents_folder
-from training.data.stream import Batch, DataConfig, TrainingStream, prepare
+from training.data.cache import Cache
+from training.data.plan import Plan
+from training.data.spans import Names
+from training.data.stream import Batch, DataConfig, EncoderActors, TrainingStream, prepare
+from training.data.tables import Place, Tables
 from training.model import frozen
 
 pytestmark = pytest.mark.slow
@@ -46,7 +47,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory, rows: list[Rows], model: str) -> DataConfig:
-    """A prepared dataset of three buckets."""
+    """A dataset of three buckets."""
     folder = tmp_path_factory.mktemp("dataset")
     write_tables(folder, rows)
     config = DataConfig(
@@ -76,6 +77,14 @@ def prepared(folder: Path, rows: list[Rows], model: str, **settings: Any) -> Dat
 
 def take(config: DataConfig, steps: int, start: int = 0, rank: int = 0, world_size: int = 1) -> list[Batch]:
     return list(itertools.islice(TrainingStream(config).batches(start, rank, world_size), steps))
+
+
+def cached_span(config: DataConfig) -> dict[str, np.ndarray]:
+    """What the cache holds of the first item."""
+    name = Names(config).span(Plan(config).request(0, 0))
+    span = Cache(config.cache_folder, lambda *asked: True).read(name)
+    assert span is not None
+    return span
 
 
 def by_key(*batches: Batch) -> dict[tuple[str, int], dict[str, torch.Tensor]]:
@@ -118,7 +127,10 @@ def test_workers_together_see_what_one_would(config: DataConfig, workers: int) -
 def test_a_stream_goes_on_anywhere(config: DataConfig) -> None:
     for step, batch in enumerate(take(config, 4)):
         assert_same(batch, *take(config, 1, start=step))
-    assert TrainingStream(config).fingerprint == TrainingStream(replace(config, encode_workers=3)).fingerprint
+    assert (
+        TrainingStream(config).fingerprint
+        == TrainingStream(replace(config, encode_workers=3, window=2)).fingerprint
+    )
     assert TrainingStream(config).fingerprint != TrainingStream(replace(config, drop_pose=0.2)).fingerprint
 
 
@@ -271,19 +283,16 @@ def test_a_clip_of_twice_the_rate_gives_every_second_frame(
     batch, vae = take(config, 1)[0], frozen.load(model, "vae")
     expected = encode_frames(vae, frames_of(fast, slice(None, None, 2))[None])
     torch.testing.assert_close(batch.latents, expected, atol=2e-3, rtol=1e-3)
-    span = next(row for _, row in Tables(config.dataset).scan(latents_folder(config), ["keypoints"]))
-    keypoints = np.frombuffer(span["keypoints"], "<f4").reshape(9, 133, 3)
-    np.testing.assert_array_equal(keypoints, unpack_keypoints(fast[0])[::2])
+    np.testing.assert_array_equal(cached_span(config)["keypoints"], unpack_keypoints(fast[0])[::2])
 
 
 def test_a_larger_clip_is_cut_to_fill_the_bucket_and_its_pose_with_it(tmp_path: Path, model: str) -> None:
     wide = puppet_rows(2, 9, size=(96, 96))
     config = prepared(tmp_path / "dataset", [wide], model, batch_size=1)
-    span = next(
-        row for _, row in Tables(config.dataset).scan(latents_folder(config), ["keypoints", "latents_shape"])
-    )
-    assert span["latents_shape"] == [6, 3, 6, 4]
-    keypoints = np.frombuffer(span["keypoints"], "<f4").reshape(9, 133, 3)
+    take(config, 1)
+    span = cached_span(config)
+    assert span["latents"].shape == (6, 3, 6, 4)
+    keypoints = span["keypoints"]
     expected = unpack_keypoints(wide[0])[..., :2] / 2 - [
         8 + 0.25,
         0.25,
@@ -314,39 +323,80 @@ def test_clips_that_cannot_be_used_are_named_and_the_others_stay_as_they_are(
         named = {"clip_id": name}
         spoilt.append((clip | named | of_clip, {} if of_media is None else media | named | of_media))
     settings = {"frames": (9,), "scores": {"blur": (None, 0.5)}, "seed": 1}
-    alone = prepared(tmp_path / "good", good, model, **settings)
-    mixed = prepared(tmp_path / "mixed", good + spoilt, model, **settings)
+    mixed = prepared(tmp_path, good + spoilt, model, **settings)
     stream = TrainingStream(mixed)
+    assert stream.left_out == {
+        "blur is not known": 1,
+        "blur is out of range": 1,
+        "it has no keypoints": 1,
+        "it has no row in media/": 1,
+        "it is too short": 1,
+    }
     reasons = {
         "broken": "cannot be opened as video",
-        "lost": "no row in media/",
+        "cut": "",
         "fewer": "poses of frame",
         "late": "before the clip begins",
-        "no poses": "no keypoints",
         "torn": "not of the shape",
-        "nobody": "shows a person",
-        "short": "too short",
-        "blurred": "blur is out of range",
-        "not measured": "blur is not known",
+        "nobody": "show no person",
     }
-    assert stream.left_out.keys() == reasons.keys() | {"cut"}
-    assert all(reason in stream.left_out[clip_id] for clip_id, reason in reasons.items())
-    for one, other in zip(take(alone, 4), take(mixed, 4), strict=True):
-        assert_same(one, other)
+    batches = take(mixed, 3 * stream.steps_per_epoch)
+    turns = {clip_id for batch in batches for clip_id, _ in batch.keys}
+    assert turns == reasons.keys() | {clip["clip_id"] for clip, _ in good}
+    assert {clip_id for batch in batches for clip_id in batch.clip_ids} == {
+        clip["clip_id"] for clip, _ in good
+    }
+    sentences = [sentence for batch in batches for sentence in batch.replaced]
+    for clip_id, reason in reasons.items():
+        assert any(
+            sentence.startswith(f"clip {clip_id} of {tmp_path} cannot be used, another stands in: ")
+            and reason in sentence
+            for sentence in sentences
+        )
+    # Other workers, beginning elsewhere with a cache of their own, put the same clips in their place.
+    elsewhere = replace(mixed, cache=str(tmp_path / "elsewhere"))
+    prepare(elsewhere, tell=lambda line: None)
+    for step in (5, 2):
+        shares = [take(elsewhere, 1, start=step, rank=rank, world_size=2)[0] for rank in range(2)]
+        assert_same(batches[step], *shares)
+        assert sorted(batches[step].clip_ids) == sorted(shares[0].clip_ids + shares[1].clip_ids)
 
 
-def test_preparing_again_does_only_what_is_missing(tmp_path: Path, rows: list[Rows], model: str) -> None:
+def test_a_dataset_of_which_no_clip_can_be_used_is_an_error(
+    tmp_path: Path, rows: list[Rows], model: str
+) -> None:
+    clip, media = rows[0]
+    broken = [(clip | {"clip_id": name}, media | {"clip_id": name, "media": b"none"}) for name in "abc"]
+    config = prepared(tmp_path, broken, model)
+    with pytest.raises(ValueError, match=r"20 clips in a row cannot be used; the last of them: clip . of"):
+        take(config, 1)
+
+
+def test_the_index_is_written_once_and_anew_for_other_tables(
+    tmp_path: Path, rows: list[Rows], model: str
+) -> None:
     config = prepared(tmp_path, rows[:2], model)
     told: list[str] = []
     prepare(config, told.append)
     assert told == []
     write_tables(tmp_path, rows[:3])
-    with pytest.raises(
-        ValueError, match=r"1 clips .* are not encoded .* call training\.data\.stream\.prepare"
-    ):
+    with pytest.raises(ValueError, match=r"There is no index of .* as it is now"):
         TrainingStream(config)
     prepare(config, told.append)
-    assert len(told) == 2 and TrainingStream(config).left_out == {}
+    assert len(told) == 1 and told[0].startswith(f"indexed 3 clips of {tmp_path} in")
+    assert TrainingStream(config).left_out == {}
+
+
+def test_nothing_is_encoded_that_no_step_of_the_window_needs(
+    tmp_path: Path, rows: list[Rows], model: str
+) -> None:
+    config = prepared(tmp_path, rows[:9], model, batch_size=1, window=3)
+    take(config, 2)
+    requests = [Plan(config).request(step, 0) for step in range(2)]
+    needed = {f"{name}.safetensors" for request in requests for name in Names(config).all(request)}
+    assert {f"latents/{name}" for name in Folder(str(tmp_path)).names("latents", below=True)} == {
+        name for name in needed if name.startswith("latents/")
+    }
 
 
 def test_clips_scored_again_with_other_poses_are_encoded_again(
@@ -359,8 +409,6 @@ def test_clips_scored_again_with_other_poses_are_encoded_again(
         for clip, media in rows[:2]
     ]
     write_tables(tmp_path, backwards)
-    with pytest.raises(ValueError, match="are not encoded"):
-        TrainingStream(config)
     prepare(config, tell=lambda line: None)
     after = by_key(*take(config, 1))
     assert before.keys() == after.keys()
@@ -370,10 +418,10 @@ def test_clips_scored_again_with_other_poses_are_encoded_again(
 
 
 def test_a_file_that_changed_under_a_run_is_an_error(config: DataConfig) -> None:
-    cache = Tables(config.cache_folder)
-    place, _ = next(cache.scan(latents_folder(config), ["clip_id"]))
-    with pytest.raises(LookupError, match="has changed and no longer holds another clip"):
-        cache.row(place, "another clip", ["clip_id"])
+    tables = Tables(config.dataset)
+    for group in (0, 99):
+        with pytest.raises(LookupError, match="has changed and no longer holds another clip"):
+            tables.row(Place(tables.files("clips")[0], group), "another clip", ["clip_id"])
 
 
 @pytest.mark.parametrize(
@@ -422,16 +470,21 @@ def test_tables_in_a_bucket(bucket: str, tmp_path: Path, rows: list[Rows], model
 def test_encoders_on_a_cluster_give_the_same_and_outlive_a_death(
     ray_cluster: str, tmp_path: Path, config: DataConfig
 ) -> None:
-    shutil.copytree(Path(config.dataset) / "text", tmp_path / "text")  # to start fewer processes
-    prepare(replace(config, cache=str(tmp_path), encode_workers=1), tell=lambda line: None)
-    remote = replace(config, cache=str(tmp_path), encode_workers=2, encode_cpus=0.5, prefetch=3)
-    batches = TrainingStream(remote).batches(0, 0, 1)
+    remote = replace(config, cache=str(tmp_path), encode_workers=2, encode_cpus=0.5, window=3)
+    prepare(remote, tell=lambda line: None)
+    actors = EncoderActors.start(remote)
+    stream = TrainingStream(remote, actors)
+    shares = [stream.batches(0, rank, 2) for rank in range(2)]
     for step, expected in enumerate(take(config, 8)):
         if step == 2:
-            assert len(encoders()) == 2
+            assert len(encoders()) == 2  # for both shares together
             encoders()[0].kill()  # SIGKILL, as the system does when memory runs out
-        assert_same(expected, next(batches))
-    del batches
+        assert_same(expected, *map(next, shares))
+    for ours, expected in zip(
+        stream.validation_batches(), TrainingStream(config).validation_batches(), strict=True
+    ):
+        assert_same(expected, ours)
+    del actors, stream, shares
     deadline = time.monotonic() + 60
     while encoders() and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -441,4 +494,4 @@ def test_encoders_on_a_cluster_give_the_same_and_outlive_a_death(
 def encoders() -> list[psutil.Process]:
     """The processes of this test's cluster that encode."""
     ours = psutil.Process().children(recursive=True)
-    return [process for process in ours if process.name().startswith("ray::_Encoder")]
+    return [process for process in ours if process.name().startswith("ray::_EncoderAct")]

@@ -86,7 +86,7 @@ def curve(output: str | Path, name: str = "loss") -> dict[float, float]:
 def test_the_loss_falls_and_the_log_tells_all(reference: TrainConfig) -> None:
     rows = [row for row in read_log(Path(reference.output)) if "loss" in row]
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
-    told = {"seconds/data", "seconds/encode", "seconds/forward", "seconds/backward", "seconds/optimiser"}
+    told = {"seconds/waiting", "seconds/encode", "seconds/forward", "seconds/backward", "seconds/optimiser"}
     assert told | {"tokens_per_second", "memory_gb", "gradient_norm", "learning_rate"} <= rows[-1].keys()
     for level in reference.noise.validation_levels:
         validation = curve(reference.output, f"validation/{level:g}")
@@ -144,6 +144,17 @@ def test_a_stopped_training_goes_on_with_other_workers_and_another_stage(
     assert list(curve(first.output)) == [1]
     trainer(on(reference, folder / "stopped", workers=1, zero_stage=3)).fit()
     assert curve(first.output) == pytest.approx(curve(reference.output), abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_groups_that_share_a_sequence_follow_the_curve_of_one_worker(
+    reference: TrainConfig, folder: Path, workers: int
+) -> None:
+    config = on(reference, folder / f"groups-{workers}", workers, zero_stage=2 if workers == 4 else 3)
+    config = replace(config, cluster=replace(config.cluster, context_parallel=2))
+    trainer(config).fit()
+    for name in ("loss", "validation/0.2", "validation/0.95"):
+        assert curve(config.output, name) == pytest.approx(curve(reference.output, name), abs=1e-6)
 
 
 def test_a_signal_to_the_command_ends_it_with_a_checkpoint(reference: TrainConfig, folder: Path) -> None:

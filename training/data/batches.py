@@ -1,15 +1,13 @@
-"""Batches of a step: cached latents and texts, and poses drawn and encoded anew each time.
+"""Items of a batch: latents and texts from the cache, and poses drawn and encoded anew each time.
 
-Everything random about an item, apart from the changes of its pose, is drawn by the caller and stands in its `Request`.
-Every item is encoded by itself, so it depends neither on its neighbours in a batch nor on the number of workers.
+Every item is made by itself, so it depends neither on its neighbours in a batch nor on the number of workers.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,114 +15,130 @@ import torch
 from posegen.driving.drawing import foreground_mask
 from posegen.longvideo.conditions import draw_poses, encode_frames, pose_condition
 from posegen.sharing import foreground_tokens
+from posegen.video import VideoError
 from training.data.augment import augment, random_of
-from training.data.cache import SPANS, TEXTS, Place, Tables, unpack
-from training.data.frames import MEDIA_COLUMNS, opened, read_clip
-from training.data.items import Batch, Bucket, DataConfig
-from training.data.sampler import Item
-from training.model import frozen
+from training.data.cache import Arrays
+from training.data.frames import ClipError
+from training.data.items import Batch, Bucket
+from training.data.plan import Key, Plan, Request
+from training.data.spans import SpanEncoder
+
+MOST_ATTEMPTS = 20
+"""Clips in a row that cannot be used, after which a training ends: something is wrong with all of them."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """An item with everything drawn and looked up that it is made of, but for its pose's augmentation.
+class Item:
+    """One item of a batch; arrays are named as in `Batch`. replaced: sentences on clips that could not be used."""
 
-    span, media, text: where its rows are. frames: (head, tail) clip frames that are given, by number. reference: which
-    of the span's. augmented: whether its pose is.
-    """
-
-    item: Item
-    bucket: Bucket
-    span: Place
-    media: Place
-    text_id: str
-    text: Place
-    reference: int
-    head: tuple[int, ...] = ()
-    tail: tuple[int, ...] = ()
-    augmented: bool = False
-    drop_pose: bool = False
-    drop_reference: bool = False
+    key: Key
+    clip_id: str
+    arrays: Arrays
+    replaced: tuple[str, ...]
+    seconds: float
 
 
-class BatchEncoder:
-    """Makes batches of requests: reads their cached rows, draws and encodes their poses; holds the VAE."""
+class ItemEncoder:
+    """Makes items of a run; `text` gives the states of a caption for a step, (tokens, text_dim) float16."""
 
-    def __init__(self, config: DataConfig) -> None:
-        self.config, self.source, self.cache = (
-            config,
-            Tables(config.dataset, config.dataset_version),
-            Tables(config.cache_folder),
-        )
-        self.vae = frozen.load(config.model, "vae", config.device)
-        self._no_hands: dict[Bucket, torch.Tensor] = {}
+    def __init__(self, plan: Plan, spans: SpanEncoder, text: Callable[[str, int | None], np.ndarray]) -> None:
+        self._plan, self._config, self._spans, self._text = plan, plan.config, spans, text
+        self._no_hands: dict[Bucket, np.ndarray] = {}
+
+    def item(self, step: int, place: int) -> Item:
+        """The item at a place of a step's batch; raises ValueError where one clip after another cannot be used."""
+        replaced: list[str] = []
+        for attempt in range(MOST_ATTEMPTS):
+            request = self._plan.request(step, place, attempt)
+            try:
+                return self._made(request, step, tuple(replaced))
+            except (VideoError, ClipError) as error:
+                clip = request.clip
+                replaced.append(
+                    f"clip {clip.clip_id} of {clip.dataset} cannot be used, another stands in: {error}"
+                )
+        raise ValueError(f"{MOST_ATTEMPTS} clips in a row cannot be used; the last of them: {replaced[-1]}")
+
+    def validation(self, request: Request) -> Item | None:
+        """An item to validate on; None where its clip cannot be used."""
+        try:
+            return self._made(request, None, ())
+        except (VideoError, ClipError):
+            return None
 
     @torch.no_grad()
-    def __call__(self, requests: Sequence[Request]) -> Batch:
-        """One batch of requests of one bucket."""
+    def _made(self, request: Request, step: int | None, replaced: tuple[str, ...]) -> Item:
         start = time.perf_counter()
-        columns = [name for name in SPANS.names if not name.startswith("error")]
-        spans = [self.cache.row(request.span, request.item.clip_id, columns) for request in requests]
-        pairs = list(zip(requests, spans, strict=True))
-        given = [self._given(request) for request in requests]
-        return Batch(
-            keys=[(request.item.clip_id, request.item.epoch) for request in requests],
-            latents=torch.stack([torch.from_numpy(unpack(span, "latents")) for span in spans]),
-            reference_latents=torch.stack([_reference("reference_latents", *pair) for pair in pairs]),
-            pose_latents=torch.stack(
-                [self._pose(*pair, frames) for pair, frames in zip(pairs, given, strict=True)]
-            ),
-            hand_latents=self._hands(requests, given) if self.config.hands else None,
-            text=torch.stack([self._text(request) for request in requests]),
-            image=None
-            if spans[0]["image"] is None
-            else torch.stack([_reference("image", *p) for p in pairs]),
-            person=torch.stack([_person(*pair) for pair in pairs]),
-            encode_seconds=time.perf_counter() - start,
-        )
+        span = self._spans(request, step)
+        given = self._spans.given(request)
+        arrays = {
+            "latents": span["latents"],
+            "reference_latents": span["reference_latents"],
+            "pose_latents": self._pose(request, span["keypoints"], given),
+            "text": self._text(request.caption, step),
+            "person": _person(request.bucket, span),
+        }
+        if "image" in span:
+            arrays["image"] = span["image"]
+        if request.drop_reference:
+            arrays |= {
+                name: np.zeros_like(arrays[name]) for name in ("reference_latents", "image") if name in arrays
+            }
+        if self._config.hands:
+            arrays["hand_latents"] = self._hands(request, given)
+        return Item(request.key, request.clip.clip_id, arrays, replaced, time.perf_counter() - start)
 
-    def _pose(self, request: Request, span: Mapping[str, Any], frames: np.ndarray | None) -> torch.Tensor:
-        """(4 + z, f, h, w): the frame mask, then latents of the drawn poses and given frames."""
-        bucket, config = request.bucket, self.config
+    def _pose(self, request: Request, keypoints: np.ndarray, frames: np.ndarray | None) -> np.ndarray:
+        """(4 + z, f, h, w) float32: the frame mask, then latents of the drawn poses and given frames."""
+        bucket, config = request.bucket, self._config
         pictures = _black(bucket)
         if not request.drop_pose:
-            poses = unpack(dict(span), "keypoints", "<f4")
+            poses = keypoints
             if request.augmented:
-                random = random_of(config.seed, *request.item, "pose")
+                random = random_of(config.seed, *request.key, "pose")
                 poses = augment(poses, bucket[:2], config.augmentation, random)
             pictures = draw_poses(poses, bucket[:2], config.pose_oversampling)
         given = torch.zeros(1, bucket.frames, dtype=torch.bool)
         if frames is not None:
             _place(frames, request, pictures)
-            given[:, : len(request.head)] = given[:, bucket.frames - len(request.tail) :] = True
-        return pose_condition(self.vae, pictures[None], given)[0].cpu()
+            given[:, : request.head] = given[:, bucket.frames - request.tail :] = True
+        return pose_condition(self._spans.vae, pictures[None], given)[0].float().cpu().numpy()
 
-    def _given(self, request: Request) -> np.ndarray | None:
-        """The given frames (head + tail, height, width, 3) uint8, None where none are."""
-        if not request.head and not request.tail:
-            return None
-        media = self.source.row(request.media, request.item.clip_id, MEDIA_COLUMNS)
-        with opened(media) as info:
-            return read_clip(info, media, np.array(request.head + request.tail), request.bucket)
+    def _hands(self, request: Request, frames: np.ndarray | None) -> np.ndarray:
+        """(z, f, h, w): latents of black, and of given frames, which the hand video holds as the pose video does."""
+        bucket, video = request.bucket, _black(request.bucket)
+        if frames is not None:
+            _place(frames, request, video)
+        elif bucket in self._no_hands:
+            return self._no_hands[bucket]
+        latents = encode_frames(self._spans.vae, video[None])[0].float().cpu().numpy()
+        if frames is None:
+            self._no_hands[bucket] = latents
+        return latents
 
-    def _text(self, request: Request) -> torch.Tensor:
-        row = self.cache.row(request.text, request.text_id, TEXTS.names)
-        states = torch.from_numpy(unpack(row, "states"))
-        return torch.nn.functional.pad(states, (0, 0, 0, row["tokens"] - len(states)))
 
-    def _hands(self, requests: Sequence[Request], given: Sequence[np.ndarray | None]) -> torch.Tensor:
-        """(b, z, f, h, w): latents of black, and of given frames, which the hand video holds as the pose video does."""
-        latents = []
-        for request, frames in zip(requests, given, strict=True):
-            video, bucket = _black(request.bucket), request.bucket
-            if frames is not None:
-                _place(frames, request, video)
-                latents.append(encode_frames(self.vae, video[None]).cpu())
-                continue
-            if bucket not in self._no_hands:
-                self._no_hands[bucket] = encode_frames(self.vae, video[None]).cpu()
-            latents.append(self._no_hands[bucket])
-        return torch.cat(latents)
+def collate(items: Sequence[Item]) -> Batch:
+    """The batch of items of one bucket."""
+
+    def stacked(name: str) -> torch.Tensor:
+        return torch.from_numpy(np.stack([item.arrays[name] for item in items]).astype(np.float32))
+
+    def optional(name: str) -> torch.Tensor | None:
+        return stacked(name) if name in items[0].arrays else None
+
+    return Batch(
+        keys=[item.key for item in items],
+        clip_ids=[item.clip_id for item in items],
+        replaced=[sentence for item in items for sentence in item.replaced],
+        latents=stacked("latents"),
+        reference_latents=stacked("reference_latents"),
+        pose_latents=stacked("pose_latents"),
+        hand_latents=optional("hand_latents"),
+        text=stacked("text"),
+        image=optional("image"),
+        person=stacked("person"),
+        encode_seconds=sum(item.seconds for item in items),
+    )
 
 
 def _black(bucket: Bucket) -> np.ndarray:
@@ -133,18 +147,11 @@ def _black(bucket: Bucket) -> np.ndarray:
 
 def _place(given: np.ndarray, request: Request, video: np.ndarray) -> None:
     """Writes given frames (head + tail, H, W, 3) over the first and last ones of a video."""
-    head = len(request.head)
-    video[:head], video[len(video) - len(request.tail) :] = given[:head], given[head:]
+    video[: request.head], video[len(video) - request.tail :] = given[: request.head], given[request.head :]
 
 
-def _reference(name: str, request: Request, span: Mapping[str, Any]) -> torch.Tensor:
-    """The chosen reference's part of a column; zeros where it is dropped."""
-    values = torch.from_numpy(unpack(dict(span), name)[request.reference])
-    return torch.zeros_like(values) if request.drop_reference else values
-
-
-def _person(request: Request, span: Mapping[str, Any]) -> torch.Tensor:
-    """(1, f, h, w) float32: where the person is, whatever becomes of the drawn pose."""
-    poses = np.nan_to_num(unpack(dict(span), "keypoints", "<f4"))
-    masks = np.stack([foreground_mask(pose, request.bucket[:2]) for pose in poses])
-    return foreground_tokens(masks, patch_size=(1, 1, 1)).float().view(1, *span["latents_shape"][1:])
+def _person(bucket: Bucket, span: Arrays) -> np.ndarray:
+    """(1, f, h, w) bool: where the person is, whatever becomes of the drawn pose."""
+    masks = np.stack([foreground_mask(pose, bucket[:2]) for pose in np.nan_to_num(span["keypoints"])])
+    tokens = foreground_tokens(masks, patch_size=(1, 1, 1))
+    return tokens.view(1, *span["latents"].shape[1:]).numpy()

@@ -1,142 +1,152 @@
-"""The tables that training keeps beside the curated ones, and single rows of either read by their place.
+"""What was encoded and is kept: spans, reference pictures and captions, a small file each, bounded in bytes.
 
-- `latents/<hash>/`  a row for every span of a clip that may be trained on, or one for a clip that cannot, with why;
-- `text/<hash>/`     a row for every caption, and one for the empty prompt.
+- `latents/`  by model, for each span its latents and poses, for each reference picture its latents and image features;
+- `text/`     by model, for each caption its states.
 
-The hash names the model and the settings that the rows depend on. Latents are kept as float16, which is exact to 3
-digits and half as large; every training reads them from here, so they are the same in every run.
+Names are hashes of all that the content depends on, so trainings with the same cache share what fits both. Latents are
+kept as float16, which is exact to 3 digits and half as large, and an item is the same whether it was just encoded or
+read from here. Files are whole or absent; one that another training has removed is encoded again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from typing import Any, NamedTuple
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+from pyarrow import fs
+from safetensors.numpy import load, save
 
-from posegen import versions
 from posegen.common.storage import Folder
-from posegen.dataset import table
 
-SPANS = pa.schema(
-    [
-        pa.field("clip_id", pa.string(), nullable=False),
-        pa.field("version", pa.string(), nullable=False),  # of the clip, when it was encoded
-        pa.field("error_type", pa.string()),  # null: the clip can be trained on
-        pa.field("error_message", pa.string()),
-        pa.field("start", pa.int32()),  # first frame of the span, counted at the model's rate
-        pa.field("references", pa.list_(pa.int32())),  # frames of the clip outside the span, (R,)
-        pa.field("media_file", pa.string()),
-        pa.field("media_group", pa.int32()),
-        pa.field("keypoints", pa.binary()),  # (F, 133, 3) float32, pixels of the bucket's size
-        pa.field("keypoints_shape", pa.list_(pa.int32())),
-        pa.field("latents", pa.binary()),  # (z, f, h, w) float16
-        pa.field("latents_shape", pa.list_(pa.int32())),
-        pa.field("reference_latents", pa.binary()),  # (R, z, 1, h, w) float16
-        pa.field("reference_latents_shape", pa.list_(pa.int32())),
-        pa.field("image", pa.binary()),  # (R, tokens, image_dim) float16; null where the model reads no image
-        pa.field("image_shape", pa.list_(pa.int32())),
-    ]
-)
+Arrays = dict[str, np.ndarray]
 
-TEXTS = pa.schema(
-    [
-        pa.field("text_id", pa.string(), nullable=False),
-        pa.field("tokens", pa.int32(), nullable=False),  # rows of the whole embedding; zeros after those kept
-        pa.field("states", pa.binary(), nullable=False),  # (n, text_dim) float16
-        pa.field("states_shape", pa.list_(pa.int32()), nullable=False),
-    ]
-)
-
-READERS = 16  # threads that read footers, most of whose time is spent waiting for the storage
+FOLDERS = ("latents", "text")
+ENDING = ".safetensors"
+FREE = 0.1
+"""Share of the bound that is left free, for what other trainings write between two looks at the folder."""
+LOOK_AGAIN = 0.05
+"""Share of the bound after whose writing the folder is looked at again."""
 
 
-class Place(NamedTuple):
-    """Where a row is: a file and its row group."""
+class Room(Protocol):
+    """Asked before a file is written: whether there is room for so many bytes, which may be made."""
 
-    file: str
-    group: int
+    def __call__(self, step: int | None, name: str, size: int) -> bool: ...
 
 
-class Tables:
-    """The Parquet files of a folder by path or URI; pickles into workers.
+class Cache:
+    """The files of a cache folder, local or in a bucket."""
 
-    Of a dataset those of one version, which stay readable when a later one is written meanwhile.
+    def __init__(self, folder: str, room: Room) -> None:
+        self._folder, self._room = Folder(folder), room
+
+    def read(self, name: str) -> Arrays | None:
+        """A file's arrays; None where there is none."""
+        try:
+            content = self._folder.read(name + ENDING)
+            if self._folder.local:  # when it was last needed, for trainings that begin later
+                os.utime(self._folder.path(name + ENDING))
+        except FileNotFoundError:
+            return None
+        return load(content)
+
+    def write(self, step: int | None, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keeps arrays that were made for a step (None: for validation), unless there is no room for them."""
+        content = save({key: np.ascontiguousarray(array) for key, array in arrays.items()})
+        if self._room(step, name, len(content)):
+            self._folder.write(name + ENDING, content)
+
+
+class Keeper:
+    """Keeps a cache within its bound; there is one in each training.
+
+    What was not needed for longest leaves first. What a step of the window needs stays, so where the bound does not
+    hold even that, files are not kept at all. Other trainings may use the folder too, each with a keeper of its own.
+
+    names: the files, without their ending, that a step needs. window: so many steps are needed at once.
     """
 
-    def __init__(self, uri: str, version: int | None = None) -> None:
-        """Opens the folder, a dataset at this version or by default the newest; raises StorageError."""
-        self.uri, self.version, self.folder = uri, version, Folder(uri)
-        self._open = lru_cache(256)(self._parquet)
+    def __init__(self, folder: str, bound: float, names: Callable[[int], Iterable[str]], window: int) -> None:
+        self._folder, self._bound, self._names, self._window = Folder(folder), bound, names, window
+        self._sizes: dict[str, int] = {}  # by name, in the order in which they were last needed
+        self._total = self._written = 0
+        self._ahead: deque[tuple[int, list[str]]] = deque()
+        self._needed: Counter[str] = Counter()
+        self._look()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.uri, self.version)
+    def room(self, step: int | None, name: str, size: int) -> bool:
+        """Whether a file of so many bytes may be written; removes others for it."""
+        if step is not None:
+            self._move_to(step)
+        if self._written > LOOK_AGAIN * self._bound:
+            self._look()
+        self._forget(name)
+        if not self._remove(self._total + size - int(self._bound * (1 - FREE))):
+            return False
+        self._sizes[name] = size
+        self._total += size
+        self._written += size
+        return True
 
-    def files(self, folder: str) -> list[str]:
-        """The finished Parquet files directly in a folder, sorted; none where there is no such folder.
+    def _remove(self, excess: int) -> bool:
+        """Removes so many bytes, all or none, of files that the window does not need."""
+        if excess <= 0:
+            return True
+        leaving: list[str] = []
+        for name, size in self._sizes.items():
+            if not self._needed[name]:
+                leaving.append(name)
+                excess -= size
+                if excess <= 0:
+                    break
+        if excess > 0:
+            return False
+        for name in leaving:
+            self._forget(name)
+            try:
+                self._folder.delete(name + ENDING)
+            except FileNotFoundError:  # another training was faster
+                continue
+        return True
 
-        Raises posegen.versions.VersionError where the dataset has no such version.
-        """
-        if folder in versions.TABLES:
-            return versions.files(self.folder, folder, self.version)
-        return [f"{folder}/{name}" for name in self.folder.names(folder) if name.endswith(".parquet")]
+    def _forget(self, name: str) -> None:
+        self._total -= self._sizes.pop(name, 0)
 
-    def row(self, place: Place, key: str, columns: Sequence[str]) -> dict[str, Any]:
-        """Columns of the row whose first column is `key`, read with its row group alone.
+    def _move_to(self, step: int) -> None:
+        """Moves the window on to begin a little before this step; encoders do not take steps quite in their order."""
+        first = max(0, step - self._window)
+        if self._ahead and not self._ahead[0][0] <= step:
+            self._ahead.clear()
+            self._needed.clear()
+        while self._ahead and self._ahead[0][0] < first:
+            self._needed.subtract(self._ahead.popleft()[1])
+        self._needed = +self._needed
+        following = self._ahead[-1][0] + 1 if self._ahead else first
+        for later in range(following, step + self._window):
+            names = list(self._names(later))
+            self._ahead.append((later, names))
+            self._needed.update(names)
+            for name in names:
+                if name in self._sizes:
+                    self._sizes[name] = self._sizes.pop(name)
 
-        Raises LookupError where the file has been written anew since its place was found.
-        """
-        for row in self.group(place, columns):
-            if row[columns[0]] == key:
-                return row
-        raise LookupError(
-            f"{self.uri}/{place.file} has changed and no longer holds {key}; start the run again."
-        )
+    def _look(self) -> None:
+        """Finds out what is in the folder; files that are new to this keeper come first by their times."""
+        found: dict[str, int] = {}
+        for info in sorted(self._infos(), key=lambda info: info.mtime_ns or 0):
+            name = info.path.removeprefix(f"{self._folder.root}/").removesuffix(ENDING)
+            found[name] = info.size
+        known = [name for name in self._sizes if name in found]
+        others = [name for name in found if name not in self._sizes]
+        self._sizes = {name: found[name] for name in (*others, *known)}
+        self._total, self._written = sum(self._sizes.values()), 0
 
-    def groups(self, file: str) -> int:
-        return self._open(file).num_row_groups
-
-    def group(self, place: Place, columns: Sequence[str]) -> list[dict[str, Any]]:
-        """Columns of all rows of a row group."""
-        parquet = self._open(place.file)
-        return parquet.read_row_group(place.group, list(columns), use_threads=False).to_pylist()
-
-    def scan(self, folder: str, columns: Sequence[str]) -> Iterator[tuple[Place, dict[str, Any]]]:
-        """All rows of a folder's files with their places, files by name; only these columns are read."""
-
-        def read(file: str) -> list[tuple[Place, dict[str, Any]]]:
-            with pq.ParquetFile(self.folder.open(file)) as parquet:
-                groups = [
-                    (Place(file, number), parquet.read_row_group(number, list(columns)).to_pylist())
-                    for number in range(parquet.num_row_groups)
-                ]
-            return [(place, row) for place, rows in groups for row in rows]
-
-        with ThreadPoolExecutor(READERS) as pool:
-            for rows in pool.map(read, self.files(folder)):
-                yield from rows
-
-    def write(self, file: str, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
-        """Writes a file with a row group for each row, so that a row is read without its neighbours."""
-        self.folder.write_table(file, table(rows, schema), row_group_size=1)
-
-    def _parquet(self, file: str) -> pq.ParquetFile:
-        try:
-            return pq.ParquetFile(self.folder.open(file))
-        except FileNotFoundError:  # a later version was written since the file was found
-            return pq.ParquetFile(self.folder.open(f"{versions.SUPERSEDED}/{file}"))
-
-
-def pack(name: str, array: np.ndarray, dtype: str = "<f2") -> dict[str, Any]:
-    """The two columns that hold an array."""
-    packed = np.ascontiguousarray(array, dtype)
-    return {name: packed.tobytes(), f"{name}_shape": list(packed.shape)}
-
-
-def unpack(row: dict[str, Any], name: str, dtype: str = "<f2") -> np.ndarray:
-    """The array of a row, float32."""
-    return np.frombuffer(row[name], dtype).reshape(row[f"{name}_shape"]).astype(np.float32)
+    def _infos(self) -> list[fs.FileInfo]:
+        selectors = [
+            fs.FileSelector(self._folder.path(name), allow_not_found=True, recursive=True) for name in FOLDERS
+        ]
+        infos = (info for selector in selectors for info in self._folder.filesystem.get_file_info(selector))
+        return [info for info in infos if info.type == fs.FileType.File and info.path.endswith(ENDING)]

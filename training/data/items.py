@@ -38,8 +38,10 @@ class DataConfig:
     """Folder of curated tables (clips/, media/): local, s3:// or gs://."""
     model: str
     """Folder with vae, text_encoder, tokenizer and, where the model has one, image_encoder and image_processor."""
-    dataset_version: int | None = None
-    """Number of the dataset's version, as in its folder versions/; by default the newest when the training begins."""
+    dataset_versions: Mapping[str, int] = field(default_factory=dict)
+    """Datasets -> number of the version, as in their folder versions/; by default the newest as a training begins."""
+    mix: Mapping[str, float] = field(default_factory=dict)
+    """Further datasets -> how often an epoch shows each of their clips: 2 twice, 0.5 half of them."""
     sizes: tuple[tuple[int, int], ...] = ((64, 96),)
     """(width, height) of the buckets; a clip goes to the one nearest in aspect."""
     frames: tuple[int, ...] = (17,)
@@ -64,23 +66,27 @@ class DataConfig:
     drop_reference: float = 0.05
     """Share of items whose reference latents and image features are zero."""
     spans: int = 4
-    """Most spans of a clip whose latents are cached, evenly spread; each epoch takes one of them."""
+    """Most spans that are taken from a clip, evenly spread; each epoch takes one of them."""
     references: int = 4
-    """Reference pictures cached for each span; each epoch takes one of them."""
+    """Reference pictures of each span; each epoch takes one of them."""
     pose_oversampling: int = 1
     """How many times as large poses are drawn before they are shrunk: the model folder's `pose_oversampling`."""
     hands: bool = False
     """Whether the model has hand patches. Curated tables hold no hand pictures: their latents are those of black."""
     cache: str | None = None
-    """Folder of latents/ and text/; None for the dataset's own."""
+    """Folder of index/, latents/ and text/, which trainings may share; None for the dataset's own."""
+    cache_gb: float = 200.0
+    """Most that latents and texts in it take; those not needed for longest leave first."""
+    window: int = 8
+    """Steps that are encoded ahead."""
     encode_workers: int = 0
-    """Ray actors that encode, over all training workers, at least one for each; 0 encodes in the caller's process."""
+    """Ray actors that encode for all training workers; 0 encodes in the training's own processes."""
     encode_cpus: float = 1.0
     """CPU cores of each of them."""
     encode_gpus: float = 0.0
-    """GPUs that each of them takes while there is a training; before it, encoders on GPUs take whole ones."""
-    prefetch: int = 4
-    """Steps that are encoded ahead."""
+    """GPUs of each of them."""
+    text_gpus: float = 0.0
+    """GPUs of the one more actor that encodes captions, where there are encode_workers."""
     validation_clips: int = 0
     """Clips kept for validation; no other clip of their videos is trained on either."""
     seed: int = 0
@@ -94,8 +100,12 @@ class DataConfig:
             raise ValueError(f"frames {self.frames}: give lengths of 4k + 1, such as 17 or 81.")
         if unknown := set(self.scores) - set(SCORES):
             raise ValueError(f"scores {sorted(unknown)} are unknown; take some of {', '.join(SCORES)}.")
-        if min(self.batch_size, self.spans, self.references, self.prefetch) < 1 or self.rate <= 0:
-            raise ValueError("batch_size, spans, references, prefetch and rate must be above zero.")
+        if min(self.batch_size, self.spans, self.references, self.window) < 1 or self.rate <= 0:
+            raise ValueError("batch_size, spans, references, window and rate must be above zero.")
+        if self.cache_gb <= 0:
+            raise ValueError(f"cache_gb {self.cache_gb}: give gigabytes above zero.")
+        if self.dataset in self.mix or any(repeats <= 0 for repeats in self.mix.values()):
+            raise ValueError("mix: name datasets beside the first one, with numbers above zero.")
         for name in ("drop_text", "drop_pose", "drop_reference"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)}: give a share from 0 to 1.")
@@ -109,6 +119,11 @@ class DataConfig:
     @property
     def cache_folder(self) -> str:
         return self.cache or self.dataset
+
+    @property
+    def datasets(self) -> dict[str, float]:
+        """All datasets, with how often an epoch shows each clip."""
+        return {self.dataset: 1.0, **self.mix}
 
     @property
     def device(self) -> str:
@@ -128,10 +143,13 @@ class DataConfig:
 class Batch:
     """Items of one step and one bucket, float32 on the CPU; z channels of latents, f = (frames - 1) / 4 + 1.
 
-    keys: (clip_id, epoch) of each item, no two alike in a run: noise and timestep are to be drawn from them.
+    keys: (clip_id, epoch) of each item, no two alike in a run: noise and timestep are to be drawn from them. clip_ids:
+    of the clips that are shown, which are others where a clip could not be used. replaced: a sentence for each such.
     """
 
     keys: list[tuple[str, int]]
+    clip_ids: list[str]
+    replaced: list[str]
     latents: torch.Tensor  # (b, z, f, h, w)
     reference_latents: torch.Tensor  # (b, z, 1, h, w)
     pose_latents: torch.Tensor  # (b, 4 + z, f, h, w): frame mask, latents of drawn poses and given frames
@@ -141,10 +159,6 @@ class Batch:
     person: torch.Tensor  # (b, 1, f, h, w): 1 where the person is in any of a latent's pixels, else 0
     encode_seconds: float
     """What making it took, in whichever process."""
-
-    @property
-    def clip_ids(self) -> list[str]:
-        return [clip_id for clip_id, _ in self.keys]
 
     @property
     def epoch(self) -> int:

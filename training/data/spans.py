@@ -1,12 +1,11 @@
-"""What is encoded before a training and kept: spans of clips by the VAE and CLIP, captions by the text encoder.
+"""Spans of clips, their reference pictures and captions as the frozen encoders see them: from the cache, or made now.
 
-Each class does one file's worth of work, reads what it needs by place and writes what it made, so it can run anywhere.
-A clip that cannot be used is recorded as such; any other failure is raised.
+A clip that cannot be used raises `ClipError` or `VideoError`, which follows from its rows alone, so whoever tries meets
+the same; any other error, such as storage that cannot be reached, is no property of the clip.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,156 +15,157 @@ from posegen.dataset import content_id, unpack_keypoints
 from posegen.driving.alignment import fit
 from posegen.driving.skeleton import BODY, VISIBLE
 from posegen.longvideo.conditions import encode_frames, encode_image, encode_text
-from posegen.video import VideoError
-from training.data.cache import SPANS, TEXTS, Place, Tables, pack
+from training.data.cache import Arrays, Cache
 from training.data.frames import MEDIA_COLUMNS, ClipError, opened, read_clip
+from training.data.index import source
 from training.data.items import DataConfig
-from training.data.selection import Clip
+from training.data.plan import Request
 from training.model import frozen
 
 SEEN_JOINTS = 4  # of the body's 17 that make a frame one with a person in it
+PICTURE_PARTS = ("vae", "image_encoder", "image_processor")
 
 
-def latents_folder(config: DataConfig) -> str:
-    """Where the spans of these settings are, below the cache folder."""
-    parts = [part for part in ("vae", "image_encoder", "image_processor") if frozen.has(config.model, part)]
-    settings = (config.sizes, config.frames, config.rate, config.spans, config.references)
-    return f"latents/{content_id(frozen.fingerprint(config.model, *parts), repr(settings))[:16]}"
+class Names:
+    """The names in the cache of what a request is made of, below it and without their ending."""
 
+    def __init__(self, config: DataConfig) -> None:
+        parts = [part for part in PICTURE_PARTS if frozen.has(config.model, part)]
+        self._config = config
+        self._latents = f"latents/{frozen.fingerprint(config.model, *parts)[:16]}"
+        self._text = f"text/{frozen.fingerprint(config.model, 'tokenizer', 'text_encoder')[:16]}"
 
-def text_folder(config: DataConfig) -> str:
-    """Where this model's texts are, below the cache folder."""
-    return f"text/{frozen.fingerprint(config.model, 'tokenizer', 'text_encoder')[:16]}"
+    def span(self, request: Request) -> str:
+        return self._picture(request)
+
+    def reference(self, request: Request) -> str:
+        return self._picture(request, "reference", request.reference, self._config.references)
+
+    def text(self, caption: str) -> str:
+        return f"{self._text}/{content_id(caption)}"
+
+    def all(self, request: Request) -> tuple[str, str, str]:
+        return self.span(request), self.reference(request), self.text(request.caption)
+
+    def _picture(self, request: Request, *more: object) -> str:
+        clip = request.clip
+        made_of = clip.clip_id, clip.version, *clip.bucket, self._config.rate, request.start, *more
+        name = content_id(*made_of)
+        return f"{self._latents}/{name[:2]}/{name}"
 
 
 class SpanEncoder:
-    """Encodes the clips of one file of `media/` and writes them to the cache; holds the VAE and CLIP."""
+    """Gives a request's span and reference picture; loads the VAE and CLIP when they are first needed."""
 
-    def __init__(self, config: DataConfig) -> None:
-        self.config, self.source, self.target = (
-            config,
-            Tables(config.dataset, config.dataset_version),
-            Tables(config.cache_folder),
-        )
-        self.folder = latents_folder(config)
-        self.vae = frozen.load(config.model, "vae", config.device)
-        self.clip_encoder = self.image_processor = None
-        if frozen.has(config.model, "image_encoder"):
-            self.clip_encoder = frozen.load(config.model, "image_encoder", config.device)
-            self.image_processor = frozen.load(config.model, "image_processor")
+    def __init__(self, config: DataConfig, cache: Cache) -> None:
+        self._config, self._cache, self._names = config, cache, Names(config)
+        self._tables = {dataset: source(config, dataset) for dataset in config.datasets}
+        self._vae: Any = None
+        self._clip_encoder: Any = None
 
-    @torch.no_grad()
-    def __call__(self, unit: Mapping[str, Any]) -> dict[str, int]:
-        """Encodes `clips` (list of `Clip`) of `file`; counts those that are ready and those that cannot be used."""
-        wanted = {clip.clip_id: clip for clip in unit["clips"]}
-        keypoints = self._keypoints(unit["clips"])
-        rows, failed = [], 0
-        for group in range(self.source.groups(unit["file"])):
-            place = Place(unit["file"], group)
-            for media in self.source.group(place, MEDIA_COLUMNS):
-                if media["clip_id"] not in wanted:
-                    continue
-                try:
-                    poses = self._poses(wanted[media["clip_id"]], keypoints[media["clip_id"]])
-                    rows += self._spans(wanted[media["clip_id"]], poses, media, place)
-                except (VideoError, ClipError) as error:
-                    rows.append(failed_clip(wanted[media["clip_id"]], error))
-                    failed += 1
-        name = content_id(unit["file"], *wanted)
-        self.target.write(f"{self.folder}/part-{name}.parquet", rows, SPANS)
-        return {"ready": len(wanted) - failed, "failed": failed}
+    @property
+    def vae(self) -> Any:
+        if self._vae is None:
+            self._vae = frozen.load(self._config.model, "vae", self._config.device)
+        return self._vae
 
-    def _keypoints(self, clips: Sequence[Clip]) -> dict[str, dict[str, Any]]:
-        """The rows that hold the clips' keypoints, and those of their neighbours."""
+    def __call__(self, request: Request, step: int | None) -> Arrays:
+        """The request's arrays: latents (z, f, h, w) and reference_latents (z, 1, h, w) float16; keypoints (F, 133, 3)
+        float32 in pixels of the bucket; image (tokens, dim) float16 where the model reads one."""
+        span_name, reference_name = self._names.span(request), self._names.reference(request)
+        span, reference = self._cache.read(span_name), self._cache.read(reference_name)
+        if span is None or reference is None:
+            poses, seen = self._poses(request)
+            shown = request.start + np.arange(request.bucket.frames)
+            if not seen[shown].any():
+                raise ClipError(f"its frames {shown[0]} to {shown[-1]} show no person")
+            frame = reference_frame(seen, shown, request.reference, self._config.references)
+            pictures = self._pictures(request, np.array([frame, *(shown if span is None else ())]))
+            if span is None:
+                span = {"latents": self._latents(pictures[1:]), "keypoints": poses[shown].astype("<f4")}
+                self._cache.write(step, span_name, span)
+            if reference is None:
+                reference = self._reference(pictures[:1])
+                self._cache.write(step, reference_name, reference)
+        return span | reference
+
+    def given(self, request: Request) -> np.ndarray | None:
+        """The given frames (head + tail, height, width, 3) uint8, None where there are none."""
+        if not request.head and not request.tail:
+            return None
+        frames = request.bucket.frames
+        chosen = [*range(request.head), *range(frames - request.tail, frames)]
+        return self._pictures(request, request.start + np.array(chosen))
+
+    def _poses(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
+        """The clip's poses (N, 133, 3) at the model's rate, and whether (N,) the person is seen in each."""
+        clip = request.clip
         columns = ("clip_id", "keypoints", "keypoints_shape")
-        groups = {clip.place for clip in clips}
-        return {row["clip_id"]: row for place in sorted(groups) for row in self.source.group(place, columns)}
-
-    def _poses(self, clip: Clip, row: Mapping[str, Any]) -> np.ndarray:
-        """The clip's poses (N, 133, 3) at the model's rate, in pixels of the bucket's size."""
+        row = self._tables[clip.dataset].row(clip.row, clip.clip_id, columns)
         if len(row["keypoints"] or b"") != 4 * clip.length * 133 * 3:
             raise ClipError(f"its keypoints are not of the shape ({clip.length}, 133, 3)")
-        keypoints = unpack_keypoints(row)[clip.frames(self.config.rate)]
-        return fit(clip.size, clip.bucket[:2]).keypoints(keypoints)
+        keypoints = unpack_keypoints(row)[clip.frames(self._config.rate)]
+        poses = fit(clip.size, clip.bucket[:2]).keypoints(keypoints)
+        return poses, (poses[:, BODY, 2] >= VISIBLE).sum(axis=1) >= SEEN_JOINTS
 
-    def _spans(
-        self, clip: Clip, poses: np.ndarray, media: Mapping[str, Any], place: Place
-    ) -> list[dict[str, Any]]:
-        bucket, frames = clip.bucket, clip.frames(self.config.rate)
-        seen = (poses[:, BODY, 2] >= VISIBLE).sum(axis=1) >= SEEN_JOINTS
-        rows = []
+    def _pictures(self, request: Request, frames: np.ndarray) -> np.ndarray:
+        """The clip's frames of these numbers, counted at the model's rate, (n, H, W, 3) uint8."""
+        clip = request.clip
+        media = self._tables[clip.dataset].row(clip.media, clip.clip_id, MEDIA_COLUMNS)
         with opened(media) as info:
-            for start in span_starts(len(frames), bucket.frames, self.config.spans):
-                shown = np.arange(start, start + bucket.frames)
-                if not seen[shown].any():
-                    continue
-                references = reference_frames(seen, start, bucket.frames, self.config.references)
-                pictures = read_clip(info, media, frames[[*shown, *references]], bucket)
-                rows.append(
-                    {
-                        "clip_id": clip.clip_id,
-                        "version": clip.version,
-                        "start": start,
-                        "references": references.tolist(),
-                        "media_file": place.file,
-                        "media_group": place.group,
-                        **pack("keypoints", poses[shown], "<f4"),
-                        **self._pictures(pictures[: bucket.frames], pictures[bucket.frames :]),
-                    }
-                )
-        if not rows:
-            raise ClipError("no frame that could be used shows a person")
-        return rows
+            return read_clip(info, media, clip.frames(self._config.rate)[frames], clip.bucket)
 
-    def _pictures(self, video: np.ndarray, references: np.ndarray) -> dict[str, Any]:
-        columns = pack("latents", encode_frames(self.vae, video[None])[0].cpu().numpy())
-        columns |= pack("reference_latents", encode_frames(self.vae, references[:, None]).cpu().numpy())
-        if self.clip_encoder is not None:
-            image = encode_image(self.image_processor, self.clip_encoder, references)
-            columns |= pack("image", image.float().cpu().numpy())
-        return columns
+    @torch.no_grad()
+    def _latents(self, pictures: np.ndarray) -> np.ndarray:
+        return encode_frames(self.vae, pictures[None])[0].cpu().numpy().astype("<f2")
+
+    @torch.no_grad()
+    def _reference(self, picture: np.ndarray) -> Arrays:
+        arrays = {"reference_latents": self._latents(picture)}
+        if frozen.has(self._config.model, "image_encoder"):
+            if self._clip_encoder is None:
+                self._clip_encoder = frozen.load(self._config.model, "image_encoder", self._config.device)
+                self._processor = frozen.load(self._config.model, "image_processor")
+            image = encode_image(self._processor, self._clip_encoder, picture)
+            arrays["image"] = image[0].float().cpu().numpy().astype("<f2")
+        return arrays
 
 
-def failed_clip(clip: Clip, error: Exception) -> dict[str, Any]:
-    """The row of a clip that cannot be trained on."""
-    failure = {"error_type": type(error).__name__, "error_message": str(error)}
-    return {"clip_id": clip.clip_id, "version": clip.version, **failure}
+def reference_frame(seen: np.ndarray, shown: np.ndarray, choice: int, choices: int) -> int:
+    """A frame that shows the person at another moment than the frames `shown`: outside them where there are any.
 
-
-def span_starts(length: int, frames: int, most: int) -> list[int]:
-    """First frames of at most `most` spans of `frames` frames, spread evenly over a clip of `length`."""
-    room = length - frames
-    return sorted({round(start) for start in np.linspace(0, room, min(most, room + 1))})
-
-
-def reference_frames(seen: np.ndarray, start: int, frames: int, most: int) -> np.ndarray:
-    """Frames (R,) that show the person at another moment than the span: outside it where there are any.
-
-    seen: (N,) bool, which frames of the clip show the person.
+    seen: (N,) bool, which frames of the clip show the person. Of the choices, which all show other moments, more lie
+    far away than near: pictures from long before or after show who, not how.
     """
     there = np.flatnonzero(seen)
-    outside = there[(there < start) | (there >= start + frames)]
+    outside = there[(there < shown[0]) | (there > shown[-1])]
     candidates = outside if len(outside) else there
-    return candidates[np.unique(np.linspace(0, len(candidates) - 1, most).round().astype(int))]
+    apart = np.abs(candidates - (shown[0] + len(shown) // 2)) + 1.0
+    order = np.argsort(apart, kind="stable")
+    share = np.cumsum(apart[order]) / apart.sum()
+    return int(candidates[order][np.searchsorted(share, (choice + 0.5) / choices)])
 
 
 class TextEncoder:
-    """Encodes captions and writes them to the cache; holds tokenizer and text encoder."""
+    """Gives a caption's states; loads the text encoder when it is first needed."""
 
-    def __init__(self, config: DataConfig) -> None:
-        self.target, self.folder = Tables(config.cache_folder), text_folder(config)
-        self.tokenizer = frozen.load(config.model, "tokenizer")
-        self.text_encoder = frozen.load(config.model, "text_encoder", config.device)
+    def __init__(self, config: DataConfig, cache: Cache) -> None:
+        self._config, self._cache, self._names = config, cache, Names(config)
+        self._device = "cuda" if config.text_gpus > 0 else "cpu"
+        self._encoder: Any = None
 
     @torch.no_grad()
-    def __call__(self, unit: Mapping[str, Any]) -> dict[str, int]:
-        """Encodes the `captions` (list of text); counts them."""
-        rows = []
-        for caption in unit["captions"]:
-            states = encode_text(self.tokenizer, self.text_encoder, [caption])[0].float().cpu().numpy()
+    def __call__(self, caption: str, step: int | None) -> np.ndarray:
+        """(tokens, text_dim) float16."""
+        name = self._names.text(caption)
+        arrays = self._cache.read(name)
+        if arrays is None:
+            if self._encoder is None:
+                self._tokenizer = frozen.load(self._config.model, "tokenizer")
+                self._encoder = frozen.load(self._config.model, "text_encoder", self._device)
+            states = encode_text(self._tokenizer, self._encoder, [caption])[0].float().cpu().numpy()
             kept = int(np.flatnonzero(states.any(axis=1)).max(initial=-1)) + 1  # the rest are zeros
-            rows.append(
-                {"text_id": content_id(caption), "tokens": len(states), **pack("states", states[:kept])}
-            )
-        self.target.write(f"{self.folder}/part-{content_id(*unit['captions'])}.parquet", rows, TEXTS)
-        return {"ready": len(rows), "failed": 0}
+            arrays = {"states": states[:kept].astype("<f2"), "tokens": np.array([len(states)], np.int32)}
+            self._cache.write(step, name, arrays)
+        states = arrays["states"]
+        return np.pad(states, ((0, int(arrays["tokens"][0]) - len(states)), (0, 0)))
