@@ -22,7 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig
+from ray.train import (
+    CheckpointConfig,
+    FailureConfig,
+    LoggingConfig,
+    Result,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    WorkerGroupError,
+)
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from posegen import versions
@@ -63,7 +72,7 @@ def run(config: TrainConfig) -> str:
     for reason, clips in stream.left_out.items():
         print(f"{clips:,} clips left out: {reason}", flush=True)
     with stopped_by_signals(output):
-        return export(trainer(config).fit(), config)
+        return export(fitted(trainer(config)), config)
 
 
 @contextmanager
@@ -125,6 +134,18 @@ def trainer(
         scaling_config=ScalingConfig(**scaling),
         run_config=RunConfig(**run),
     )
+
+
+def fitted(trainer: TorchTrainer) -> Result:
+    """The result of a training; raises ValueError where it failed more often than its settings allow."""
+    try:
+        return trainer.fit()
+    except TrainingFailedError as error:
+        failures = list(error.worker_failures.values()) if isinstance(error, WorkerGroupError) else [error]
+        reason = str(failures[0]).strip().splitlines()[-1]  # of a traceback
+        raise ValueError(
+            f"The training failed. {reason.rstrip('.')}. Start it again to go on from its last checkpoint."
+        ) from error
 
 
 def export(result: Result, config: TrainConfig) -> str:
