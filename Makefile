@@ -29,7 +29,7 @@ help:
 	@echo "make bench-decode        speed and correctness of video decoders"
 	@echo "make bench-sharing       what sharing the background costs, beside the authors' formula"
 	@echo "make bench-gpu           the 14B model's block, step, VAE and memory on this machine's GPU, random weights"
-	@echo "make bench-cards         what the 14B model takes on cards of 24 to 80 GB, by the library's estimates"
+	@echo "make bench-cards         what generating and training take on cards of 24 to 141 GB, by the library's estimates"
 	@echo "make bench-memory        peak memory of a ten-minute video beside a one-minute one"
 	@echo "make bench-loading       peak memory of a model on the host: one process, and a group of four"
 	@echo "make bench-train         a training step beside a plain PyTorch loop"
@@ -41,7 +41,7 @@ help:
 	@echo "make bench-mini          the mini model on people and motions it never saw, beside two baselines"
 	@echo "make bench-evaluate      the method over minutes: drift, seams, ablations, peers (hours); SHORT=1: 5 and 20 s"
 	@echo "make bench-schedule      makespan of long videos on 1 to 64 simulated replicas and on 1 and 2 real ones,"
-	@echo "                         beside its lower bound"
+	@echo "                         beside its lower bound; and of several whose shared background fills the memory"
 	@echo "make bench-stitch        memory of joining a minute of 720p video; the program takes longer ones"
 	@echo "make bench-kill-serving  kill every part of the server in turn and compare the videos"
 	@echo "make bench-clients       200 clients poll while 20 jobs run: what is lost, and how long a poll takes"
@@ -123,8 +123,12 @@ bench-decode: setup
 bench-stream: setup
 	$(BIN)/python benchmarks/stream.py --dataset $(DATASET) --model $(MODEL)
 
-bench-kill bench-sharing bench-memory bench-loading bench-train bench-resume bench-adapters bench-formats bench-gpu bench-cards bench-mini bench-schedule bench-stitch: bench-%: setup
+bench-kill bench-sharing bench-memory bench-loading bench-train bench-resume bench-adapters bench-formats bench-gpu bench-cards bench-mini bench-stitch: bench-%: setup
 	$(BIN)/python benchmarks/$*.py
+
+bench-schedule: setup
+	$(BIN)/python benchmarks/schedule.py
+	$(BIN)/python benchmarks/admission.py
 
 bench-evaluate: setup
 	$(BIN)/python benchmarks/evaluate.py $(if $(SHORT),--short)

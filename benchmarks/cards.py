@@ -4,9 +4,10 @@
 
 Nothing is loaded: the folder that is asked about has the real configurations and empty files of the real weights'
 sizes. For generating, a video of three segments of 81 frames of the 14B model is counted, the record that of a full
-body with guidance; the table is for 480p and 720p. For training, it tells what each configuration takes of a worker's
-card with the fewest and the most workers. The last line is one JSON object. The estimates are held against torch's own
-counts by tests; no card was measured.
+body with guidance; the table is for 480p and 720p. For training, each configuration is tried on each card with 1, 2, 4
+and so on up to its most workers: a cell says how many are enough, what each then needs, and the seconds that a clip
+takes one such card at 40 % of its peak; the table is the README's. The last line is one JSON object. The estimates are
+held against torch's own counts by tests; no card was measured.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import json
 import tempfile
 from dataclasses import replace
 from inspect import signature
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ from posegen.loading import HEADROOM, Placement
 from posegen.longvideo.sampling import Guidance
 from posegen.longvideo.segments import plan
 from posegen.model.transformer import PoseGenTransformer3DModel
-from training.config import CONFIGS
-from training.memory import USABLE, Device, estimate
+from training.config import CONFIGS, TrainConfig
+from training.memory import Device, EstimateError, estimate
 
 SHAPE = {
     name: parameter.default
@@ -35,10 +35,10 @@ SHAPE = {
 }
 SIZES = {"480p": (480, 832), "720p": (720, 1280)}
 CARDS = (24, 32, 48, 80)  # GB
+TRAINING_CARDS = {24: "RTX 4090", 48: "L40S", 80: "H100", 141: "H200"}
+"""By their GB."""
 SHAPE_1B = {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30, "added_kv_proj_dim": 1536}
 """Of Wan2.1-Fun-1.3B-InP, where it is another."""
-TIMED = {24: "RTX 4090", 32: "RTX 4090", 48: "L40S", 80: "H100"}
-"""The GPU that trainings are timed for, by the memory that they need."""
 WEIGHTS = {  # bytes in bfloat16, the VAE's in float32: 5.68, 0.63 and 0.127 billion parameters
     "text_encoder": 11_360_000_000,
     "image_encoder": 1_264_000_000,
@@ -62,12 +62,7 @@ def main() -> None:
                         f"{row['card'] or '-':>5}  {row['options']}"
                     )
         trainings = training_rows(folder)
-    print(f"\n{'training':20} {'workers':>7} {'GB':>6} {'card':>5} {'s a clip':>9}  on")
-    for row in trainings:
-        print(
-            f"{row['config']:20} {row['workers']:7} {row['gb']:6.1f} {row['card']:5} {row['clip_seconds']:9.0f}  "
-            f"{row['timed_on']}"
-        )
+    print("\n" + "\n".join(markdown(trainings)))
     print(json.dumps({"headroom": HEADROOM, "rows": found, "trainings": trainings}))
 
 
@@ -92,37 +87,51 @@ def rows(folder: Path, size: tuple[int, int], bits: float) -> list[dict[str, Any
 
 
 def training_rows(folder: Path) -> list[dict[str, Any]]:
-    """What each configuration of Wan takes with the fewest and the most workers that it is sized for.
-
-    A clip's seconds are those of one worker on a card of that memory, at the share of its peak that is reckoned with.
-    """
+    """Of each configuration of Wan and each card: the fewest workers that fit, the GB of each and a clip's seconds."""
     found = []
     for name, (_, config) in CONFIGS.items():
         if not name.startswith("wan"):
             continue
         shape = SHAPE | (SHAPE_1B if name.startswith("wan1b") else {})
         (folder / "transformer" / "config.json").write_text(json.dumps(shape))
-        cluster = config.cluster
-        for workers in sorted({cluster.min_workers or cluster.max_workers, cluster.max_workers}):
-            asked = replace(
-                config,
-                data=replace(config.data, model=str(folder), batch_size=workers),
-                cluster=replace(cluster, min_workers=None, max_workers=workers),
-            )
-            made = estimate(asked, Device("a card of one operation a second", inf, 1.0))
-            peak = made.memory["peak"]
-            card = min(each for each in CARDS if peak <= USABLE * each * 1e9)
-            found.append(
-                {
-                    "config": name,
-                    "workers": workers,
-                    "gb": round(peak / 1e9, 1),
-                    "card": card,
-                    "clip_seconds": round(made.step_seconds / PEAK_FLOPS[TIMED[card]], 1),
-                    "timed_on": TIMED[card],
-                }
-            )
+        for gigabytes, card in TRAINING_CARDS.items():
+            device = Device(card, gigabytes * 1e9, PEAK_FLOPS[card])
+            row = {"config": name, "card": card, "workers": None}
+            for workers in range(config.cluster.context_parallel, config.cluster.max_workers + 1):
+                if workers & (workers - 1):
+                    continue
+                try:
+                    made = estimate(with_workers(config, folder, workers), device)
+                except EstimateError:
+                    continue
+                gb, seconds = made.memory["peak"] / 1e9, made.step_seconds * config.cluster.context_parallel
+                row |= {"workers": workers, "gb": round(gb, 1), "clip_seconds": round(seconds, 1)}
+                break
+            found.append(row)
     return found
+
+
+def with_workers(config: TrainConfig, folder: Path, workers: int) -> TrainConfig:
+    """The training of the model in the folder by so many workers, with an item for each group of them."""
+    cluster = replace(config.cluster, min_workers=None, max_workers=workers)
+    items = workers // cluster.context_parallel
+    return replace(config, cluster=cluster, data=replace(config.data, model=str(folder), batch_size=items))
+
+
+def markdown(rows: list[dict[str, Any]]) -> list[str]:
+    """The lines of the table of trainings by card."""
+    head = [f"{gigabytes} GB ({card})" for gigabytes, card in TRAINING_CARDS.items()]
+    lines = [["configuration", *head], ["---"] * (1 + len(head))]
+    for name in dict.fromkeys(row["config"] for row in rows):
+        cells = [cell(row) for row in rows if row["config"] == name]
+        lines.append([f"`{name}`", *cells])
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def cell(row: dict[str, Any]) -> str:
+    if row["workers"] is None:
+        return "-"
+    return f"{row['workers']}: {row['gb']:.0f} GB, {row['clip_seconds']:.0f} s"
 
 
 def made_folder(folder: Path) -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.plan.shots import FRAME_SIZE, Cut, find_cuts
+from pipeline.plan.shots import FRAME_SIZE, Cut, detector_maker, find_cuts
 from posegen.video import VideoInfo, probe, read_frames
 
 TOLERANCE = 2  # frames
@@ -60,7 +60,8 @@ def measure(infos: list[VideoInfo], labels: dict[str, list[int]], detector: str)
         name = Path(info.path).name
         decoding += decoding_seconds(info)
         started = time.thread_time()
-        cuts = [cut for cut in find_cuts(info, detector) if 0 < cut.frame < len(info.frame_times)]
+        found = find_cuts(info, detector_maker(detector)(info.rate))
+        cuts = [cut for cut in found if 0 < cut.frame < len(info.frame_times)]
         detecting += time.thread_time() - started
         expected = labels.get(name, [])
         counts = (match(cuts, expected), len(cuts), len(expected))

@@ -1,12 +1,13 @@
-"""Trains the same adapter undisturbed, killed and resumed, on one and two workers with ZeRO-2 and ZeRO-3.
+"""Trains the same adapter undisturbed, killed and resumed, on one, two and four workers with ZeRO-2 and ZeRO-3.
 
-    python benchmarks/resume.py [--precision float32|bfloat16] [--steps 24] [--model DIR --dataset DIR]
+    python benchmarks/resume.py [--context_parallel 2] [--precision float32|bfloat16] [--steps 24]
+        [--model DIR --dataset DIR]
 
 All runs must follow one loss curve; what is printed is the largest difference from the undisturbed run on one worker,
 in the training loss of any step and in the validation losses. Each run begins with an empty cache, which an actor fills
-a window ahead of the step. By default a tiny random model and ten drawn clips, in
-float32. The 14B configurations train in bfloat16, where gradients are summed with fewer digits, so curves of another
-number of workers agree less closely.
+a window ahead of the step. By default a tiny random model and ten drawn clips, in float32. The 14B configurations train
+in bfloat16, where gradients are summed with fewer digits, so curves of another number of workers agree less closely.
+With --context_parallel, that many workers share each item's sequence wherever a run has so many.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ Curve = dict[tuple[str, float], float]
 def main(
     steps: int = 24,
     precision: Precision = "float32",
+    context_parallel: Literal[1, 2] = 1,
     model: str | None = None,
     dataset: str | None = None,
 ) -> None:
@@ -47,6 +49,7 @@ def main(
     Args:
         steps: Of each run.
         precision: Of the model and its activations.
+        context_parallel: Workers that share an item; the tiny model has heads for two.
         model: Model folder; a tiny one by default.
         dataset: Curated tables; ten drawn clips by default.
     """
@@ -55,14 +58,16 @@ def main(
         config = replace(config, engine=replace(config.engine, precision=precision))
         start_ray()
         runs = {
-            name: run(config, Path(scratch) / name.replace(" ", "-"), *plan) for name, plan in PLANS.items()
+            name: run(config, Path(scratch) / name.replace(" ", "-"), *plan, context_parallel)
+            for name, plan in PLANS.items()
         }
     expected = runs["1 worker, ZeRO-2"]
     differences = {name: difference(curve, expected) for name, curve in runs.items()}
     for name, value in differences.items():
         print(f"{name:55} {value:.2e}")
     losses = [value for (name, _), value in expected.items() if name == "loss"]
-    found = {"steps": steps, "precision": precision, "loss_first": losses[0], "loss_last": losses[-1]}
+    found: dict[str, Any] = {"steps": steps, "precision": precision, "context_parallel": context_parallel}
+    found |= {"loss_first": losses[0], "loss_last": losses[-1]}
     print(json.dumps({**found, "largest_difference": max(differences.values()), "differences": differences}))
 
 
@@ -89,6 +94,7 @@ PLANS: dict[str, tuple[list[Part], int | None]] = {
     "1 worker, ZeRO-3": ([(1, 3, None)], None),
     "2 workers, ZeRO-2": ([(2, 2, None)], None),
     "2 workers, ZeRO-3": ([(2, 3, None)], None),
+    "4 workers, ZeRO-2": ([(4, 2, None)], None),
     "2 workers, ZeRO-2, one killed": ([(2, 2, None)], 9),
     "2 workers, ZeRO-3, one killed": ([(2, 3, None)], 9),
     "1 worker, stopped, then 2 workers, ZeRO-2": ([(1, 2, 8), (2, 2, None)], None),
@@ -98,9 +104,11 @@ PLANS: dict[str, tuple[list[Part], int | None]] = {
 """Parts that a run is made of, one after another in one output folder, and the step after which a worker is killed."""
 
 
-def run(config: TrainConfig, output: Path, parts: list[Part], killed: int | None) -> Curve:
+def run(
+    config: TrainConfig, output: Path, parts: list[Part], killed: int | None, context_parallel: Literal[1, 2]
+) -> Curve:
     """One run, whose clips an actor encodes into an empty cache; its curves by figure and step."""
-    data = replace(config.data, cache=f"{output}-cache", encode_workers=1, encode_cpus=0.5)
+    data = replace(config.data, cache=f"{output}-cache", encode_workers=1, encode_cpus=0.0)
     prepare(data)
     for workers, stage, until in parts:
         part = replace(
@@ -108,7 +116,9 @@ def run(config: TrainConfig, output: Path, parts: list[Part], killed: int | None
             data=data,
             output=str(output),
             engine=replace(config.engine, zero_stage=stage),
-            cluster=ClusterConfig(max_workers=workers, cpus=0.5),
+            cluster=ClusterConfig(
+                max_workers=workers, context_parallel=1 if workers == 1 else context_parallel, cpus=0.5
+            ),
         )
         watchers = []
         if until:

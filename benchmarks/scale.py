@@ -72,11 +72,8 @@ def main(clips: int = 1_000_000, workers: int | None = None) -> None:
         )
         start_ray()
         config = CurateConfig(str(Path(scratch) / "videos"), str(Path(scratch) / "dataset"))
+        print(f"{'':18} {'seconds':>9} {'read':>9} {'written':>9} {'driver MB':>10}", flush=True)
         figures = measure(config, clips // CLIPS_PER_VIDEO)
-    print(f"{'':18} {'seconds':>9} {'read':>9} {'written':>9} {'driver MB':>10}")
-    for name, row in figures.items():
-        counted = f"{row['read']:9,} {row['written']:9,} {row['driver_mb']:10,.0f}"
-        print(f"{name:18} {row['seconds']:9.1f} {counted}")
     print(json.dumps({"clips": clips, "videos": clips // CLIPS_PER_VIDEO, **figures}))
 
 
@@ -121,12 +118,9 @@ def step(figures: Figures, name: str) -> Iterator[None]:
     yield
     seconds, counted = time.monotonic() - started, counter.read_bytes()[len(before) :]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    figures[name] = {
-        "seconds": seconds,
-        "read": counted.count(b"r"),
-        "written": counted.count(b"w"),
-        "driver_mb": peak,
-    }
+    read, written = counted.count(b"r"), counted.count(b"w")
+    figures[name] = {"seconds": seconds, "read": read, "written": written, "driver_mb": peak}
+    print(f"{name:18} {seconds:9.1f} {read:9,} {written:9,} {peak:10,.0f}", flush=True)
 
 
 def count_objects() -> None:

@@ -203,7 +203,7 @@ def database_costs(job: JobPlan) -> dict[str, float]:
 def publish(database: Database, claim: Claim) -> None:
     """Tells of the shared steps, if the claim is the anchor's."""
     if claim.records and claim.job.plan:
-        database.queue.publish_record_step(claim, "store", claim.job.plan.shared_steps)
+        database.queue.publish_record_step(claim, claim.job.plan.shared_steps)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 - `curate.py`: the job, top to bottom; `config.py`: its settings;
 - `workers.py`, `vllm_workers.py`, `feeds.py`: what Ray Data runs;
-- `groups.py`: the rows while the job runs; `journals.py`: the records it keeps;
+- `gpus.py`: networks on GPUs, in processes of their own;
+- `groups.py`: the rows while the job runs; `journals.py`: the records it keeps; `metrics.py`: what it tells Prometheus;
 - `estimate.py`: what a job would take, before it runs;
 - `plan/`, `score/`, `caption/`: videos become clips, clips get scores, kept clips get captions;
+- `crop/`: clips of each of several people;
 - `verdict.py`: which clips are kept; `tables/`, `report/`: what is written at the end;
 - `records/`: what is already done; `sample_videos.py`: videos for a first run.
 - `export.py`: the kept clips in the layouts of other trainers;

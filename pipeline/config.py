@@ -34,7 +34,7 @@ class CurateConfig:
     rate: float = 30.0
     """Frames a second of the finished clips; the published PoseGen weights were trained at 30."""
     shots: Literal["auto", "adaptive", "transnetv2"] = "auto"
-    """Shot detector; auto takes transnetv2 where workers have a share of a GPU, on every machine alike."""
+    """Shot detector; auto takes transnetv2 where networks run on GPUs, on every machine alike."""
     poses: Literal["blazepose", "dwpose", "sapiens"] = "blazepose"
     """Pose estimator; blazepose needs no GPU and no download but a PyPI wheel."""
     pose_weights: str | None = None
@@ -60,11 +60,14 @@ class CurateConfig:
     thresholds: Path = DEFAULT_THRESHOLDS
     """YAML of what a clip must score to be kept: the rules that differ from pipeline/thresholds.yaml."""
     workers: int | None = None
-    """Processes that measure; by default one for each CPU (or for each share of a GPU) of the cluster."""
-    gpus_per_worker: float = 0.0
-    """Share of a GPU for each measuring process: with dwpose or sapiens, e.g. 0.25."""
+    """Processes that measure; by default one for each CPU of the cluster."""
+    gpu_share: float = 0.0
+    """Share of a GPU for each process that runs networks on GPUs (dwpose, sapiens, detectors, transnetv2), e.g. 0.5;
+    those that measure send them batches."""
     retry_failed: bool = False
     """Try clips and videos again that failed in an earlier run."""
+    people: Literal["one", "crop"] = "one"
+    """Keep clips of one person alone, or also make a clip of each of two or three who can be cropped out alone."""
     limit: int | None = None
     """Only so many of the files, whichever are found first: for a try of the settings. The tables cover these alone."""
     dry_run: bool = False
@@ -73,16 +76,26 @@ class CurateConfig:
     """Only apply the thresholds to the scores already stored; no video is opened but to cut out newly kept clips."""
 
     @property
+    def gpus_per_worker(self) -> float:
+        """A process that measures has no GPU of its own."""
+        return 0.0
+
+    @property
     def detector(self) -> str:
         """The shot detector of the whole run."""
         if self.shots == "auto":
-            return "transnetv2" if self.gpus_per_worker > 0 else "adaptive"
+            return "transnetv2" if self.gpu_share > 0 else "adaptive"
         return self.shots
 
     @property
     def plan_version(self) -> str:
         """Names the settings that a plan depends on."""
         return content_id("plan", 2, self.rate, self.detector)
+
+    @property
+    def crop_version(self) -> str:
+        """Names the settings that crops depend on."""
+        return content_id("crop", 1, self.poses, self.pose_weights, self.person_detector)
 
     @property
     def score_version(self) -> str:

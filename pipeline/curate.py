@@ -4,7 +4,8 @@
     ray job submit --working-dir . -- python pipeline/curate.py --input s3://raw/videos --output s3://data/people
 
 The job, top to bottom: list the files; fetch each video once, plan its clips, score each and cut out what passes the
-rules; apply the thresholds; caption what is kept; write the tables and a report. Plans, scores and cut clips are
+rules; where asked, do the same for each of two or three people in a clip; apply the thresholds; caption what is kept;
+write the tables and a report. Plans, scores and cut clips are
 recorded one by one, so a job that was killed goes on where it stopped, and a threshold can be changed without running a
 model (--rescore).
 """
@@ -28,20 +29,25 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.caption.captioner import make_captioner
 from pipeline.caption.own import read_captions
 from pipeline.config import COMPOSED, CurateConfig, Pool
+from pipeline.crop.cropper import make_cropper
 from pipeline.estimate import estimate
 from pipeline.feeds import listed_videos, one_by_one
+from pipeline.gpus import Gpus
+from pipeline.gpus import start as start_gpus
 from pipeline.groups import Groups, count
 from pipeline.plan.listing import list_videos
 from pipeline.plan.planner import make_planner
+from pipeline.plan.shots import transnet_on
 from pipeline.records.attempts import Attempts
 from pipeline.report.write import write_report
 from pipeline.score.scorer import make_scorer
 from pipeline.verdict import Thresholds, ThresholdsError, load_thresholds
-from pipeline.workers import CaptionWorker, CutWorker, SetupError, VideoWorker, load_models
+from pipeline.workers import CaptionWorker, CropWorker, CutWorker, SetupError, VideoWorker, load_models
 from posegen.common.faults import StorageFaultError
 from posegen.common.progress import Progress, Stage
 from posegen.common.storage import Folder, StorageError, absolute
 from posegen.dataset import FAILED, KEPT, REJECTED
+from posegen.driving.poses.runtime import on_cpu, on_cuda
 
 # A measuring process computes on one core all the time. It asks Ray for a little less, so that the light tasks that
 # feed it, which ask for the rest, always find room, even with as many processes as cores.
@@ -84,6 +90,8 @@ def run(config: CurateConfig) -> dict[str, int]:
         require_scores(config, groups)
     else:
         stages += score_videos(config, thresholds, groups)
+        if config.people == "crop":
+            stages.append(crop_people(config, thresholds, groups))
     groups.judge(thresholds)
     stages.append(cut_clips(config, groups))
     groups.with_own_captions(captions)
@@ -125,6 +133,7 @@ def score_videos(config: CurateConfig, thresholds: Thresholds, groups: Groups) -
     """
     most_clips = CLIPS_PER_TASK if Folder(config.input).local else None
     stages, faults, retry = list[Stage](), dict[str, str](), config.retry_failed
+    gpus: Gpus | None = None
     for attempt in range(ROUNDS):
         tables = groups.unscored(retry, most_clips)
         if not tables and stages:
@@ -132,10 +141,12 @@ def score_videos(config: CurateConfig, thresholds: Thresholds, groups: Groups) -
         if faults:
             time.sleep(PAUSE_SECONDS * 2 ** (attempt - 1))
         if tables:
-            load_models(config, make_models, config.gpus_per_worker)
+            load_models(config, make_models, config.gpu_share)
+            gpus = gpus or start_gpus(config)
         unit = "parts of videos" if stages else "videos"
         progress = Progress("score", unit, count(tables), rate_unit="frames")
-        faults = work(config, tables, VideoWorker, (thresholds, most_clips), progress, groups.claims())
+        arguments = (thresholds, most_clips, gpus)
+        faults = work(config, tables, VideoWorker, arguments, progress, groups.claims())
         stages.append(progress.end())
         groups.join()
         retry = False
@@ -145,10 +156,27 @@ def score_videos(config: CurateConfig, thresholds: Thresholds, groups: Groups) -
     return stages
 
 
+def crop_people(config: CurateConfig, thresholds: Thresholds, groups: Groups) -> Stage:
+    """Makes a clip of each person who can be cropped out of a clip of two or three; they are scored as others are."""
+    most_clips = CLIPS_PER_TASK if Folder(config.input).local else None
+    tables = groups.uncropped(thresholds, config.retry_failed, most_clips)
+    progress = Progress("crop", "videos", count(tables), rate_unit="clips")
+    if tables:
+        load_models(config, make_models, config.gpu_share)
+        refused(work(config, tables, CropWorker, (thresholds, start_gpus(config)), progress), progress.done)
+        groups.join()
+    return progress.end()
+
+
 def make_models(config: CurateConfig) -> None:
-    """Loads what plans and scores."""
-    make_planner(config)
-    make_scorer(config)
+    """Loads what plans, scores and crops, on a GPU where GPUs are to be used."""
+    open_model = on_cuda if config.gpu_share else on_cpu
+    make_planner(
+        config, transnet_on("cuda") if config.gpu_share and config.detector == "transnetv2" else None
+    )
+    make_scorer(config, open_model)
+    if config.people == "crop":
+        make_cropper(config, open_model)
 
 
 def work(
@@ -169,7 +197,7 @@ def work(
     done = single_rows(tables).map(
         worker,
         fn_constructor_args=(config, attempts(claims), *arguments),
-        compute=ActorPoolStrategy(size=pool_size(config), max_tasks_in_flight_per_actor=2),
+        compute=pool(config),
         num_cpus=WORKER_CPUS,
         num_gpus=config.gpus_per_worker,
     )
@@ -294,6 +322,14 @@ def alive_nodes() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
+def pool(config: Pool) -> ActorPoolStrategy:
+    """The processes that measure: as many as were asked for, or as the cluster holds, also once it has grown."""
+    size = pool_size(config)
+    return ActorPoolStrategy(
+        min_size=size, max_size=size if config.workers else None, max_tasks_in_flight_per_actor=2
+    )
+
+
 def pool_size(config: Pool) -> int:
     """How many measuring processes the cluster holds."""
     resources = ray.cluster_resources()
@@ -301,7 +337,7 @@ def pool_size(config: Pool) -> int:
         return config.workers
     if config.gpus_per_worker:
         return max(1, int(resources.get("GPU", 0) / config.gpus_per_worker))
-    return max(1, int(resources["CPU"]))
+    return max(1, int(resources.get("CPU", 0)))  # the head may have none, and the other nodes not be up yet
 
 
 def start_ray() -> None:

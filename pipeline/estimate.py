@@ -46,7 +46,7 @@ def estimate(config: CurateConfig, listed: pa.Table) -> str:
     score = SCORE_CPU * hours
     steps = [
         Step("plan", cpu=PLAN_CPU * hours, read=total),
-        Step("score", cpu=score, gpu=score * config.gpus_per_worker, written=RECORD_BYTES * seconds),
+        Step("score", cpu=score, gpu=score * config.gpu_share, written=RECORD_BYTES * seconds),
         Step("cut", written=total),
     ]
     if config.captioner != COMPOSED:

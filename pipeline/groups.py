@@ -15,8 +15,16 @@ import ray
 
 from pipeline.caption.own import is_own, with_own, with_trigger
 from pipeline.config import CurateConfig
+from pipeline.crop.cropper import FAILED_CROPS, worth_cropping
 from pipeline.feeds import failed_plans, tasks, unplanned, unscored
-from pipeline.journals import CAPTIONED, caption_journal, cut_journal, plan_journal, score_journal
+from pipeline.journals import (
+    CAPTIONED,
+    caption_journal,
+    crop_journal,
+    cut_journal,
+    plan_journal,
+    score_journal,
+)
 from pipeline.records.journal import Files, Journal, group_of
 from pipeline.tables.join import join_group
 from pipeline.tables.media import MediaReader, newest_media
@@ -51,7 +59,7 @@ class Groups:
         self.config, self.listed = config, listed
         self.keys: Ref = ray.put(listed["key"].combine_chunks())
         self.plans, self.scores = dict[str, Files](), dict[str, Files]()
-        self.cuts, self.captions = dict[str, Files](), dict[str, Files]()
+        self.crops, self.cuts, self.captions = dict[str, Files](), dict[str, Files](), dict[str, Files]()
         self.rows: dict[str, Ref] = {}
         self.media: Ref = ray.put(newest_media(config))
 
@@ -59,9 +67,13 @@ class Groups:
         """Packs what has been recorded since the last time, and reads the groups that this concerns."""
         self.plans, changed = pack(plan_journal(self.config))
         self.scores, more = pack(score_journal(self.config))
+        changed |= more
+        if self.config.people == "crop":
+            self.crops, more = pack(crop_journal(self.config))
+            changed |= more
         for group in self.plans:
-            if group in changed | more or group not in self.rows:
-                files = (self.plans[group], self.scores.get(group, Files()))
+            if group in changed or group not in self.rows:
+                files = [kind.get(group, Files()) for kind in (self.plans, self.crops, self.scores)]
                 self.rows[group] = _task(join_group).remote(self.config, self.keys, *files)
 
     def unscored(self, retry_failed: bool, most_clips: int | None) -> list[Ref]:
@@ -91,6 +103,17 @@ class Groups:
                 group, failed = group_of(row["key"]), unread(row, faults)
                 others = [self.rows[group]] if group in self.rows else []
                 self.rows[group] = _task(_together).remote(failed, *others)
+
+    def uncropped(self, thresholds: Thresholds, retry_failed: bool, most_clips: int | None) -> list[Ref]:
+        """Tasks for the clips that these rules reject for their several people, and whose people were not looked for.
+
+        retry_failed: also for those where that failed. most_clips: of a task.
+        """
+        found = [
+            _task(_uncropped).remote(rows, thresholds, retry_failed, most_clips)
+            for rows in self.rows.values()
+        ]
+        return _filled(found)
 
     def judge(self, thresholds: Thresholds) -> None:
         """Applies the rules, and rejects what looks like another kept clip."""
@@ -242,6 +265,17 @@ def _without_media(
     config: CurateConfig, group: str, files: Files, media: list[str], rows: pa.Table
 ) -> pa.Table:
     return MediaReader(config, {group: files}, media).missing(group, kept(rows))
+
+
+def _uncropped(
+    rows: pa.Table, thresholds: Thresholds, retry_failed: bool, most_clips: int | None
+) -> pa.Table:
+    left = []
+    for row in judge(rows, thresholds).select(["clip_id", "reasons", "cropped_from", "crops"]).to_pylist():
+        again = retry_failed and any(said.startswith(FAILED_CROPS) for said in row["crops"] or [])
+        if row["cropped_from"] is None and (row["crops"] is None or again) and worth_cropping(row["reasons"]):
+            left.append(row["clip_id"])
+    return tasks(rows.filter(pc.is_in(rows["clip_id"], pa.array(left, pa.string()))), most_clips)
 
 
 def _uncut(rows: pa.Table, missing: pa.Table) -> pa.Table:

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import CurateConfig
+from pipeline.crop.cropper import CROPPED
 from pipeline.plan.planner import PLAN
 from pipeline.records.journal import Journal
 from pipeline.score.scorer import SCORED
@@ -39,6 +40,11 @@ def plan_journal(config: CurateConfig) -> Journal:
 def score_journal(config: CurateConfig) -> Journal:
     """Finished scores by video_id and clip_id. The keypoints of 512 clips take some 200 MB."""
     return Journal(Folder(config.output, "work"), f"scores-{config.score_version[:8]}", SCORED, 512)
+
+
+def crop_journal(config: CurateConfig) -> Journal:
+    """What became of the people of clips of several, by video_id and clip_id."""
+    return Journal(Folder(config.output, "work"), f"crops-{config.crop_version[:8]}", CROPPED, 2048)
 
 
 def cut_journal(config: CurateConfig) -> Journal:

@@ -23,7 +23,10 @@ from ray.actor import ActorHandle
 
 from pipeline.caption.captioner import failed_caption, make_captioner
 from pipeline.config import CurateConfig
-from pipeline.journals import CUT, caption_journal, cut_journal, plan_journal, score_journal
+from pipeline.crop.cropper import failed_crops, make_cropper, score_crop, write_crop
+from pipeline.gpus import Gpus
+from pipeline.journals import CUT, caption_journal, crop_journal, cut_journal, plan_journal, score_journal
+from pipeline.metrics import count_clip
 from pipeline.plan.planner import failed_video, failure, make_planner
 from pipeline.plan.source import Source
 from pipeline.records.attempts import MOST_ATTEMPTS, time_limit
@@ -36,6 +39,7 @@ from posegen.common.faults import StorageFaultError, is_fault
 from posegen.common.storage import Folder, StorageError
 from posegen.common.weights import WeightsError
 from posegen.dataset import content_id, table
+from posegen.driving.poses.runtime import on_cpu
 from posegen.video import VideoInfo, cut
 
 T = TypeVar("T")
@@ -134,13 +138,21 @@ def failed_cut(clip: Mapping[str, Any], error: Exception) -> pa.Table:
 
 
 def cut_record(clip: Mapping[str, Any], info: VideoInfo) -> pa.Table:
-    """A clip cut out of its video."""
+    """A clip cut, or cropped, out of its video."""
     with tempfile.TemporaryDirectory(prefix="posegen-") as scratch:
-        file = Path(scratch) / "clip.mp4"
-        start = cut(info, clip["start"], clip["stop"], clip["rate"], file)
+        file, start = Path(scratch) / "clip.mp4", 0.0
+        if is_crop(clip):
+            write_crop(info, clip, file)
+        else:
+            start = cut(info, clip["start"], clip["stop"], clip["rate"], file)
         row = {"media": file.read_bytes(), "media_start": start}
     length = {"seconds": clip["stop"] - clip["start"], "rate": clip["rate"]}
     return table([{"clip_id": clip["clip_id"], **row, **length}], CUT)
+
+
+def is_crop(clip: Mapping[str, Any]) -> bool:
+    """Whether a clip was cropped out of another."""
+    return clip.get("cropped_from") is not None
 
 
 class VideoWorker(CutWorker):
@@ -154,13 +166,20 @@ class VideoWorker(CutWorker):
     plan_seconds, clip_seconds = PLAN_SECONDS, CLIP_SECONDS
 
     def __init__(
-        self, config: CurateConfig, attempts: ActorHandle, thresholds: Thresholds, most_clips: int | None
+        self,
+        config: CurateConfig,
+        attempts: ActorHandle,
+        thresholds: Thresholds,
+        most_clips: int | None,
+        gpus: Gpus | None = None,
     ):
-        """most_clips: how many clips of a new video are scored; the others are left to other tasks."""
+        """most_clips: how many clips of a new video are scored; the others are left to other tasks. gpus: what runs the
+        large networks, in place of this process."""
         super().__init__(config, attempts)
         self.thresholds, self.most_clips = thresholds, most_clips
         self.plans, self.scores = plan_journal(config), score_journal(config)
-        self.plan, self.score = self.make_planner(config), self.make_scorer(config)
+        self.plan = self.make_planner(config, gpus.scores() if gpus else None)
+        self.score = self.make_scorer(config, gpus.open_model if gpus else on_cpu)
 
     def work(self, task: dict[str, Any], video: Source, done: dict[str, Any]) -> None:
         """Plans where there is no plan, and scores."""
@@ -199,12 +218,50 @@ class VideoWorker(CutWorker):
             clip["video_id"],
             clip["clip_id"],
             self.clip_seconds,
-            lambda: self.score(clip, video),
+            lambda: score_crop(self.score, clip, video) if is_crop(clip) else self.score(clip, video),
             lambda error: failed_clip(clip, "score", error),
         )
-        if not is_failed(record) and not self.thresholds.reasons(clip | record.to_pylist()[0]):
+        failed = is_failed(record)
+        reasons = [] if failed else self.thresholds.reasons(clip | record.to_pylist()[0])
+        count_clip(record["frames"][0].as_py() or 0, failed, reasons)
+        if not failed and not reasons:
             self.cut_out(clip, video)
         return record
+
+
+class CropWorker(VideoWorker):
+    """Looks for people of a clip who can be cropped out, scores the crops, and cuts out those that pass every rule.
+
+    A task is a row of `feeds.TASKS`, of clips that show several people.
+    """
+
+    def __init__(
+        self, config: CurateConfig, attempts: ActorHandle, thresholds: Thresholds, gpus: Gpus | None = None
+    ):
+        super().__init__(config, attempts, thresholds, None, gpus)
+        self.crops = crop_journal(config)
+        self.crop = make_cropper(config, gpus.open_model if gpus else on_cpu)
+
+    def work(self, task: dict[str, Any], video: Source, done: dict[str, Any]) -> None:
+        """Plans the crops of each clip, and scores them."""
+        for clip in task["clips"]:
+            crops = self.cropped(clip, video)
+            done["work"] += 1.0
+            done["failed"] += int(is_failed(crops))
+            for crop in crops.to_pylist():
+                if crop["clip_id"] is not None:
+                    self.scored(crop, video)
+
+    def cropped(self, clip: Mapping[str, Any], video: Source) -> pa.Table:
+        """What became of the people of a clip, a table `CROPPED`."""
+        return self.do(
+            self.crops,
+            clip["video_id"],
+            clip["clip_id"],
+            self.clip_seconds,
+            lambda: self.crop(clip, video),
+            lambda error: failed_crops(video.said(error)),
+        )
 
 
 class CaptionWorker:

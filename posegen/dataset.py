@@ -97,6 +97,12 @@ CLIPS = pa.schema(
         pa.field("preview_frame", pa.int32()),
         # Where the preview shows a second person: x0, y0, x1, y1 as shares of the picture's width and height.
         pa.field("second_person_box", pa.list_(pa.float32())),
+        # Of a clip that was cropped out of another: that clip's id, and where in the source's pictures the crop's top
+        # left pixel is in each frame. `width` and `height` are the crop's.
+        pa.field("cropped_from", pa.string()),
+        pa.field("crop_x", pa.list_(pa.int32())),
+        pa.field("crop_y", pa.list_(pa.int32())),
+        pa.field("crops", pa.list_(pa.string())),  # of a clip of several people: what became of each
         pa.field("scored_by", pa.string()),
         pa.field("thresholds_hash", pa.string()),
         # A list and no map, which not every reader of Parquet knows.

@@ -31,6 +31,7 @@ from serving.state.artifacts import Artifacts
 from serving.state.database import Database
 from serving.state.rows import Role
 from serving.work.loop import Work, Worker
+from serving.work.metrics import measured
 
 HEALTH_S, HEALTH_TIMEOUT_S = 5.0, 60.0
 REQUESTS = 1000
@@ -71,12 +72,14 @@ class RoleReplica:
         database: Database,
         between: Callable[[], object] = lambda: None,
         threads: int = 1,
+        store: str = "",
     ) -> None:
         config = settings.config
         self._role, self._database, self._drain = role, database, config.drain
         looking = threading.Lock()
         self._workers = [
-            Worker(role, database, work, config.lease, config.poll, between, looking) for _ in range(threads)
+            Worker(role, database, measured(work), config.lease, config.poll, between, looking, store)
+            for _ in range(threads)
         ]
         for worker in self._workers:
             worker.start()
@@ -123,7 +126,7 @@ class Generator(RoleReplica):
         pipeline = placement.load(ModelSource(settings.model.folder()), patience=config.lease / 2)
         work = Generate(pipeline, database, settings.artifacts(database), self._records)
         self._group, self._swept = pipeline.group, 0.0
-        super().__init__(Role.GENERATE, settings, work, database, self._between)
+        super().__init__(Role.GENERATE, settings, work, database, self._between, store=self._records.here())
 
     def _between(self) -> None:
         if self._group:

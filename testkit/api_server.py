@@ -114,7 +114,7 @@ class Site:
         for step in range(1, PLAN.steps + 1):
             assert self.database.queue.heartbeat(claim, step, PLAN.steps, LEASE) is Heartbeat.CONTINUE
         if claim.records:
-            assert self.database.queue.publish_record_step(claim, "a store", PLAN.shared_steps)
+            assert self.database.queue.publish_record_step(claim, PLAN.shared_steps)
         if claim.task.kind is Kind.SEGMENT:
             self.artifacts.write(claim.task.artifact, b"frames")
         assert self.database.queue.commit(claim)

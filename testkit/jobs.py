@@ -58,18 +58,20 @@ def planned(database: Database, plan: JobPlan | None = None, owner: str = "ann")
     return database.jobs.get(job.id)
 
 
-def claimed(database: Database, role: Role = Role.GENERATE, worker: str = "worker") -> Claim:
+def claimed(
+    database: Database, role: Role = Role.GENERATE, worker: str = "worker", store: str = "store"
+) -> Claim:
     """The next task of a role, which there must be."""
-    claim = database.queue.claim(role, worker, LEASE)
+    claim = database.queue.claim(role, worker, LEASE, store)
     assert claim is not None
     return claim
 
 
-def finish(database: Database, claim: Claim, store: str = "store") -> None:
+def finish(database: Database, claim: Claim) -> None:
     """Hands in a task, the record first if it makes one."""
     if claim.records:
         assert claim.job.plan is not None
-        assert database.queue.publish_record_step(claim, store, claim.job.plan.shared_steps)
+        assert database.queue.publish_record_step(claim, claim.job.plan.shared_steps)
     assert database.queue.commit(claim)
 
 

@@ -100,7 +100,7 @@ class Studio(Site):
             self.artifacts.write(preview_artifact(claim.job.id, claim.task.index), jpeg(preview, 192))
             beat(step + 1, STEPS)
         if claim.records:
-            self.database.queue.publish_record_step(claim, "a store", PLAN.shared_steps)
+            self.database.queue.publish_record_step(claim, PLAN.shared_steps)
         self.artifacts.save_frames(
             claim.task.artifact, self._frames[TIMELINE.driving_frames(claim.task.index)]
         )

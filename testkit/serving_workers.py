@@ -144,7 +144,8 @@ class Place:
     def worker(self, role: Role, around: Callable[[Work], Work] = lambda work: work) -> Worker:
         """A worker on its own connection."""
         database = self.database
-        return Worker(role, database, around(self.work(role, database)), LEASE, poll=0.1)
+        work = around(self.work(role, database))
+        return Worker(role, database, work, LEASE, poll=0.1, store=self.records.here())
 
     def finish(self, role: Role, around: Callable[[Work], Work] = lambda work: work) -> int:
         """Does all tasks of a role in a process of its own; returns how it ended."""

@@ -120,6 +120,31 @@ def without_ts_packet(source: Path, target: Path, number: int, place: int) -> Pa
     return target
 
 
+def without_ts_pictures(source: Path, target: Path, numbers: range, counted_anew: bool = True) -> Path:
+    """Copies a transport stream without these video packets; the others' counters tell of it unless `counted_anew`."""
+    with av.open(str(source)) as reader:
+        places = [p.pos for p in reader.demux(video=0) if p.size]
+    begin, end, data = places[numbers.start], places[numbers.stop], source.read_bytes()
+    assert begin is not None and end is not None
+    pid, kept, counter = _ts_pid(data, begin), bytearray(), 0
+    for at in range(0, len(data), TS_PACKET):
+        packet = bytearray(data[at : at + TS_PACKET])
+        if _ts_pid(data, at) == pid:
+            if begin <= at < end:
+                continue
+            if counted_anew:
+                packet[3] = packet[3] & 0xF0 | counter & 0x0F
+            counter += 1
+        kept += packet
+    target.write_bytes(kept)
+    return target
+
+
+def _ts_pid(data: bytes, at: int) -> tuple[int, int]:
+    """Which stream a packet of a transport stream is of."""
+    return data[at + 1] & 0x1F, data[at + 2]
+
+
 def concatenated(sources: Sequence[Path], target: Path, torn: int = 0) -> Path:
     """One file after the other, all but the last without their last `torn` bytes."""
     *first, last = [source.read_bytes() for source in sources]

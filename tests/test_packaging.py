@@ -59,7 +59,7 @@ def closure(name: str, extras: frozenset[str] = frozenset(), found: set[str] | N
     found.add(canonicalize_name(name))
     try:
         requirements = distribution(name).requires or []
-    except PackageNotFoundError:  # needed on other systems only, or left out on purpose: see requirements.txt
+    except PackageNotFoundError:  # needed on other systems only
         return found
     for requirement in map(Requirement, requirements):
         environments = [{"extra": extra} for extra in extras or {""}]

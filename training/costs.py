@@ -36,20 +36,27 @@ def flops_per_training_step(one: Pass, gradient_checkpointing: bool = False) -> 
     return one.batch * (config["num_layers"] * blocks + patches + context_flops(config, *given))
 
 
-def training_activation_bytes(one: Pass, gradient_checkpointing: bool = True, offload: bool = False) -> int:
+def training_activation_bytes(
+    one: Pass, gradient_checkpointing: bool = True, offload: bool = False, context_parallel: int = 1
+) -> int:
     """The most that tensors between the weights take in a training step.
 
     A block keeps for its backward pass, of n tokens with d channels: six float32 and eleven other tensors, and the
     feed-forward's m channels before and after its activation. Checkpointing keeps that of one block, and of the others
-    their input only, which `offload` moves to the host. About four float32 and two other tensors come and go.
+    their input only, which `offload` moves to the host. About four float32 and two other tensors come and go. Of
+    `context_parallel` workers that share an item each has its part of the tokens, but for the first block's input,
+    which is split within that block.
     """
-    config, batch, itemsize, count = one.config, one.batch, one.itemsize, sum(one.tokens)
+    config, batch, itemsize, whole = one.config, one.batch, one.itemsize, sum(one.tokens)
+    count = whole // context_parallel
     dim, ffn, blocks = model_dim(config), config["ffn_dim"], config["num_layers"]
     kept = count * ((6 * FLOAT32 + 11 * itemsize) * dim + 2 * ffn * itemsize)
-    kept += (one.text_tokens + one.image_tokens) * dim * (FLOAT32 + 2 * itemsize)
+    context = one.text_tokens + (0 if config["image_dim"] is None else one.image_tokens)
+    kept += context * dim * (FLOAT32 + 2 * itemsize)
     passing = count * max((4 * FLOAT32 + 2 * itemsize) * dim, (2 * dim + 2 * ffn) * itemsize)
     if gradient_checkpointing:
         inputs = 0 if offload else blocks * count * dim * itemsize
+        inputs += 0 if context_parallel == 1 else whole * dim * itemsize
         return batch * (inputs + kept + passing) + rotary_bytes(config, count)
     return batch * (blocks * kept + passing) + rotary_bytes(config, count)
 
@@ -64,14 +71,15 @@ def training_memory(
     reduce_bucket_size: int = 500_000_000,
     live_parameters: int = 1_000_000_000,
     fp8_base: bool = False,
+    context_parallel: int = 1,
 ) -> dict[str, int]:
     """Bytes of one worker in a training step under DeepSpeed, by what they hold, and their sum as the peak.
 
-    one: a worker's pass. trainable_parameters: adapters and whatever is trained whole. reduce_bucket_size,
-    live_parameters: DeepSpeed's buffer, allocated whole however small the adapters, and `stage3_max_live_parameters`,
-    both in numbers and at its defaults. fp8_base: whether the blocks' frozen linears take a byte a number. AdamW keeps
-    12 bytes for each trained number (a float32 copy and two moments). Stage 1 splits these among the workers, stage 2
-    the gradients too, stage 3 the weights too (ZeRO, arXiv 1910.02054).
+    one: a worker's pass; `context_parallel` workers share its tokens. trainable_parameters: adapters and whatever is
+    trained whole. reduce_bucket_size, live_parameters: DeepSpeed's buffer, allocated whole however small the adapters,
+    and `stage3_max_live_parameters`, both in numbers and at its defaults. fp8_base: whether the blocks' frozen linears
+    take a byte a number. AdamW keeps 12 bytes for each trained number (a float32 copy and two moments). Stage 1 splits
+    these among the workers, stage 2 the gradients too, stage 3 the weights too (ZeRO, arXiv 1910.02054).
     """
     if zero_stage not in (0, 1, 2, 3) or workers < 1:
         raise ValueError(
@@ -88,7 +96,7 @@ def training_memory(
         "gradients": gradients * itemsize,
         "optimiser": 12 * _ceil_div(trainable_parameters, workers if zero_stage >= 1 else 1),
         "buffers": reduce_bucket_size * itemsize if zero_stage else 0,
-        "activations": training_activation_bytes(one, gradient_checkpointing, offload),
+        "activations": training_activation_bytes(one, gradient_checkpointing, offload, context_parallel),
     }
     return {**parts, "peak": sum(parts.values())}
 

@@ -19,20 +19,21 @@ from torch.utils.tensorboard import SummaryWriter
 
 from posegen.common.faults import StorageFaultError
 from posegen.common.storage import Folder
+from training import metrics
 
 LOG_FILE, BOARD = "log.jsonl", "tensorboard"
 SEND_EVERY_S = 60.0
 
 
 class Log:
-    """Writes rows to an output folder, `log.jsonl` and TensorBoard's events, from a step on.
+    """Writes rows to an output folder, `log.jsonl` and TensorBoard's events, from a step on; tells Prometheus too.
 
-    To a bucket, where nothing can be added to a file, it writes the files anew once a minute, and when it is told to. A
-    bucket that does not answer then costs nothing but the delay.
+    To a bucket, where nothing can be added to a file, it writes the files anew once a minute, and when it is told to.
+    A bucket that does not answer then costs nothing but the delay.
     """
 
     def __init__(self, output: str, step: int) -> None:
-        self._output = Folder(output)
+        self._output, self._run = Folder(output), output.rstrip("/").rpartition("/")[2]
         kept = [row for row in read_log(output) if row["step"] <= step]
         self._scratch = None if self._output.local else tempfile.TemporaryDirectory(prefix="posegen-log-")
         self._folder = Path(self._scratch.name if self._scratch else self._output.root)
@@ -48,6 +49,7 @@ class Log:
         for name, value in figures.items():
             self._board.add_scalar(name, value, step)
         self._board.flush()
+        metrics.tell(self._run, step, figures)
         if time.monotonic() - self._sent > SEND_EVERY_S:
             self.send()
 

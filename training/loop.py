@@ -37,6 +37,7 @@ from training.output import DIVERGED_FILE, STOP_FILE, fetched
 from training.sample_videos import sample_later
 from training.step.blocks import set_up_blocks
 from training.step.engine import WEIGHT, State, gather_state, restore_state, set_learning_rate, start_engine
+from training.step.groups import Group
 from training.step.noise import noise, sigmas
 from training.step.objective import Examples, velocity_losses
 from training.step.optimizer import learning_rate
@@ -64,7 +65,8 @@ class Training:
         self.rank, self.workers = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
         self.stream = TrainingStream(config.data, encoders)
-        share = math.ceil(config.data.batch_size / self.workers)
+        self.group = Group.of(self.rank, self.workers, config.cluster.context_parallel, self.device)
+        share = math.ceil(config.data.batch_size / self.group.count)
         self.passes = math.ceil(share / config.engine.micro_batch_size)
         self.step = self.skipped = 0
         self._start_model()
@@ -80,7 +82,9 @@ class Training:
 
     def _start_model(self) -> None:
         config, adapter = self.config, self.config.data.adapter
-        transformer = load_transformer(config, self.device)
+        split_on_host = config.engine.zero_stage == 3
+        transformer = load_transformer(config, torch.device("cpu") if split_on_host else self.device)
+        self.group.split(transformer)
         self.prediction, self.dtype = transformer.config.prediction, transformer.patch_embedding.weight.dtype
         self.model_config, self.lora = transformer.config, transformer.peft_config[adapter]
         parameters = adapter_parameters(transformer, adapter)
@@ -116,7 +120,7 @@ class Training:
     def run(self) -> None:
         """Trains to the last step, to the time limit or until it is told to stop."""
         config, record = self.config, self.config.record
-        batches = ahead(map(self._examples, self.stream.batches(self.step, self.rank, self.workers)))
+        batches = self._batches()
         stop = False
         while self.step < config.steps and not stop:
             with self.watch.timed("waiting"):
@@ -146,9 +150,20 @@ class Training:
             self.log.close()
 
     def _tell_replaced(self, batch: Batch) -> None:
+        if not self.group.leads:
+            return
         self.replaced += len(batch.replaced)
         for sentence in batch.replaced:
             print(sentence, flush=True)
+
+    def _batches(self) -> Generator[tuple[Batch, Examples], None, None]:
+        """The group's share of every step's batch; its leading worker makes it for all."""
+        if self.group.leads:
+            shares = self.stream.batches(self.step, self.group.number, self.group.count)
+            for share in ahead(map(self._examples, shares)):
+                yield self.group.handed_out(share, self.device)
+        while True:
+            yield self.group.handed_out(None, self.device)
 
     def _count(self, loss: float) -> None:
         """Counts a step that was taken, or skipped by the engine as its gradient was not finite."""
@@ -190,7 +205,7 @@ class Training:
         asks = self.rank == 0 and time.monotonic() - self.asked >= ASK_EVERY_S
         due = self.rank == 0 and time.monotonic() - self.saved >= 60 * self.config.record.checkpoint_minutes
         loss_of_all, stop, self.asks, self.due = self._summed(
-            total.item(), float(ends), float(asks), float(due)
+            total.item() / self.group.size, float(ends), float(asks), float(due)
         )
         return loss_of_all, stop > 0
 
@@ -248,12 +263,12 @@ class Training:
         """Sum of the losses of a validation batch, and its items, over all workers."""
         drawn = noise(self.config.data.seed, batch.keys, batch.latents.shape[1:])
         every = Examples.of(batch, drawn, torch.full((len(batch.keys),), level))
-        own = every[self.rank :: self.workers]
+        own = every[self.group.number :: self.group.count]
         total = sum(
             weight * self._item_losses(part).sum().item()
             for part, weight in self._micro_batches(own if len(own) else every[:1])
         )
-        return self._summed(total if len(own) else 0.0, float(len(own)))[0], float(len(every))
+        return self._summed(total / self.group.size if len(own) else 0.0)[0], float(len(every))
 
     def _save(self, last: bool = False) -> None:
         """Gathers the state, which all workers do together; the first one writes it while training goes on."""

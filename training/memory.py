@@ -1,12 +1,14 @@
 """What a training will take of each worker's memory and of time, told before anything is loaded.
 
 Bytes are formulas of the model's configuration (training/costs.py), compared with the memory of a device of the kind
-that the workers will get. Time is the operations of a step over the speed at which that device multiplies matrices,
-which is measured in a second; training reaches about EFFICIENCY of it.
+that the workers will get; tests hold them to 5 % of what is counted on torch's meta device. Time is the operations of a
+step over the speed at which that device multiplies matrices, which is measured in a second; training reaches about
+EFFICIENCY of it.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +17,7 @@ import psutil
 import ray
 import torch
 
-from posegen.costs import Pass
+from posegen.costs import Pass, tokens
 from posegen.model.folder import model_folder
 from posegen.model.transformer import PoseGenTransformer3DModel
 from training.config import TrainConfig
@@ -65,8 +67,9 @@ def estimate(config: TrainConfig, device: Device) -> Estimate:
     Raises EstimateError, a sentence, where a worker does not fit into its device's memory.
     """
     model, trained = describe_model(config)
-    least = config.cluster.min_workers or config.cluster.max_workers
-    engine, size = config.engine, largest_size(config)
+    cluster, engine, size = config.cluster, config.engine, largest_size(config)
+    least = cluster.min_workers or cluster.max_workers
+    check_groups(config, model)
     memory = training_memory(
         Pass(model, *size, engine.micro_batch_size, itemsize=4 if engine.precision == "float32" else 2),
         trained,
@@ -77,21 +80,39 @@ def estimate(config: TrainConfig, device: Device) -> Estimate:
         reduce_bucket_size=engine.reduce_bucket_size,
         live_parameters=2 * engine.reduce_bucket_size,
         fp8_base=engine.fp8_base,
+        context_parallel=cluster.context_parallel,
     )
     memory["ema"] = 4 * -(-trained // least)
     memory["peak"] += memory["ema"]
-    work = flops_per_training_step(
-        Pass(model, *size, config.data.batch_size), gradient_checkpointing=engine.gradient_checkpointing
-    )
-    result = Estimate(memory, work / (EFFICIENCY * device.flops * config.cluster.max_workers), trained)
+    # The groups with the most items are waited for.
+    items = math.ceil(config.data.batch_size * cluster.context_parallel / cluster.max_workers)
+    work = flops_per_training_step(Pass(model, *size, items), engine.gradient_checkpointing)
+    result = Estimate(memory, work / (EFFICIENCY * device.flops * cluster.context_parallel), trained)
     if memory["peak"] > USABLE * device.memory:
         raise EstimateError(
             f"This training does not fit: each of {least} workers needs {_gb(memory['peak'])}, but its device "
             f"({device.name}) has {_gb(device.memory)}, of which {USABLE:.0%} can be used. Take engine.fp8_base=true, "
-            "engine.zero_stage=3, more workers, engine.gradient_checkpointing=true with engine.offload=true, fewer "
-            "frames or smaller sizes."
+            "engine.zero_stage=3, more workers, cluster.context_parallel, engine.gradient_checkpointing=true with "
+            "engine.offload=true, fewer frames or smaller sizes."
         )
     return result
+
+
+def check_groups(config: TrainConfig, model: dict[str, Any]) -> None:
+    """Raise EstimateError, a sentence, where a group of workers cannot part an item's tokens or the attention's heads.
+
+    model: the transformer's configuration.
+    """
+    group, heads = config.cluster.context_parallel, model["num_attention_heads"]
+    for width, height in config.data.sizes:
+        for frames in config.data.frames:
+            counts = (heads, *tokens(model, frames, height, width))
+            if any(count % group for count in counts):
+                raise EstimateError(
+                    f"cluster.context_parallel {group} cannot share {frames} frames of {width}x{height}: it must "
+                    f"divide the {counts[0]} attention heads, {counts[1]:,} video tokens and {counts[2]:,} reference "
+                    "tokens."
+                )
 
 
 def largest_size(config: TrainConfig) -> tuple[int, int, int]:
@@ -109,14 +130,18 @@ def describe_model(config: TrainConfig) -> tuple[dict[str, Any], int]:
     saved = PoseGenTransformer3DModel.load_config(folder, subfolder="transformer")
     channels = saved["out_channels"]
     known = {name: value for name, value in saved.items() if not name.startswith("_")}
-    with torch.device("meta"):
-        model = PoseGenTransformer3DModel(
-            **{"reference_channels": channels, "hand_channels": channels, **known}
-        )
+    known = {"reference_channels": channels, "hand_channels": channels, **known}
+    with torch.device("meta"):  # one block stands for all, which are alike
+        model = PoseGenTransformer3DModel(**known | {"num_layers": 1})
         model.requires_grad_(False)
         model.add_adapter(lora_config(config.adapter), config.data.adapter)
-    trained = [part for part in model.parameters() if part.requires_grad]
-    return dict(model.config), sum(part.numel() for part in trained)
+    layers = known["num_layers"]
+    trained = sum(
+        part.numel() * (layers if name.startswith("blocks.") else 1)
+        for name, part in model.named_parameters()
+        if part.requires_grad
+    )
+    return {**model.config, "num_layers": layers}, trained
 
 
 def probe_device(config: TrainConfig) -> Device:

@@ -16,7 +16,9 @@ import dataclasses
 import json
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,12 +34,12 @@ from ray.train import (
     TrainingFailedError,
     WorkerGroupError,
 )
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
 from posegen import versions
 from posegen.common.storage import Folder, StorageError, absolute
 from training.checkpoint import EMA, check_output, positions
-from training.cluster import start_ray
+from training.cluster import NodeTorchConfig, start_ray
 from training.config import CONFIGS, TrainConfig
 from training.data.stream import EncoderActors, TrainingStream, prepare
 from training.loop import train_loop_per_worker
@@ -72,7 +74,31 @@ def run(config: TrainConfig) -> str:
     for reason, clips in stream.left_out.items():
         print(f"{clips:,} clips left out: {reason}", flush=True)
     with stopped_by_signals(output):
-        return export(fitted(trainer(config)), config)
+        return export(fit(trainer(config)), config)
+
+
+def fit(trainer: TorchTrainer) -> Result:
+    """Trains in a thread of its own: in the main one, Ray would answer Ctrl-C by ending all without a checkpoint.
+
+    Raises ValueError where the training failed more often than its settings allow.
+    """
+    result: Future[Result] = Future()
+
+    def train() -> None:
+        try:
+            result.set_result(trainer.fit())
+        except BaseException as error:  # raised again where it is waited for
+            result.set_exception(error)
+
+    threading.Thread(target=train, daemon=True).start()  # a second Ctrl-C does not wait for it
+    try:
+        return result.result()
+    except TrainingFailedError as error:
+        failures = list(error.worker_failures.values()) if isinstance(error, WorkerGroupError) else [error]
+        reason = str(failures[0]).strip().splitlines()[-1]  # of a traceback
+        raise ValueError(
+            f"The training failed. {reason.rstrip('.')}. Start it again to go on from its last checkpoint."
+        ) from error
 
 
 @contextmanager
@@ -109,7 +135,11 @@ def trainer(
     environment = {
         "OMP_NUM_THREADS": str(max(1, int(cluster.cpus))),
         "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # or each line of progress is printed twice
-        "PYTHONWARNINGS": "ignore::FutureWarning:torch.distributed.c10d_logger",  # of DeepSpeed's calls
+        # Of DeepSpeed's calls, and of diffusers' in context parallelism.
+        "PYTHONWARNINGS": ",".join(
+            f"ignore::FutureWarning:{module}"
+            for module in ("torch.distributed.c10d_logger", "diffusers.hooks.context_parallel")
+        ),
     }
     if not cluster.gpus:
         environment["DS_ACCELERATOR"] = "cpu"
@@ -130,22 +160,10 @@ def trainer(
     return TorchTrainer(
         loop,
         train_loop_config={"config": config, "encoders": encoders, **settings},
-        torch_config=TorchConfig(backend="nccl" if cluster.gpus else "gloo"),
+        torch_config=NodeTorchConfig(backend="nccl" if cluster.gpus else "gloo"),
         scaling_config=ScalingConfig(**scaling),
         run_config=RunConfig(**run),
     )
-
-
-def fitted(trainer: TorchTrainer) -> Result:
-    """The result of a training; raises ValueError where it failed more often than its settings allow."""
-    try:
-        return trainer.fit()
-    except TrainingFailedError as error:
-        failures = list(error.worker_failures.values()) if isinstance(error, WorkerGroupError) else [error]
-        reason = str(failures[0]).strip().splitlines()[-1]  # of a traceback
-        raise ValueError(
-            f"The training failed. {reason.rstrip('.')}. Start it again to go on from its last checkpoint."
-        ) from error
 
 
 def export(result: Result, config: TrainConfig) -> str:

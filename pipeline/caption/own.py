@@ -60,7 +60,8 @@ def with_own(clips: pa.Table, config: CurateConfig, captions: Mapping[str, str])
         return clips
     rows = clips.to_pylist()
     for row in rows:
-        if row["path"] in given and row["status"] == KEPT:
+        # What people wrote of a video tells of all who are in it, a crop shows one of them.
+        if row["path"] in given and row["status"] == KEPT and row["cropped_from"] is None:
             text, source = given[row["path"]]
             row |= {"caption": text, "caption_source": source, "subject": subject_of(text)}
     return pa.Table.from_pylist(rows, clips.schema)

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import CurateConfig
-from pipeline.plan.shots import Cut, detector_maker, find_cuts, plan_spans
+from pipeline.plan.shots import Cut, Detector, Scores, detector_maker, find_cuts, plan_spans
 from pipeline.plan.source import Source
 from posegen.common.faults import is_fault
 from posegen.dataset import CLIPS, content_id, table
@@ -40,13 +40,14 @@ PLAN = pa.schema(
 )
 
 
-def make_planner(config: CurateConfig) -> Callable[[Source], pa.Table]:
+def make_planner(config: CurateConfig, scores: Scores | None = None) -> Callable[[Source], pa.Table]:
     """A function from a file of the input folder to its clips, a table of schema `PLAN`.
 
-    Raises OSError where the storage is at fault, and not the file.
+    scores: what runs TransNetV2, by default this process' CPU. Raises OSError where the storage is at fault and not
+    the file.
     """
-    detector, cuda = config.detector, config.gpus_per_worker > 0
-    detector_maker(detector, cuda)(config.rate)  # imports what it needs before the first video
+    detect = detector_maker(config.detector, scores)
+    detect(config.rate)  # loads what it needs before the first video
 
     def plan(source: Source) -> pa.Table:
         stage, video_id = "read", None
@@ -55,7 +56,7 @@ def make_planner(config: CurateConfig) -> Callable[[Source], pa.Table]:
             stage = "probe"
             info = source.info
             stage = "shots"
-            info, cuts = _shots_of(info, detector, cuda)
+            info, cuts = _shots_of(info, detect)
             spans = plan_spans(info, cuts, config.rate)
         except (VideoError, OSError) as error:
             if is_fault(error):
@@ -84,13 +85,13 @@ def make_planner(config: CurateConfig) -> Callable[[Source], pa.Table]:
     return plan
 
 
-def _shots_of(info: VideoInfo, detector: str, cuda: bool) -> tuple[VideoInfo, list[Cut]]:
+def _shots_of(info: VideoInfo, detect: Callable[[float], Detector]) -> tuple[VideoInfo, list[Cut]]:
     """A video's cuts; where it is damaged those of what is left, and what that is."""
     try:
-        return info, find_cuts(info, detector, cuda)
+        return info, find_cuts(info, detect(info.rate))
     except VideoError:
         info = without_damage(info)
-        return info, find_cuts(info, detector, cuda)
+        return info, find_cuts(info, detect(info.rate))
 
 
 def failed_video(name: str, stage: str, error: Exception, video_id: str | None = None) -> pa.Table:

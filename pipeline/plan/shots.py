@@ -54,13 +54,15 @@ class Detector(Protocol):
     def finish(self) -> list[Cut]: ...
 
 
-def find_cuts(info: VideoInfo, detector: str = "adaptive", cuda: bool = False) -> list[Cut]:
-    """All cuts of a video, in order and not overlapping.
+Scores = Callable[[np.ndarray], np.ndarray]
+"""TransNetV2: (100, 27, 48, 3) uint8 RGB -> (100, 2) probabilities: last frame of a shot, any of a transition."""
 
-    detector: "adaptive" (PySceneDetect's AdaptiveDetector) or "transnetv2" (arXiv 2008.04838), on a GPU with `cuda`; a
-    CPU takes 50 frames/s by it. Raises `VideoError` where frames cannot be decoded, ValueError for another name.
+
+def find_cuts(info: VideoInfo, finder: Detector) -> list[Cut]:
+    """All cuts of a video, in order and not overlapping, by a new detector.
+
+    Raises `VideoError` where frames cannot be decoded.
     """
-    finder = detector_maker(detector, cuda)(info.rate)
     luma: list[float] = []
     cuts: list[Cut] = []
     for frames in read_frames(info, np.arange(len(info.frame_times)), size=FRAME_SIZE):
@@ -69,11 +71,15 @@ def find_cuts(info: VideoInfo, detector: str = "adaptive", cuda: bool = False) -
     return join_cuts(cuts + finder.finish(), np.array(luma), info.rate)
 
 
-def detector_maker(name: str, cuda: bool = False) -> Callable[[float], Detector]:
-    """What makes the detector of this name (see `find_cuts`) for a video of so many frames/s."""
+def detector_maker(name: str, scores: Scores | None = None) -> Callable[[float], Detector]:
+    """What makes the detector of this name for a video of so many frames/s.
+
+    name: "adaptive" (PySceneDetect's AdaptiveDetector) or "transnetv2" (arXiv 2008.04838), run by `scores` or on the
+    CPU, which takes 50 frames/s. Raises ValueError for another name.
+    """
     makers: dict[str, Callable[[float], Detector]] = {
         "adaptive": AdaptiveCuts,
-        "transnetv2": lambda rate: TransNetCuts(rate, "cuda" if cuda else "cpu"),
+        "transnetv2": lambda rate: TransNetCuts(rate, scores),
     }
     if name not in makers:
         raise ValueError(f"no shot detector is called {name!r}; choose {' or '.join(makers)}")
@@ -164,8 +170,9 @@ def _same_but_moved(a: np.ndarray, b: np.ndarray, error: float) -> bool:
 class TransNetCuts:
     """Cuts and dissolves by TransNetV2: windows of 100 frames, of which the middle 50 count."""
 
-    def __init__(self, rate: float, device: str = "cpu") -> None:
-        self.device = device
+    def __init__(self, rate: float, scores: Scores | None = None) -> None:
+        del rate  # windows count frames
+        self.run = scores or transnet_on("cpu")
         self.frames = np.zeros((0, FRAME_SIZE[1], FRAME_SIZE[0], 3), np.uint8)
         self.count = 0
         self.scores: list[np.ndarray] = []  # each (50, 2)
@@ -188,7 +195,7 @@ class TransNetCuts:
 
     def _run(self) -> None:
         while len(self.frames) >= 100:
-            self.scores.append(transnet_scores(self.frames[:100], self.device)[25:75])
+            self.scores.append(self.run(self.frames[:100])[25:75])
             self.frames = self.frames[50:]
 
 
@@ -203,14 +210,23 @@ def _transnet(device: str) -> Any:
     return Network(device=device)
 
 
-def transnet_scores(frames: np.ndarray, device: str = "cpu") -> np.ndarray:
-    """(100, 27, 48, 3) uint8 RGB -> (100, 2) probabilities: last frame of a shot, any of a transition."""
+def transnet_on(device: str) -> Scores:
+    """TransNetV2 on "cpu" or "cuda"; raises ValueError where there is no GPU that torch can use."""
     import torch
 
+    if device != "cpu" and not torch.cuda.is_available():
+        raise ValueError(
+            f"transnetv2 was to run on a GPU, but torch {torch.__version__} cannot use CUDA here; install torch for "
+            "this machine's CUDA, or ask for no GPU"
+        )
     network = _transnet(device)
-    with timed("model"), torch.inference_mode():
-        single, many = network.predict_raw(torch.from_numpy(frames)[None].to(network.device))
-        return torch.cat([single, many], dim=2)[0].cpu().numpy()
+
+    def scores(frames: np.ndarray) -> np.ndarray:
+        with timed("model"), torch.inference_mode():
+            single, many = network.predict_raw(torch.from_numpy(frames)[None].to(network.device))
+            return torch.cat([single, many], dim=2)[0].cpu().numpy()
+
+    return scores
 
 
 def _transitions(single: np.ndarray, many: np.ndarray) -> list[Cut]:

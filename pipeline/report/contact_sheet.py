@@ -39,6 +39,7 @@ COLUMNS = [
     "preview",
     "preview_frame",
     "second_person_box",
+    "crops",
 ]
 
 
@@ -51,6 +52,7 @@ class Cell:
     stop: float | None
     caption: str
     reasons: list[str]
+    crops: list[str]
     picture: str | None
 
 
@@ -94,7 +96,7 @@ def _read(output: Folder, rows: np.ndarray) -> Iterator[dict[str, Any]]:
 
 def _cell(row: Mapping[str, Any]) -> Cell:
     shown = {name: row[name] for name in ("path", "start", "stop", "reasons")}
-    return Cell(caption=row["caption"] or "", picture=_picture(row), **shown)
+    return Cell(caption=row["caption"] or "", crops=row["crops"] or [], picture=_picture(row), **shown)
 
 
 def _picture(row: Mapping[str, Any]) -> str | None:

@@ -26,12 +26,12 @@ from posegen.dataset import CLIPS, FAILED, KEPT, REJECTED, SCORES
 REPORT = "report.html"
 MOST_FAILURES = 200
 """Failed rows that are listed; the others are counted."""
-DUPLICATE_FILE, NEAR_DUPLICATE = "duplicate_file", "near_duplicate"
+DUPLICATE_FILE, NEAR_DUPLICATE, KEPT_WHOLE = "duplicate_file", "near_duplicate", "cropped_from"
 LENGTH_BANDS = (2, 5, 10, 15, 20)
 """Seconds at which a longer band of clips begins."""
 COLUMNS = [
     *("path", "start", "stop", "rate", "status", "reasons", "framing", "motion", "subject", "scored_by"),
-    *("error_stage", "error_type", "error_message", "cpu_seconds"),
+    *("error_stage", "error_type", "error_message", "cpu_seconds", "cropped_from"),
     *SCORES,
 ]
 
@@ -142,10 +142,11 @@ def headline(clips: pa.Table) -> dict[str, Any]:
     """The figures at the top."""
     kept, failed, planned = _is(clips, KEPT), _is(clips, FAILED), _known(clips, "start")
     lengths = _lengths(clips)
+    of_video = planned & ~_known(clips, "cropped_from")
     return {
         "files": pc.count_distinct(clips["path"]).as_py(),
-        "clips": int(planned.sum()),
-        "seconds": float(lengths.sum()),
+        "clips": int(of_video.sum()),
+        "seconds": float(lengths[of_video].sum()),
         "kept": int(kept.sum()),
         "kept_seconds": float(lengths[kept].sum()),
         "rejected": int(_is(clips, REJECTED).sum()),
@@ -170,12 +171,18 @@ def clips_funnel(clips: pa.Table, thresholds: Thresholds, reasons: Reasons) -> l
     planned, scored = int(_known(clips, "start").sum()), _known(clips, "scored_by")
     said = {rule.score: bounds_text(rule) for rule in thresholds.rules}
     said |= {DUPLICATE_FILE: "no file of the same content", NEAR_DUPLICATE: "no kept clip looks like it"}
+    said[KEPT_WHOLE] = "the clip that it shows a part of is not kept whole"
     first = reasons.first[scored & (reasons.first >= 0)]
     lost_to_rules = np.bincount(first, minlength=len(reasons.names)).tolist()
     losses = {"clips scored": planned - int(scored.sum())}
     losses |= dict(zip(reasons.names, lost_to_rules, strict=True))
     losses["cut out and kept"] = int((scored & _is(clips, FAILED)).sum())
-    steps = [Step("clips planned", "", planned, 0, planned)]
+    crops = int(_known(clips, "cropped_from").sum())
+    steps = [
+        Step(
+            "clips planned", f"{crops:,} of them cropped out of others" if crops else "", planned, 0, planned
+        )
+    ]
     for name, lost in losses.items():
         steps.append(Step(name, said.get(name, ""), steps[-1].left - lost, lost, planned))
     return steps

@@ -20,6 +20,7 @@ import numpy as np
 from pipeline.score.looks import Looks
 from pipeline.score.measures import People, crop
 from posegen.driving.poses.network import PictureNetwork
+from posegen.driving.poses.runtime import OpenModel, on_cpu
 
 CHECKED = 0.5
 """Score from which a look is checked by further ones."""
@@ -29,9 +30,9 @@ FORM = "give an ONNX file of one input (n, 3, height, width) and one output (n, 
 class ExplicitDetector:
     """The network of a file as described above. Raises ValueError, a sentence, for a file of another form."""
 
-    def __init__(self, path: Path, cuda: bool = False) -> None:
+    def __init__(self, path: Path, open_model: OpenModel = on_cpu) -> None:
         self.path = path
-        self._network = PictureNetwork(path, std=(255, 255, 255), cuda=cuda)
+        self._network = PictureNetwork(path, std=(255, 255, 255), open_model=open_model)
         width, height = self._network.size
         try:
             outputs = self._network(self._network.inputs([np.zeros((height, width, 3), np.uint8)]))

@@ -27,6 +27,7 @@ from posegen.common.profiling import collect, timed
 from posegen.common.weights import Weight, fetch
 from posegen.dataset import CLIPS, SCORES, pack_keypoints, table
 from posegen.driving.poses import PoseEstimator, load_estimator
+from posegen.driving.poses.runtime import OpenModel, on_cpu
 from posegen.driving.poses.yolox import DETECTOR, YoloxDetector
 from posegen.video import VideoError, VideoInfo, read_frames, sample_indices
 from posegen.video.pictures import jpeg
@@ -64,14 +65,16 @@ SCORED = pa.schema(
 )
 
 
-def make_scorer(config: CurateConfig) -> Callable[[Mapping[str, Any], Source], pa.Table]:
+def make_scorer(
+    config: CurateConfig, open_model: OpenModel = on_cpu
+) -> Callable[[Mapping[str, Any], Source], pa.Table]:
     """A function from a row of the plan and its file to its record, one row of schema `SCORED`. Loads the models.
 
-    Raises OSError where the storage is at fault, and not the file.
+    open_model: where the networks of ONNX files run. Raises OSError where the storage is at fault, and not the file.
     """
-    estimator = make_estimator(config)
-    evidence = Evidence(_yolox(config))
-    explicit = make_explicit_detector(config)
+    estimator = make_estimator(config, open_model)
+    evidence = Evidence(make_detector(config, open_model))
+    explicit = make_explicit_detector(config, open_model)
     text_detector(), text_recogniser()  # now, so that a missing file is noticed at once
     scored_by = f"{config.poses} {config.score_version[:8]}"
 
@@ -123,12 +126,7 @@ def measure(
     found = quality.result()
     scores |= {"seconds": clip["stop"] - clip["start"], "frames": len(shown), **evidence.result()}
     scores |= {name: found[name] for name in SCORES if name in found}
-    scores |= {
-        "new_frames": len(distinct) / max(len(shown), 1),
-        "source_rate": info.rate,
-        "source_side": min(info.width, info.height),
-        "source_bit_rate": Path(info.path).stat().st_size * 8 / 1000 / info.duration,
-    }
+    scores |= source_scores(info, shown) | {"source_side": min(info.width, info.height)}
     times = info.frame_times[distinct] - clip["start"]
     light = {name: found[name] for name in ("camera_motion", "background_brightness")}
     caption = caption_columns(Measured(keypoints, times, size, **light))
@@ -142,6 +140,15 @@ def measure(
         "preview": preview,
         "preview_frame": len(shown) // 2,
         **second_person_shown(evidence.sighting, info.frame_times[shown] - clip["start"]),
+    }
+
+
+def source_scores(info: VideoInfo, shown: np.ndarray) -> dict[str, float]:
+    """What the file says of its pictures. shown: the frames of the clip at its rate."""
+    return {
+        "new_frames": len(np.unique(shown)) / max(len(shown), 1),
+        "source_rate": info.rate,
+        "source_bit_rate": Path(info.path).stat().st_size * 8 / 1000 / info.duration,
     }
 
 
@@ -182,24 +189,24 @@ def analysis_size(info: VideoInfo) -> tuple[int, int]:
     return round(info.width * scale), round(info.height * scale)
 
 
-def make_estimator(config: CurateConfig) -> PoseEstimator:
+def make_estimator(config: CurateConfig, open_model: OpenModel) -> PoseEstimator:
     """The pose estimator that the configuration asks for."""
     if config.poses == "blazepose":
         return load_estimator("blazepose")
-    cuda = config.gpus_per_worker > 0
     return load_estimator(
-        config.poses, weights=config.pose_weights, detector=config.person_detector, cuda=cuda
+        config.poses, weights=config.pose_weights, detector=config.person_detector, open_model=open_model
     )
 
 
-def make_explicit_detector(config: CurateConfig) -> ExplicitDetector | None:
+def make_explicit_detector(config: CurateConfig, open_model: OpenModel) -> ExplicitDetector | None:
     """The detector of explicit content, where a file was given."""
     if config.explicit_detector is None:
         return None
-    return ExplicitDetector(fetch(EXPLICIT, config.explicit_detector), cuda=config.gpus_per_worker > 0)
+    return ExplicitDetector(fetch(EXPLICIT, config.explicit_detector), open_model)
 
 
-def _yolox(config: CurateConfig) -> Detector | None:
+def make_detector(config: CurateConfig, open_model: OpenModel) -> Detector | None:
+    """The detector of people, where a file was given."""
     if config.person_detector is None:
         return None
-    return YoloxDetector(fetch(DETECTOR, config.person_detector), cuda=config.gpus_per_worker > 0)
+    return YoloxDetector(fetch(DETECTOR, config.person_detector), open_model)

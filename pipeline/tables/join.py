@@ -1,4 +1,4 @@
-"""Joins what was recorded about a group of videos, plan and scores, into rows on their way to `clips/`.
+"""Joins what was recorded about a group of videos, plan, crops and scores, into rows on their way to `clips/`.
 
 All records of a video lie in one group, and copies of a file, which have the same id, in the same one, so no group
 needs to know another's rows.
@@ -6,11 +6,14 @@ needs to know another's rows.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config import CurateConfig
-from pipeline.journals import plan_journal, score_journal
+from pipeline.crop.cropper import CROPPED, TASK_CLIP
+from pipeline.journals import crop_journal, plan_journal, score_journal
 from pipeline.plan.planner import PLAN
 from pipeline.records.journal import Files
 from pipeline.score.scorer import SCORED
@@ -25,15 +28,18 @@ JOINED = pa.schema(
 )
 """A row of `clips/` on its way. record: the key of its scores, null where it has none. video: the id that its records
 lie under, the video_id or, of a file that cannot be read, its key. key: of the listed file."""
+PLANNED = pa.schema([*TASK_CLIP, *(JOINED.field(name) for name in ("crops", "video", "key"))])
+"""A planned clip, or a crop of one."""
 
 
-def join_group(config: CurateConfig, keys: pa.Array, plans: Files, scores: Files) -> pa.Table:
-    """Plans and scores of the videos of a group that are listed under one of these keys, a table `JOINED`.
+def join_group(config: CurateConfig, keys: pa.Array, plans: Files, crops: Files, scores: Files) -> pa.Table:
+    """Plans, crops and scores of the videos of a group that are listed under one of these keys, a table `JOINED`.
 
     No verdicts yet. A row without `record` and without an error is still to be scored.
     """
     plan = plan_journal(config).rows(plans, PLAN.names)
     plan = plan.filter(pc.is_in(plan["key"], value_set=keys))
+    plan = with_crops(plan, crop_journal(config).rows(crops, CROPPED.names))
     light = [name for name in SCORED.names if name not in HEAVY]
     scored = score_journal(config).rows(scores, light).combine_chunks()
     index = pc.index_in(plan["clip_id"], value_set=scored["clip_id"].combine_chunks())
@@ -48,3 +54,30 @@ def join_group(config: CurateConfig, keys: pa.Array, plans: Files, scores: Files
         name: pa.nulls(plan.num_rows, JOINED.field(name).type) for name in JOINED.names if name not in columns
     }
     return pa.table([(columns | empty)[name] for name in JOINED.names], JOINED)
+
+
+def with_crops(plan: pa.Table, crops: pa.Table) -> pa.Table:
+    """The planned clips, a table `PLANNED`, which say what became of their people, and the crops of these.
+
+    plan: `PLAN` with "video" and "key". crops: `CROPPED`, whose "key" is the clip's id.
+    """
+    there = {name: plan[name] for name in plan.column_names}
+    there |= {
+        name: pa.nulls(plan.num_rows, PLANNED.field(name).type) for name in PLANNED.names if name not in there
+    }
+    planned = pa.table([there[name] for name in PLANNED.names], PLANNED)
+    if not crops.num_rows:
+        return planned
+    of_clip: dict[str, list[dict[str, Any]]] = {}
+    for crop in crops.to_pylist():
+        of_clip.setdefault(crop["key"], []).append(crop)
+    concerned = pc.is_in(plan["clip_id"], value_set=pa.array(list(of_clip), pa.string()))
+    rows = []
+    for clip in planned.filter(concerned).to_pylist():
+        of_this = of_clip[clip["clip_id"]]
+        rows.append(clip | {"crops": [crop["said"] for crop in of_this]})
+        names = [name for name in TASK_CLIP.names if name != "path"]
+        rows += [
+            clip | {name: crop[name] for name in names} for crop in of_this if crop["clip_id"] is not None
+        ]
+    return pa.concat_tables([planned.filter(pc.invert(concerned)), pa.Table.from_pylist(rows, PLANNED)])

@@ -13,7 +13,7 @@ from pipeline.tables.join import ERROR, JOINED
 from pipeline.verdict import Thresholds
 from posegen.dataset import FAILED, KEPT, REJECTED, content_id
 
-LOOKS = ["clip_id", "perceptual_hashes", "width", "height", "blur"]
+LOOKS = ["clip_id", "perceptual_hashes", "width", "height", "blur", "cropped_from"]
 """What clips are compared by that look alike."""
 
 
@@ -21,7 +21,7 @@ def judge(clips: pa.Table, thresholds: Thresholds) -> pa.Table:
     """The rows of a group (`JOINED`) with status and reasons by the rules, sorted by clip_id, each id once.
 
     A file that is there twice is scored once: the first by path keeps its clips, the other's are rejected under ids of
-    their own, or failed as the first's are.
+    their own, or failed as the first's are. Crops of a clip that is kept whole are rejected.
     """
     rows = clips.sort_by([("clip_id", "ascending"), ("path", "ascending")]).to_pylist()
     before: dict[str, Any] = {}
@@ -38,6 +38,11 @@ def judge(clips: pa.Table, thresholds: Thresholds) -> pa.Table:
         if row["error_stage"] is None:
             row["reasons"] = thresholds.reasons(row)
             row["status"] = REJECTED if row["reasons"] else KEPT
+    whole = {row["clip_id"] for row in rows if row["status"] == KEPT}
+    for row in rows:
+        if row["status"] == KEPT and row["cropped_from"] in whole:
+            row["status"] = REJECTED
+            row["reasons"] = [f"cropped_from: clip {row['cropped_from']} is kept whole"]
     return pa.Table.from_pylist(sorted(rows, key=lambda row: row["clip_id"]), JOINED)
 
 
@@ -49,13 +54,20 @@ def kept(clips: pa.Table) -> pa.Table:
 def duplicates(looks: pa.Table, thresholds: Thresholds) -> dict[str, str]:
     """For each kept clip of the whole dataset that looks like another: its clip_id -> that of the one that stays.
 
-    looks: the columns `LOOKS` of the kept clips. Of clips that look alike the larger, then the sharper one stays.
+    looks: the columns `LOOKS` of the kept clips. Of clips that look alike the larger, then the sharper one stays. Two
+    crops of one clip show two people before one background, however alike they look.
     """
     pixels = pc.multiply(looks["width"], looks["height"])
     best_first = [("pixels", "descending"), ("blur", "ascending"), ("clip_id", "ascending")]
     looks = looks.append_column("pixels", pixels).sort_by(best_first)
     hashes = dict(zip(looks["clip_id"].to_pylist(), looks["perceptual_hashes"].to_pylist(), strict=True))
-    return near_duplicates(hashes, thresholds.near_duplicate_bits)
+    source = dict(zip(looks["clip_id"].to_pylist(), looks["cropped_from"].to_pylist(), strict=True))
+    found = near_duplicates(hashes, thresholds.near_duplicate_bits)
+    return {
+        clip_id: other
+        for clip_id, other in found.items()
+        if source[clip_id] is None or source[clip_id] != source[other]
+    }
 
 
 def reject_duplicates(clips: pa.Table, first: Mapping[str, str]) -> pa.Table:

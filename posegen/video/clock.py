@@ -15,6 +15,10 @@ import numpy as np
 
 GAP_S, GAP_STEPS = 1.0, 10
 """A frame is far from the one before it if it is over a second later, and over ten times the usual step."""
+EVEN, MOSTLY = 0.1, 0.95
+"""A clock is even where so many of its steps are the usual one, but for so much of it."""
+MISSING = 1.5
+"""Usual steps of an even clock from which a picture is missing."""
 MOST_ASTRAY = 16
 """Frames in a row whose timestamps are dropped; and the most places between a frame's in the file and its on screen."""
 DECODING_ORDER = 0.1
@@ -37,6 +41,14 @@ def far(step: float) -> float:
 def usual_step(times: np.ndarray, period: float) -> float:
     """The middle one of the distances between `times` (N,) in seconds; `period` if there is but one."""
     return float(np.median(np.diff(times))) if len(times) > 1 else period
+
+
+def missing_before(times: np.ndarray) -> np.ndarray:
+    """The frames of an even clock (N,) before which at least one is missing; none where it is not even."""
+    steps, usual = np.diff(times), usual_step(times, 0.0)
+    if np.mean(np.abs(steps - usual) <= EVEN * usual) < MOSTLY:
+        return np.zeros(0, np.intp)
+    return np.flatnonzero(steps > MISSING * usual) + 1
 
 
 def repaired_clock(shown: Sequence[int | None], unit: Fraction, period: float) -> Clock:

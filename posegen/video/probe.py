@@ -22,7 +22,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from posegen.common.profiling import timed
-from posegen.video.clock import MOST_ASTRAY, Clock, far, repaired_clock, usual_step
+from posegen.video.clock import MOST_ASTRAY, Clock, far, missing_before, repaired_clock, usual_step
 from posegen.video.container import Intact, VideoError, decode_packet, intact_frames, open_video, packets
 from posegen.video.encryption import is_encrypted, is_scrambled
 from posegen.video.hdr import TRANSFERS
@@ -70,7 +70,13 @@ def probe(path: str | Path) -> VideoInfo:
             stamps = stamps[stamps.index(first.pts) :]
         shown = [by_stamp[stamp] for stamp in stamps]
         clock = repaired_clock([packet.pts for packet in shown], unit, float(1 / rate))
-        entered = numbered and container.format.name in BY_BYTE
+        broadcast = container.format.name in BY_BYTE
+        if broadcast and (unsure := _built_on_missing(shown, clock.times, lost)):
+            lost += [shown[place] for place in unsure]
+            shown = [packet for place, packet in enumerate(shown) if place not in unsure]
+            stamps = [stamp for place, stamp in enumerate(stamps) if place not in unsure]
+            clock = repaired_clock([packet.pts for packet in shown], unit, float(1 / rate))
+        entered = numbered and broadcast
         keys = [i for i, p in enumerate(shown) if i == 0 or _can_start(p, numbered, entered)]
         duration = _duration(clock.times, shown[-1].duration * float(unit), float(1 / rate))
         sizes = [packet.size or (first.width, first.height) for packet in shown]
@@ -93,8 +99,26 @@ def probe(path: str | Path) -> VideoInfo:
             stream=stream.index,
             hdr=TRANSFERS.get(first.color_trc),
             key_bytes=np.array([shown[i].byte or 0 for i in keys]) if entered else None,
-            breaks=_breaks(clock, sizes, [p.number for p in shown], [p.number for p in lost]),
+            breaks=_breaks(clock, sizes, [p.number for p in shown], [p.number for p in lost], broadcast),
         )
+
+
+def _built_on_missing(shown: list[_Shown], times: np.ndarray, lost: list[_Shown]) -> set[int]:
+    """The places of frames after a missing one and before the next key frame, which decoders fill in without a word.
+
+    Pictures of a broadcast are missing without a trace where it was copied, or where as many packets were lost as the
+    counter counts to. For what is known to be `lost`, all that is built upon it is among it already.
+    """
+    known = np.sort([packet.pts for packet in lost if packet.pts is not None])
+    unsure: set[int] = set()
+    for place in missing_before(times).tolist():
+        before, after = np.searchsorted(known, [shown[place - 1].pts or 0, shown[place].pts or 0])
+        if before < after:
+            continue
+        while place < len(shown) and not shown[place].is_key:
+            unsure.add(place)
+            place += 1
+    return unsure
 
 
 def _can_start(packet: _Shown, numbered: bool, entered: bool) -> bool:
@@ -231,11 +255,18 @@ def _longest(sizes: list[Size], seconds: np.ndarray) -> Size:
     return held.most_common(1)[0][0]
 
 
-def _breaks(clock: Clock, sizes: list[Size], numbers: list[int], lost: list[int]) -> tuple[Break, ...]:
-    """The breaks among frames with this clock, these sizes and packets of these numbers, while others are `lost`."""
+def _breaks(
+    clock: Clock, sizes: list[Size], numbers: list[int], lost: list[int], broadcast: bool
+) -> tuple[Break, ...]:
+    """The breaks among frames with this clock, these sizes and packets of these numbers, while others are `lost`.
+
+    broadcast: whether each picture that is missing is a break.
+    """
     times = clock.times
     gaps = np.flatnonzero(np.diff(times) > far(usual_step(times, 0.0))) + 1
-    breaks = {
+    missing = missing_before(times).tolist() if broadcast else []
+    breaks = dict.fromkeys(missing, EMPTY)
+    breaks |= {
         frame: f"pictures become {after[0]}x{after[1]}"
         for frame, (before, after) in enumerate(pairwise(sizes), 1)
         if before != after

@@ -1,7 +1,7 @@
 """The size of the pictures all along a stream, without decoding it: calls, screen recordings and broadcasts change it.
 
-Only a key frame can bring a new size. Its header is compared with those that were seen before, and the picture is
-decoded only where it is another.
+But for VP9, only a key frame can bring a new size. Its header is compared with those that were seen before, and the
+picture is decoded only where it is another.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-Size = tuple[int, int]
+from posegen.video.vp9 import Size, Vp9Sizes
+
 HEADERS = 4096  # bytes at the start of a packet that are searched for a header
 LENGTH_PREFIXED = (
     1  # first byte of the extradata (avcC, hvcC) where units begin with their length, not a start code
@@ -34,9 +35,12 @@ class Shapes:
         self._stream = stream
         self._sizes: dict[bytes, Size | None] = {}
         self._size: Size | None = None
+        self._vp9 = Vp9Sizes() if stream.codec_context.codec.canonical_name == "vp9" else None
 
     def __call__(self, packet: Packet) -> Size | None:
         """The size from this packet on; None where it is that of the first pictures."""
+        if self._vp9:
+            return self._vp9(bytes(memoryview(packet)))
         header = _header(packet, self._stream) if packet.is_keyframe else b""
         if header and header not in self._sizes:
             self._sizes[header] = _decoded_size(packet, self._stream) if self._sizes else None
@@ -63,8 +67,6 @@ def _header(packet: Packet, stream: VideoStream) -> bytes:
     codec, data = stream.codec_context.codec.canonical_name, bytes(memoryview(packet)[:HEADERS])
     if codec == "vp8":
         return data[6:10]  # RFC 6386, 9.1
-    if codec == "vp9":
-        return data[:10]  # the uncompressed header up to its frame size
     if codec == "av1":
         return _av1_sequence(data)
     if codec in ("mpeg1video", "mpeg2video"):

@@ -170,6 +170,9 @@ class Video(BaseModel):
     seed: int
     steps: int
     segments: int | None = Field(description="How many segments it is made of, once that is known.")
+    record_form: Literal["key_value", "input"] | None = Field(
+        description="What is kept of the anchor's attention for the other segments, if anything is, once that is known."
+    )
 
     @classmethod
     def of(cls, job: Job, model: Model) -> Video:
@@ -193,6 +196,7 @@ class Video(BaseModel):
             seed=request["seed"],
             steps=request["steps"],
             segments=None if job.plan is None else len(job.plan.timeline.segments),
+            record_form=job.plan.record_form if job.plan and job.plan.shares else None,
         )
 
 

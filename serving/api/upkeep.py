@@ -1,4 +1,4 @@
-"""What a copy of the endpoint does beside answering: it makes webhook calls and deletes what has expired.
+"""What a copy of the endpoint does beside answering: it makes webhook calls, and deletes what expired or lacks room.
 
 It runs as long as the app does, and any number of copies may do it at once. A copy that dies while it takes or deletes
 an upload leaves files without a job in this database's folder. Those are deleted once they have been seen twice, an
@@ -23,7 +23,7 @@ from serving.state.artifacts import Artifacts
 from serving.state.database import Database
 from serving.state.rows import NotFoundError
 
-DELIVER_EVERY, EXPIRE_EVERY, SWEEP_EVERY = 2.0, 60.0, 3600.0  # seconds
+DELIVER_EVERY, EXPIRE_EVERY, WEIGH_EVERY, SWEEP_EVERY = 2.0, 60.0, 300.0, 3600.0  # seconds
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,24 @@ def expire(database: Database, artifacts: Artifacts) -> None:
     """Deletes the jobs that have expired."""
     for job_id in database.jobs.expired():
         delete(database, artifacts, job_id)
+
+
+def make_room(database: Database, artifacts: Artifacts) -> None:
+    """Deletes the jobs that ended first, until the files of all take no more than they may."""
+    most = database.storage.limits.keep_bytes
+    if most is None:
+        return
+    ended = (
+        database.jobs.ended()
+    )  # before the files are weighed, as another copy may be deleting the same ones
+    taken = artifacts.job_bytes()
+    total = sum(taken.values())
+    for job_id in ended:
+        if total <= most:
+            return
+        log.info("%s is deleted before its time: all files take %d of %d bytes", job_id, total, most)
+        delete(database, artifacts, job_id)
+        total -= taken.get(job_id, 0)
 
 
 class Sweep:
@@ -82,6 +100,7 @@ async def upkeep(app: FastAPI) -> AsyncIterator[None]:
     chores = [
         asyncio.create_task(repeat(lambda: deliver(database, server.settings), DELIVER_EVERY)),
         asyncio.create_task(repeat(lambda: run_in_threadpool(expire, database, artifacts), EXPIRE_EVERY)),
+        asyncio.create_task(repeat(lambda: run_in_threadpool(make_room, database, artifacts), WEIGH_EVERY)),
         asyncio.create_task(repeat(lambda: run_in_threadpool(sweep), SWEEP_EVERY)),
     ]
     try:

@@ -4,20 +4,24 @@ The folder may also hold files of other people or of another database, so a data
 folder that is named by its id and holds a marker with that id; nothing else is ever deleted. In there every job has a
 folder of its own, which is deleted with it. Results never change: their names are digests of everything they depend on,
 down to all segments before. So a name is known before its file is there, and a segment that is made anew never meets
-its old file. Frames are stored without loss. Previews of segments in the making are no results, and do change.
+its old file. Frames are compressed without loss. Previews of segments in the making are no results, and do change.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from itertools import pairwise
+from typing import IO, NamedTuple
 
 import numpy as np
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from posegen.common.storage import Folder
+from posegen.video.lossless import compress_frames, decompress_frames
 from serving.state.rows import JOB_ID, JobPlan
 from serving.state.schedule import depends_on
 
@@ -75,14 +79,62 @@ class Artifacts(Folder):
         times = {name: self._info(self.path(f"{job_id}/{name}")).mtime_ns / 1e9 for name in names}
         return [(name[6:-4], times[name]) for name in sorted(names, key=lambda name: -times[name])]
 
-    def save_frames(self, name: str, frames: np.ndarray) -> None:
-        """Keeps frames (F, H, W, 3) uint8."""
-        # safetensors writes an array's memory as it lies, so a transposed view would come back as other frames.
-        self.write(name, save({"frames": np.ascontiguousarray(frames)}))
+    def save_frames(self, name: str, frames: np.ndarray, cuts: Collection[int] = ()) -> None:
+        """Keeps frames (F, H, W, 3) uint8, which can be loaded from one cut (or end) to another.
 
-    def load_frames(self, name: str) -> np.ndarray:
-        """Frames (F, H, W, 3) uint8; raises FileNotFoundError."""
-        return load(self.read(name))["frames"]
+        The file is of safetensors' format; each tensor holds the compressed frames of the span that names it.
+        """
+        edges = sorted({0, len(frames), *(cut for cut in cuts if 0 < cut < len(frames))})
+        parts = {
+            f"{start}-{stop}": np.frombuffer(compress_frames(frames[start:stop]), np.uint8)
+            for start, stop in pairwise(edges)
+        }
+        self.write(name, save(parts))
+
+    def load_frames(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Frames start to stop, not included, or to the last one, (F, H, W, 3) uint8; raises FileNotFoundError.
+
+        Only the parts between cuts that hold them are read. A negative start counts from the end.
+        """
+        with self.open(name) as stream:
+            parts = _parts(stream)
+            wanted = range(parts[-1].stop)[start:stop]
+            read = [part for part in parts if part.start < wanted.stop and wanted.start < part.stop]
+            frames = np.concatenate([decompress_frames(part.read(stream)) for part in read])
+        skipped = wanted.start - read[0].start
+        return frames[skipped : skipped + len(wanted)]
+
+    def job_bytes(self) -> dict[str, int]:
+        """How many bytes the files of each job here take, by its id."""
+        taken: dict[str, int] = {}
+        for name, size, _ in self.walk():
+            if re.fullmatch(JOB_ID, job_id := name.partition("/")[0]):
+                taken[job_id] = taken.get(job_id, 0) + size
+        return taken
+
+
+class _Part(NamedTuple):
+    """Compressed frames start to stop, not included, and where their bytes lie in their file."""
+
+    start: int
+    stop: int
+    place: int
+    size: int
+
+    def read(self, stream: IO[bytes]) -> bytes:
+        stream.seek(self.place)
+        return stream.read(self.size)
+
+
+def _parts(stream: IO[bytes]) -> list[_Part]:
+    """The parts of a file of frames in their order; the format begins with a header's length and the header."""
+    length = int.from_bytes(stream.read(8), "little")
+    header = json.loads(stream.read(length))
+    parts = []
+    for span, tensor in header.items():
+        (start, stop), (first, last) = map(int, span.split("-")), tensor["data_offsets"]
+        parts.append(_Part(start, stop, 8 + length + first, last - first))
+    return sorted(parts)
 
 
 def sound_artifact(job_id: str) -> str:

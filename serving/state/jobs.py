@@ -159,6 +159,12 @@ class Jobs:
         with self._storage.reading() as connection:
             return list(connection.scalars(query))
 
+    def ended(self) -> list[str]:
+        """Jobs that have ended, by id, the first that did first."""
+        query = sa.select(jobs.c.id).where(jobs.c.status.not_in(UNFINISHED)).order_by(jobs.c.completed_at)
+        with self._storage.reading() as connection:
+            return list(connection.scalars(query))
+
     def regenerate(
         self, job_id: str, index: int, seed: int | None = None, quota: int | None = None
     ) -> list[int]:

@@ -11,10 +11,13 @@ import functools
 import secrets
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from posegen.longvideo.segments import Plan
 from serving.state.transitions import JobStatus, TaskState
+
+if TYPE_CHECKING:
+    from posegen.sharing import Form  # imports torch, which not every process needs
 
 JOB_ID = r"video_[0-9a-f]{24}"
 """What ids of jobs look like."""
@@ -59,8 +62,8 @@ class JobPlan:
 
     The first five are a `segments.Plan`'s. steps: denoising steps of a segment. seed: of the initial noise.
     shared_steps: after how many of the anchor's steps all is there that other base segments read, 0 without sharing.
-    record_bytes: size of what they read. content_id: names all that the frames depend on beside the seeds, see
-    `posegen.longvideo.job.VideoJob.content_id`.
+    record_bytes: size of what they read, in the form `record_form`. content_id: names all that the frames depend on
+    beside the seeds, see `posegen.longvideo.job.VideoJob.content_id`.
     """
 
     frames: int
@@ -73,6 +76,7 @@ class JobPlan:
     shared_steps: int
     record_bytes: int
     content_id: str
+    record_form: Form = "key_value"
 
     @property
     def timeline(self) -> Plan:
@@ -212,16 +216,25 @@ class Delivery:
 class QueueLimits:
     """What the database refuses.
 
-    jobs: unfinished ones at once. failures, expiries: of one task, before its job fails. record_bytes: of all anchors'
-    records at once. deliveries: calls of one webhook before it is given up. keep_seconds: for which an ended job stays.
+    jobs: unfinished ones at once. failures, expiries: of one task, before its job fails. record_bytes, spill_bytes: of
+    the anchors' records that one node holds at once in the memory of its store, and beyond that on its local disk.
+    deliveries: calls of one webhook before it is given up. keep_seconds: for which an ended job stays. keep_bytes: of
+    all jobs' files, if limited; beyond it the jobs that ended first go before their time.
     """
 
     jobs: int = 100
     failures: int = 3
     expiries: int = 10
     record_bytes: int = 64 * 2**30
+    spill_bytes: int = 0
     deliveries: int = 8
     keep_seconds: float = 7 * 24 * 3600.0
+    keep_bytes: int | None = None
+
+    @property
+    def node_bytes(self) -> int:
+        """Bytes of records that one node holds at once."""
+        return self.record_bytes + self.spill_bytes
 
 
 class StateError(RuntimeError):

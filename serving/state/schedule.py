@@ -4,12 +4,14 @@ The anchor first. As long as there is more work than three rounds of all replica
 order in which they finish the video's frames (`Plan.order`), so that its beginning can be watched. After that base
 segments come before bridges, because a bridge that is started late delays nothing else. Replicas are shared among
 owners first, then among an owner's jobs: the one with fewest running tasks is next, and of equals the one that waited
-longest.
+longest. Only a job whose last readers of its anchor's record can all be started goes before: the record is let go once
+they have read it, which makes room for another job's.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -74,7 +76,10 @@ def next_task(plan: JobPlan | None, ready: Sequence[Task], unstarted: int, repli
 
 @dataclass(frozen=True)
 class Share:
-    """What fairness looks at: a job's ready and running tasks of one role, and when one was last claimed."""
+    """What fairness looks at: a job's ready and running tasks of one role, and when one was last claimed.
+
+    readers: how many of the ready ones read an anchor's record.
+    """
 
     job_id: str
     owner: str
@@ -82,10 +87,11 @@ class Share:
     served_at: float
     ready: int
     running: int
+    readers: int = 0
 
 
-def service_order(shares: Iterable[Share]) -> list[str]:
-    """The jobs with ready tasks, the one to be served first first."""
+def service_order(shares: Iterable[Share], replicas: int) -> list[str]:
+    """The jobs with ready tasks, the one to be served first first, when these many replicas work."""
     shares = list(shares)
     running: Counter[str] = Counter()
     served: dict[str, float] = {}
@@ -97,6 +103,7 @@ def service_order(shares: Iterable[Share]) -> list[str]:
         key=lambda share: (
             running[share.owner],
             served[share.owner],
+            share.readers if 0 < share.readers <= replicas else math.inf,
             share.running,
             share.served_at,
             share.created_at,
@@ -134,10 +141,9 @@ class Settlement:
 
 def settle(job: Job, tasks: Sequence[Task]) -> Settlement:
     """What the states of a job's tasks should be, given what is done and recorded."""
-    done = {task.index for task in tasks if task.kind is Kind.SEGMENT and task.state is TaskState.DONE}
-    read = job.plan is None or all(
-        segment.index in done for segment in job.plan.timeline.segments if segment.kind == "base"
-    )
+    segments = [task for task in tasks if task.kind is Kind.SEGMENT]
+    done = {task.index for task in segments if task.state is TaskState.DONE}
+    read = job.plan is None or all(_has_read(job.plan, task) for task in segments if task.index % 2 == 0)
     idle = [task for task in tasks if task.state in (TaskState.WAITING, TaskState.READY)]
     needless = {task.id for task in idle if task.kind is Kind.RECORD and read}
     due = {task.id for task in idle if _due(job, task, done)} - needless
@@ -149,6 +155,13 @@ def settle(job: Job, tasks: Sequence[Task]) -> Settlement:
         needless=frozenset(needless),
         make_record=not job.recorded and not read and not _will_record(job, tasks),
         read=read,
+    )
+
+
+def _has_read(plan: JobPlan, base: Task) -> bool:
+    """Whether a base segment is past the steps in which it reads the anchor's record."""
+    return base.state is TaskState.DONE or (
+        base.state is TaskState.RUNNING and base.step >= plan.shared_steps > 0
     )
 
 

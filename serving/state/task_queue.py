@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from serving.state import schedule
+from serving.state.admission import choose_form, has_room
 from serving.state.artifacts import segment_artifacts, video_artifact
 from serving.state.queries import UNFINISHED, change_job, drop_record, end_job, job_tasks, lock_job, settle
 from serving.state.rows import KINDS, Claim, Heartbeat, Job, JobPlan, Kind, Load, Role, StateError, Task
@@ -36,10 +37,11 @@ class TaskQueue:
         self._storage = storage
         self._alive: dict[str, float] = {}  # until when this process's workers are known to live
 
-    def claim(self, role: Role, worker: str, lease: float) -> Claim | None:
+    def claim(self, role: Role, worker: str, lease: float, store: str = "") -> Claim | None:
         """The next task for a worker of this role, held for `lease` seconds; None if there is none now.
 
-        worker: a name that no other worker has, the same at each call.
+        worker: a name that no other worker has, the same at each call. store: where it would put an anchor's record,
+        the same for all workers of a node.
         """
         self._keep_alive(role, worker, lease)
         self._take_back()
@@ -48,8 +50,8 @@ class TaskQueue:
                 job = lock_job(connection, job_id)
                 if job is None or job.status not in UNFINISHED:
                     continue
-                if task := self._next_task(connection, job, role):
-                    return self._start(connection, job, task, worker, lease)
+                if task := self._next_task(connection, job, role, store):
+                    return self._start(connection, job, task, worker, lease, store)
         return None
 
     def heartbeat(self, claim: Claim, step: int, steps: int, lease: float) -> Heartbeat:
@@ -57,9 +59,12 @@ class TaskQueue:
         role = next(role for role, kinds in KINDS.items() if claim.task.kind in kinds)
         self._keep_alive(role, str(claim.task.worker), lease)
         with self._storage.writing() as connection:
+            job = lock_job(connection, claim.job.id) if _ends_reading(claim, step) else None
             if self._update(
                 connection, claim, step=step, steps=steps, lease_until=self._storage.clock() + lease
             ):
+                if job is not None:
+                    settle(connection, job)
                 return Heartbeat.CONTINUE
             status = connection.scalar(sa.select(jobs.c.status).where(jobs.c.id == claim.task.job_id))
         return Heartbeat.LOST if status in UNFINISHED else Heartbeat.CANCELLED
@@ -84,13 +89,10 @@ class TaskQueue:
     def commit_plan(self, claim: Claim, plan: JobPlan) -> bool:
         """Commits a preparation: the job's segments and its stitching become tasks. False if the claim was lost.
 
-        Raises ValueError, in a sentence for the client, where the anchor's record is larger than all records may be.
+        plan: with a record of keys and values; the form that is kept is chosen here. Raises ValueError, in a sentence
+        for the client, where no node can hold it.
         """
-        if plan.shares and plan.record_bytes > self._storage.limits.record_bytes:
-            raise ValueError(
-                f"The shared background would take {plan.record_bytes / 2**30:.1f} GiB of the "
-                f"{self._storage.limits.record_bytes / 2**30:.1f} GiB there are; ask for a smaller size or fewer steps."
-            )
+        plan = choose_form(plan, self._storage.limits)
         seeds = dict.fromkeys(range(len(plan.timeline.segments)), plan.seed)
         names = segment_artifacts(claim.job.id, plan, seeds)
         rows: list[dict[str, Any]] = [
@@ -134,8 +136,8 @@ class TaskQueue:
             settle(connection, job)
             return True
 
-    def publish_record_step(self, claim: Claim, store: str, steps: int) -> bool:
-        """Tells that the first `steps` shared steps of the anchor are in a store; False if this record was given up.
+    def publish_record_step(self, claim: Claim, steps: int) -> bool:
+        """Tells that the first `steps` shared steps are in the claim's store; False if this record was given up.
 
         After False the segment itself may still be wanted (the next heartbeat says), but no longer its record.
         """
@@ -145,7 +147,7 @@ class TaskQueue:
                 return False
             if not self._update(connection, claim):
                 return False
-            job = change_job(connection, job, record_store=store, published_steps=steps)
+            job = change_job(connection, job, published_steps=steps)
             if job.recorded:
                 settle(connection, job)
             return True
@@ -170,14 +172,12 @@ class TaskQueue:
 
     def load(self, role: Role) -> Load:
         """How much work there is for a role, and how many workers."""
-        count = sa.select(sa.func.count())
-        work = count.select_from(tasks).where(tasks.c.kind.in_(KINDS[role]))
-        alive = (workers.c.role == role) & (workers.c.alive_until > self._storage.clock())
+        work = sa.select(sa.func.count()).select_from(tasks).where(tasks.c.kind.in_(KINDS[role]))
         with self._storage.reading() as connection:
             return Load(
                 ready=connection.scalar(work.where(tasks.c.state == TaskState.READY)) or 0,
                 running=connection.scalar(work.where(tasks.c.state == TaskState.RUNNING)) or 0,
-                workers=connection.scalar(count.select_from(workers).where(alive)) or 0,
+                workers=self._replicas(connection, role),
             )
 
     def live_records(self, store: str) -> set[tuple[str, int]]:
@@ -231,19 +231,28 @@ class TaskQueue:
         return settle(connection, job)
 
     def _service_order(self, role: Role) -> list[str]:
-        ready = sa.func.sum(sa.case((tasks.c.state == TaskState.READY, 1), else_=0))
+        ready = tasks.c.state == TaskState.READY
+        reads = ready & (tasks.c.kind == Kind.SEGMENT) & (tasks.c.index % 2 == 0) & (jobs.c.held_bytes > 0)
+        readies, readers = (sa.func.sum(sa.case((which, 1), else_=0)) for which in (ready, reads))
         query = (
             sa.select(
-                jobs.c.id, jobs.c.owner, jobs.c.created_at, jobs.c.served_at, ready, sa.func.count() - ready
+                jobs.c.id,
+                jobs.c.owner,
+                jobs.c.created_at,
+                jobs.c.served_at,
+                readies,
+                sa.func.count() - readies,
+                readers,
             )
             .join(tasks, tasks.c.job_id == jobs.c.id)
             .where(tasks.c.state.in_((TaskState.READY, TaskState.RUNNING)), tasks.c.kind.in_(KINDS[role]))
             .group_by(jobs.c.id)
         )
         with self._storage.reading() as connection:
-            return schedule.service_order(schedule.Share(*row) for row in connection.execute(query))
+            shares = [schedule.Share(*row) for row in connection.execute(query)]
+            return schedule.service_order(shares, self._replicas(connection, role))
 
-    def _next_task(self, connection: sa.Connection, job: Job, role: Role) -> Task | None:
+    def _next_task(self, connection: sa.Connection, job: Job, role: Role, store: str) -> Task | None:
         kinds = tasks.c.kind.in_(KINDS[role])
         unstarted = job_tasks(
             connection, job.id, kinds & tasks.c.state.in_((TaskState.WAITING, TaskState.READY))
@@ -251,23 +260,29 @@ class TaskQueue:
         ready = [
             task
             for task in unstarted
-            if task.state is TaskState.READY and self._admits(connection, job, task)
+            if task.state is TaskState.READY and self._admits(connection, job, task, store)
         ]
         if not ready:
             return None
-        alive = (workers.c.role == role) & (workers.c.alive_until > self._storage.clock())
-        replicas = connection.scalar(sa.select(sa.func.count()).select_from(workers).where(alive))
-        return schedule.next_task(job.plan, ready, len(unstarted), replicas or 1)
+        return schedule.next_task(job.plan, ready, len(unstarted), self._replicas(connection, role) or 1)
 
-    def _admits(self, connection: sa.Connection, job: Job, task: Task) -> bool:
-        """Whether there is room for the record that a task would make; a single record always fits."""
+    def _replicas(self, connection: sa.Connection, role: Role) -> int:
+        """How many of a role's workers were seen lately."""
+        alive = (workers.c.role == role) & (workers.c.alive_until > self._storage.clock())
+        return connection.scalar(sa.select(sa.func.count()).select_from(workers).where(alive)) or 0
+
+    def _admits(self, connection: sa.Connection, job: Job, task: Task, store: str) -> bool:
+        """Whether a store has room for the record that a task would make, if any."""
         if job.plan is None or not schedule.may_record(job, task) or job.recorded:
             return True
         self._storage.exclude(connection, ADMISSION)
-        held = connection.scalar(sa.select(sa.func.sum(jobs.c.held_bytes)).where(jobs.c.id != job.id))
-        return not held or int(held) + job.plan.record_bytes <= self._storage.limits.record_bytes
+        others = (jobs.c.id != job.id) & (jobs.c.record_store == store)
+        held = connection.scalar(sa.select(sa.func.sum(jobs.c.held_bytes)).where(others))
+        return has_room(job.plan.record_bytes, int(held or 0), self._storage.limits)
 
-    def _start(self, connection: sa.Connection, job: Job, task: Task, worker: str, lease: float) -> Claim:
+    def _start(
+        self, connection: sa.Connection, job: Job, task: Task, worker: str, lease: float, store: str
+    ) -> Claim:
         now = self._storage.clock()
         check_transition(task.state, TaskState.RUNNING)
         claimed = replace(
@@ -285,7 +300,8 @@ class TaskQueue:
             job = change_job(connection, job, status=JobStatus.IN_PROGRESS, started_at=now)
         records = schedule.may_record(job, task) and not job.recorded
         if records and job.plan:
-            job = drop_record(connection, job, recorder=task.id, held_bytes=job.plan.record_bytes)
+            held = {"held_bytes": job.plan.record_bytes, "record_store": store}
+            job = drop_record(connection, job, recorder=task.id, **held)
         inputs = {}
         if job.plan and task.kind is Kind.SEGMENT and task.index % 2:
             given = tasks.c.index.in_(job.plan.timeline.dependencies(task.index)) & (
@@ -324,6 +340,13 @@ def _task_row(
         "seed": seed,
         "steps": steps,
     }
+
+
+def _ends_reading(claim: Claim, step: int) -> bool:
+    """Whether a base segment has just done the last step in which it reads the anchor's record, or writes it."""
+    plan, task = claim.job.plan, claim.task
+    is_base = task.kind is Kind.SEGMENT and task.index % 2 == 0
+    return plan is not None and plan.shares and is_base and step == plan.shared_steps
 
 
 def _count_loss(connection: sa.Connection, job: Job) -> int:

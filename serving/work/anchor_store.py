@@ -24,6 +24,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from posegen.sharing import Position, SharedEntry
+from serving.work.metrics import RECORD_BYTES
 from serving.work.records import RecordId, RecordLost
 
 NAMESPACE = "posegen"
@@ -65,6 +66,7 @@ class AnchorStore:
 
     def __init__(self) -> None:
         self._records: dict[RecordId, dict[Position, ray.ObjectRef[PackedEntry]]] = {}
+        self._bytes: dict[tuple[RecordId, Position], int] = {}
         self._called = time.monotonic()
         threading.Thread(target=self._end_when_idle, daemon=True).start()
 
@@ -72,6 +74,8 @@ class AnchorStore:
         """Keeps an entry."""
         self._called = time.monotonic()
         self._records.setdefault(record, {})[place] = ray.put(packed)
+        self._bytes[record, place] = sum(array.nbytes for array in packed.arrays)
+        RECORD_BYTES.set(sum(self._bytes.values()))
 
     def entry(self, record: RecordId, place: Position) -> list[ray.ObjectRef[PackedEntry]]:
         """The reference of an entry; None if it is not here."""
@@ -83,6 +87,8 @@ class AnchorStore:
         """Drops all records but these."""
         self._called = time.monotonic()
         self._records = {record: entries for record, entries in self._records.items() if record in live}
+        self._bytes = {key: size for key, size in self._bytes.items() if key[0] in live}
+        RECORD_BYTES.set(sum(self._bytes.values()))
 
     def _end_when_idle(self) -> None:
         while time.monotonic() - self._called < IDLE_S:

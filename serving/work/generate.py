@@ -19,6 +19,7 @@ from safetensors.numpy import load
 from posegen.longvideo.job import EncodedJob, VideoJob
 from posegen.longvideo.preview import Preview
 from posegen.longvideo.sampling import Step
+from posegen.longvideo.segments import Plan
 from posegen.pipeline import Callback, PoseGenPipeline
 from posegen.sharing import SharingError
 from serving.state.artifacts import Artifacts, prepared_artifact, preview_artifact
@@ -75,7 +76,9 @@ class Generate:
 
     def _generate(self, claim: Claim, opened: _Opened, beat: Beat) -> None:
         task, plan = claim.task, opened.video.plan
-        neighbours = {index: self._artifacts.load_frames(name) for index, name in claim.inputs.items()}
+        neighbours = {
+            index: self._given(plan, task.index, index, name) for index, name in claim.inputs.items()
+        }
         beat(0, task.steps)
         video = replace(opened.video, seed=task.seed)
         opened = replace(opened, video=video)
@@ -91,7 +94,16 @@ class Generate:
         beat(
             task.steps, task.steps
         )  # a worker that was replaced while decoding must not write over the result
-        self._artifacts.save_frames(task.artifact, frames)
+        cuts = (
+            () if task.index % 2 else (plan.tail, len(frames) - plan.head)
+        )  # what the bridges beside it are given
+        self._artifacts.save_frames(task.artifact, frames, cuts)
+
+    def _given(self, plan: Plan, bridge: int, base: int, name: str) -> np.ndarray:
+        """The frames that a bridge is given of a base segment beside it: its last ones, or its first."""
+        if base < bridge:
+            return self._artifacts.load_frames(name, start=-plan.head)
+        return self._artifacts.load_frames(name, stop=plan.tail)
 
     def _segment(
         self,
@@ -132,6 +144,7 @@ class Generate:
 
     def _video(self, job: Job) -> VideoJob:
         """The job as the library sees it, of its request and what its uploads were made into."""
+        assert job.plan is not None  # else it had no segments
         prepared, request = load(self._artifacts.read(prepared_artifact(job.id))), job.request
         height, width = prepared["picture"].shape[:2]
         video = self._pipeline.job(
@@ -146,8 +159,9 @@ class Generate:
             framing=request["framing"],
             foreground=request["foreground"],
             keep_person=request["keep_person"],
+            form=job.plan.record_form,
         )
-        if job.plan is None or video.plan != job.plan.timeline:
+        if video.plan != job.plan.timeline:
             raise RuntimeError(f"{job.id} was planned for another model; give all workers the same folder.")
         return video
 

@@ -72,17 +72,18 @@ class Worker:
         poll: float = 0.5,
         between: Callable[[], object] = lambda: None,
         looking: threading.Lock | None = None,
+        store: str = "",
     ) -> None:
         """lease: seconds without a step after which others may take its task. poll: seconds between looks for work.
 
         between: called before each look and at each step. looking: shared by workers of which only one at a time shall
-        look for work.
+        look for work. store: where it keeps an anchor's record, see `TaskQueue.claim`.
         """
         self.name = worker_name(role)
         self._role, self._queue, self._work = role, database.queue, work
         self._failures_allowed = database.storage.limits.failures
         self._lease, self._poll, self._between = lease, poll, between
-        self._looking = looking or threading.Lock()
+        self._looking, self._store = looking or threading.Lock(), store
         self._stopping = threading.Event()
         self._held_until = 0.0
         self._signed = math.inf  # when it last gave a sign of life; infinite between tasks
@@ -136,7 +137,7 @@ class Worker:
     def _look(self) -> Claim | None:
         self._signed = time.monotonic()
         self._between()
-        claim = self._queue.claim(self._role, self.name, self._lease)
+        claim = self._queue.claim(self._role, self.name, self._lease, self._store)
         self._signed = math.inf
         return claim
 
@@ -175,7 +176,7 @@ class Worker:
             committed = (
                 self._queue.commit_plan(claim, plan) if plan is not None else self._queue.commit(claim)
             )
-        except ValueError as error:  # the plan needs more memory than this server has
+        except ValueError as error:  # no node has the memory for the plan
             raise Refused(str(error)) from error
         log.info("%s %s %s", self.name, "published" if committed else "was too late for", claim.task.artifact)
 

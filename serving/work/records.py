@@ -64,12 +64,8 @@ class RecordWriter:
     def __init__(self, database: Database, records: Records, claim: Claim) -> None:
         self._database, self._records, self._claim = database, records, claim
         self._record = RecordId(claim.job.id, claim.job.record_generation)
-        self._store, self._published = "", 0
+        self._published = 0
         self._wanted = claim.records
-        if self._wanted:
-            self._store = records.here()
-            # The name comes first: a store lets go of records that the database knows nothing of.
-            self._wanted = database.queue.publish_record_step(claim, self._store, 0)
 
     def put(self, position: Position, entry: SharedEntry) -> None:
         """Keeps an entry; that of a new step tells that the steps before are whole."""
@@ -92,7 +88,7 @@ class RecordWriter:
             return
         self._published = steps
         if self._wanted:
-            self._wanted = self._database.queue.publish_record_step(self._claim, self._store, steps)
+            self._wanted = self._database.queue.publish_record_step(self._claim, steps)
 
 
 class RecordReader:

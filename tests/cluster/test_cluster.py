@@ -138,7 +138,9 @@ def test_a_training_gets_what_it_asks_for() -> None:
     program, arguments = entrypoint("train")
     assert program.is_file()
     config = parse(arguments)
-    assert config.output.startswith("/shared/") and config.data.dataset.startswith("/shared/")
+    assert config.output.startswith("/shared/"), "where all machines write checkpoints"
+    curated = tyro.cli(CurateConfig, args=entrypoint("curate")[1]).output
+    assert config.data.dataset == curated, "what is curated is what is trained on"
     workers = [resources(group) for kind, group in groups("train") if kind == "worker"]
     assert all(group["replicas"] == 1 for kind, group in groups("train") if kind == "worker")
     assert (sum(cpus for cpus, _ in workers), sum(gpus for _, gpus in workers)) == demand(config)

@@ -48,6 +48,7 @@ from posegen.common.progress import Progress
 from posegen.common.storage import Folder, StorageError
 from posegen.common.weights import wheel_file
 from posegen.dataset import CLIPS, MEDIA, SCORES, unpack_keypoints
+from posegen.driving.poses.runtime import OpenModel, on_cpu
 from posegen.video import probe, read_frames, sample_indices, save_video
 from testkit import ROOT
 from testkit.curation_workers import curation_workers
@@ -275,8 +276,8 @@ class FaultyWorker(VideoWorker):
     clip_seconds = 3.0
 
     @staticmethod
-    def make_scorer(config: CurateConfig) -> Callable[..., pa.Table]:
-        del config
+    def make_scorer(config: CurateConfig, open_model: OpenModel = on_cpu) -> Callable[..., pa.Table]:
+        del config, open_model
 
         def score(clip: dict[str, Any], source: Source) -> pa.Table:
             del source

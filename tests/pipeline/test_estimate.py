@@ -37,7 +37,7 @@ def test_the_length_is_known_from_heads(config: CurateConfig):
 def test_a_dry_run_says_what_it_would_take_and_measures_nothing(
     config: CurateConfig, capsys: pytest.CaptureFixture[str]
 ):
-    dry = CurateConfig(config.input, config.output, dry_run=True, captioner="a model", gpus_per_worker=0.5)
+    dry = CurateConfig(config.input, config.output, dry_run=True, captioner="a model", gpu_share=0.5)
     assert run(dry) == {}
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("4 files, ") and "about 0.0 hours" in lines[0]

@@ -12,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import CurateConfig
-from pipeline.plan.shots import AdaptiveCuts, Cut, TransNetCuts, _transnet, find_cuts, join_cuts, plan_spans
+from pipeline.plan.shots import (
+    AdaptiveCuts,
+    Cut,
+    TransNetCuts,
+    _transnet,
+    detector_maker,
+    find_cuts,
+    join_cuts,
+    plan_spans,
+    transnet_on,
+)
 from posegen.video import Break, VideoInfo, probe, save_video
 
 RATE = 25
@@ -30,7 +40,8 @@ def scene(seed: int, frames: int, speed: float = 0.5, light: float = 1.0) -> np.
 def cuts_of(folder: Path, *shots: np.ndarray, detector: str = "adaptive", rate: int = RATE) -> list[Cut]:
     path = folder / "video.mp4"
     save_video(np.concatenate(shots), path, rate)
-    return find_cuts(probe(path), detector)
+    info = probe(path)
+    return find_cuts(info, detector_maker(detector)(info.rate))
 
 
 def hard(*frames: int) -> list[Cut]:
@@ -148,16 +159,22 @@ def test_loading_transnet_changes_no_global_setting() -> None:
 
 def test_one_detector_is_taken_for_a_whole_run_and_a_gpu_only_where_it_was_asked_for() -> None:
     shares = {0.0: "adaptive", 0.25: "transnetv2"}
-    found = {share: CurateConfig("videos", "dataset", gpus_per_worker=share).detector for share in shares}
+    found = {share: CurateConfig("videos", "dataset", gpu_share=share).detector for share in shares}
     assert found == shares
     assert CurateConfig("videos", "dataset", shots="transnetv2").detector == "transnetv2"
-    assert TransNetCuts(RATE).device == "cpu"
 
 
-def test_an_unknown_detector_is_named(tmp_path: Path) -> None:
-    save_video(scene(1, 5), tmp_path / "video.mp4", RATE)
+def test_a_gpu_that_torch_cannot_use_is_said_before_the_first_video() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match=r"transnetv2 was to run on a GPU.*ask for no GPU"):
+            transnet_on("cuda")
+
+
+def test_an_unknown_detector_is_named() -> None:
     with pytest.raises(ValueError, match=r"'best'.*adaptive or transnetv2"):
-        find_cuts(probe(tmp_path / "video.mp4"), "best")
+        detector_maker("best")
 
 
 def info_of(times: np.ndarray, duration: float, breaks: tuple[Break, ...] = ()) -> VideoInfo:

@@ -195,7 +195,7 @@ def joined(config: CurateConfig) -> pa.Table:
     """The rows of all groups without verdicts."""
     keys = listed_videos(config)["key"].combine_chunks()
     plans, scores = packed(plan_journal(config)), packed(score_journal(config))
-    groups = [join_group(config, keys, plans[group], scores.get(group, Files())) for group in plans]
+    groups = [join_group(config, keys, plans[group], Files(), scores.get(group, Files())) for group in plans]
     return pa.concat_tables(groups)
 
 

@@ -15,7 +15,7 @@ from training.train import parse
 
 def test_every_configuration_is_complete_and_says_its_machines() -> None:
     for description, config in CONFIGS.values():
-        assert config.data.batch_size >= config.cluster.max_workers
+        assert config.data.batch_size >= config.cluster.max_workers // config.cluster.context_parallel
         assert "CPU" in description or "GPU" in description
     assert CONFIGS["wan14b_720p_zero3"][1].engine.zero_stage == 3
     bundled = ROOT / CONFIGS["mini_cpu"][1].data.model
@@ -52,6 +52,10 @@ def test_one_value_is_changed_by_its_path(arguments: str, path: str, expected: A
         ("mini_cpu --data.frames 16", r"give lengths of 4k \+ 1"),
         ("mini_cpu --record.checkpoint_every 15", "must be a multiple of record.log_every, which is 10"),
         ("mini_cpu --cluster.max_workers 99", "99 workers cannot share data.batch_size 4"),
+        (
+            "mini_cpu --cluster.max_workers 4 --cluster.context_parallel 8",
+            "must be multiples of cluster.context_parallel, which is 8",
+        ),
         (
             "wan14b_480p_fp8 --engine.zero_stage 3",
             r"engine\.fp8_base does not work with engine\.zero_stage 3",

@@ -146,6 +146,17 @@ def test_a_stopped_training_goes_on_with_other_workers_and_another_stage(
     assert curve(first.output) == pytest.approx(curve(reference.output), abs=TOLERANCE)
 
 
+@pytest.mark.parametrize("workers", [2, 4])
+def test_groups_that_share_a_sequence_follow_the_curve_of_one_worker(
+    reference: TrainConfig, folder: Path, workers: int
+) -> None:
+    config = on(reference, folder / f"groups-{workers}", workers, zero_stage=2 if workers == 4 else 3)
+    config = replace(config, cluster=replace(config.cluster, context_parallel=2))
+    trainer(config).fit()
+    for name in ("loss", "validation/0.2", "validation/0.95"):
+        assert curve(config.output, name) == pytest.approx(curve(reference.output, name), abs=1e-6)
+
+
 def test_a_signal_to_the_command_ends_it_with_a_checkpoint(reference: TrainConfig, folder: Path) -> None:
     config = replace(
         on(reference, folder / "ended", workers=1, zero_stage=2),

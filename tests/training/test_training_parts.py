@@ -267,10 +267,10 @@ def test_samples_are_made_by_the_pipeline_with_the_checkpoints_adapter(folder: P
 
 
 def test_a_log_that_goes_on_drops_what_lies_behind_its_checkpoint(tmp_path: Path) -> None:
-    log = Log(tmp_path, 0)
+    log = Log(str(tmp_path), 0)
     for step in (1, 2, 3):
         log.write(step, {"loss": float(step)})
-    Log(tmp_path, 2).write(3, {"loss": 0.5})
+    Log(str(tmp_path), 2).write(3, {"loss": 0.5})
     assert [(row["step"], row["loss"]) for row in read_log(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 0.5)]
 
 

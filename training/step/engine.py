@@ -49,18 +49,23 @@ class EngineConfig:
 def start_engine(
     model: torch.nn.Module, config: EngineConfig, optimizer: OptimizerConfig, passes: int
 ) -> Any:
-    """DeepSpeed's engine on the process group that is there; passes: micro-batches of a step."""
+    """DeepSpeed's engine on the process group that is there; passes: micro-batches of a step.
+
+    model: on the device, or for ZeRO-3, which moves it there, on the host.
+    """
     import deepspeed
 
     # Its CPU build compiles a C++ extension for a minute that changes no result.
     sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # type: ignore[attr-defined]
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    engine, *_ = deepspeed.initialize(
-        model=model,
-        optimizer=EMAAdamW(trained, optimizer),
-        config=deepspeed_config(config, optimizer.max_grad_norm, passes),
-    )
+    settings = deepspeed_config(config, optimizer.max_grad_norm, passes)
+    if config.zero_stage == 3:
+        # Each weight goes to the device and is split there before the next: none ever holds the whole model.
+        deepspeed.zero.Init(module=model, config_dict_or_path=settings)
+        for buffer in model.buffers():
+            buffer.data = buffer.to(deepspeed.get_accelerator().current_device_name())
+    engine, *_ = deepspeed.initialize(model=model, optimizer=EMAAdamW(trained, optimizer), config=settings)
     engine.optimizer.check_grad_overflow = True  # ZeRO-2 would take a bf16 step that is not finite
     return engine
 

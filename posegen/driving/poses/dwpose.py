@@ -12,6 +12,7 @@ import numpy as np
 
 from posegen.common.weights import Weight, fetch
 from posegen.driving.poses.network import Channels, PictureNetwork
+from posegen.driving.poses.runtime import OpenModel, on_cpu
 from posegen.driving.poses.topdown import TopDown
 from posegen.driving.poses.yolox import DETECTOR, YoloxDetector
 
@@ -25,7 +26,7 @@ class DWPose(TopDown):
     """A PoseEstimator by DWPose.
 
     weights: where both files are; None is the hub. detector: another place, or file, of a YOLOX with raw
-    outputs. cuda: run on a GPU where onnxruntime has one. batch: frames, then people, a run. Raises
+    outputs. open_model: where the networks run. batch: frames, then people, a run. Raises
     posegen.common.weights.WeightsError where a file cannot be had and ValueError where it is not such a model.
     """
 
@@ -33,11 +34,12 @@ class DWPose(TopDown):
         self,
         weights: str | Path | None = None,
         detector: str | Path | None = None,
-        cuda: bool = False,
+        open_model: OpenModel = on_cpu,
         batch: int = 8,
     ) -> None:
-        boxes = YoloxDetector(fetch(DETECTOR, detector if detector is not None else weights), cuda, batch)
-        network = PictureNetwork(fetch(POSE, weights), MEAN, STD, cuda)
+        place = detector if detector is not None else weights
+        boxes = YoloxDetector(fetch(DETECTOR, place), open_model, batch)
+        network = PictureNetwork(fetch(POSE, weights), MEAN, STD, open_model)
 
         def infer(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             outputs = network(inputs)

@@ -10,17 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 
-from posegen.driving.poses.runtime import ONNXModel
+from posegen.driving.poses.runtime import OpenModel, on_cpu
 
 Channels = tuple[float, float, float]
-_UNREADABLE = (
-    onnx_errors.InvalidProtobuf,
-    onnx_errors.InvalidGraph,
-    onnx_errors.Fail,
-    onnx_errors.NoSuchFile,
-)
 
 
 class PictureNetwork:
@@ -31,12 +24,13 @@ class PictureNetwork:
     """
 
     def __init__(
-        self, path: Path, mean: Channels = (0, 0, 0), std: Channels = (1, 1, 1), cuda: bool = False
+        self,
+        path: Path,
+        mean: Channels = (0, 0, 0),
+        std: Channels = (1, 1, 1),
+        open_model: OpenModel = on_cpu,
     ) -> None:
-        try:
-            self._model = ONNXModel(path, cuda=cuda)
-        except _UNREADABLE as error:
-            raise ValueError(f"{path} cannot be read as an ONNX model ({error}): fetch it again.") from error
+        self._model = open_model(path)
         shape = self._model.input_shape
         if len(shape) != 4 or shape[1] != 3 or not all(isinstance(side, int) for side in shape[2:]):
             raise ValueError(

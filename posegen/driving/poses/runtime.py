@@ -7,12 +7,13 @@ landmarks in 0.6 of the time without its segmentation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import flatbuffers
 import numpy as np
-import onnxruntime
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
@@ -52,20 +53,48 @@ class TFLiteModel:
         return [self._interpreter.get_tensor(index)[0] for index in self._outputs]
 
 
+class Model(Protocol):
+    """A network of one input: its shape, names standing for what is open, and all outputs for a batch of it."""
+
+    input_shape: list[int | str]
+
+    def __call__(self, batch: np.ndarray) -> list[np.ndarray]: ...
+
+
+OpenModel = Callable[[Path], Model]
+"""What opens an ONNX file and decides where it runs."""
+
+
+def on_cpu(path: Path) -> ONNXModel:
+    """An ONNX file, run on this process' CPU."""
+    return ONNXModel(path)
+
+
+def on_cuda(path: Path) -> ONNXModel:
+    """An ONNX file, run on this process' GPU; raises CudaError where there is none."""
+    return ONNXModel(path, cuda=True)
+
+
 class ONNXModel:
     """An ONNX model of one input, on the CPU or, where `cuda` asks for it, on a GPU.
 
-    Raises CudaError where onnxruntime cannot use a GPU that was asked for, which it would pass over in silence.
+    Raises ValueError where the file is no ONNX model or onnxruntime is not installed, and CudaError where it cannot use
+    a GPU that was asked for, which it would pass over in silence.
     """
 
     def __init__(self, path: Path, threads: int = 1, cuda: bool = False) -> None:
+        onnxruntime = _onnxruntime(path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         providers: list[Any] = ["CPUExecutionProvider"]
         if cuda and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
             providers.insert(0, "CUDAExecutionProvider")
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        state = onnxruntime.capi.onnxruntime_pybind11_state
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        except (state.InvalidProtobuf, state.InvalidGraph, state.Fail, state.NoSuchFile) as error:
+            raise ValueError(f"{path} cannot be read as an ONNX model ({error}): fetch it again.") from error
         if cuda and "CUDAExecutionProvider" not in self._session.get_providers():
             raise CudaError(
                 f"{path.name} was to run on a GPU, but onnxruntime {onnxruntime.__version__} cannot use CUDA here; "
@@ -79,6 +108,16 @@ class ONNXModel:
         """All outputs, in the file's order, for a batch of the input's shape and type."""
         with timed("model"):
             return self._session.run(None, {self._input: batch})
+
+
+def _onnxruntime(path: Path) -> Any:
+    """The module, whose builds for CPUs and for GPUs are two packages of which only one can be installed."""
+    try:
+        return import_module("onnxruntime")
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{path.name} needs onnxruntime: pip install 'posegen[cpu]', or 'posegen[gpu]' for NVIDIA's GPUs."
+        ) from error
 
 
 def only_outputs(content: bytes, outputs: list[int]) -> bytes:

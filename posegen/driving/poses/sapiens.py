@@ -18,6 +18,7 @@ import numpy as np
 
 from posegen.common.weights import Weight, fetch
 from posegen.driving.poses.network import Channels, PictureNetwork
+from posegen.driving.poses.runtime import OpenModel, on_cpu
 from posegen.driving.poses.topdown import TopDown
 from posegen.driving.poses.yolox import DETECTOR, YoloxDetector
 from posegen.driving.skeleton import FLIP_ORDER
@@ -35,7 +36,7 @@ class Sapiens(TopDown):
 
     weights: the ONNX file, or a folder or URI of it. detector: the file, folder, URI or hub name of a YOLOX;
     None looks for one person in the whole frame. flip_test: take the mean of a picture's and its mirror
-    image's heatmaps, at twice the cost. cuda: run on a GPU where onnxruntime has one. batch: frames, then
+    image's heatmaps, at twice the cost. open_model: where the networks run. batch: frames, then
     people, a run. Raises posegen.common.weights.WeightsError where a file cannot be had and ValueError where it is
     not such a model.
     """
@@ -45,13 +46,13 @@ class Sapiens(TopDown):
         weights: str | Path | None = None,
         detector: str | Path | None = None,
         flip_test: bool = False,
-        cuda: bool = False,
+        open_model: OpenModel = on_cpu,
         batch: int = 4,
     ) -> None:
-        network = PictureNetwork(fetch(POSE, weights), MEAN, STD, cuda)
+        network = PictureNetwork(fetch(POSE, weights), MEAN, STD, open_model)
         boxes = None
         if detector is not None:
-            boxes = YoloxDetector(fetch(DETECTOR, detector), cuda, batch)
+            boxes = YoloxDetector(fetch(DETECTOR, detector), open_model, batch)
 
         def infer(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             heatmaps = network(inputs)[0]
@@ -123,8 +124,10 @@ def _parabola_top(values: np.ndarray) -> np.ndarray:
 class SapiensNormals:
     """The surface normal at each pixel of a person, as the camera sees it. batch: frames a run."""
 
-    def __init__(self, weights: str | Path | None = None, cuda: bool = False, batch: int = 4) -> None:
-        self._network = PictureNetwork(fetch(NORMALS, weights), MEAN, STD, cuda)
+    def __init__(
+        self, weights: str | Path | None = None, open_model: OpenModel = on_cpu, batch: int = 4
+    ) -> None:
+        self._network = PictureNetwork(fetch(NORMALS, weights), MEAN, STD, open_model)
         self._batch = batch
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
@@ -136,8 +139,10 @@ class SapiensNormals:
 class SapiensSegmentation:
     """The part of the body at each pixel: one of 28 classes, 0 the background. batch: frames a run."""
 
-    def __init__(self, weights: str | Path | None = None, cuda: bool = False, batch: int = 4) -> None:
-        self._network = PictureNetwork(fetch(SEGMENTATION, weights), MEAN, STD, cuda)
+    def __init__(
+        self, weights: str | Path | None = None, open_model: OpenModel = on_cpu, batch: int = 4
+    ) -> None:
+        self._network = PictureNetwork(fetch(SEGMENTATION, weights), MEAN, STD, open_model)
         self._batch = batch
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:

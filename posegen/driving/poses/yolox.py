@@ -13,6 +13,7 @@ import numpy as np
 from posegen.common.weights import Weight
 from posegen.driving.poses.boxes import letterbox, suppress
 from posegen.driving.poses.network import PictureNetwork
+from posegen.driving.poses.runtime import OpenModel, on_cpu
 
 DETECTOR = Weight("yolox_l.onnx", hub="yzd-v/DWPose")  # Apache-2.0
 STRIDES = (8, 16, 32)
@@ -27,8 +28,8 @@ class YoloxDetector:
     batch: frames whose inputs are held in memory, and run at once where the file leaves their number open.
     """
 
-    def __init__(self, path: Path, cuda: bool = False, batch: int = 8) -> None:
-        self._network = PictureNetwork(path, cuda=cuda)
+    def __init__(self, path: Path, open_model: OpenModel = on_cpu, batch: int = 8) -> None:
+        self._network = PictureNetwork(path, open_model=open_model)
         self._cells, self._strides = grid(self._network.size)
         self._batch = batch
 

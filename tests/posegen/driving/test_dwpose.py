@@ -1,5 +1,6 @@
 """Boxes, windows, the YOLOX detector and DWPose, on ONNX files of the published ones' inputs and outputs."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -268,3 +269,11 @@ def test_unfit_files_are_refused(weights: Path, tmp_path: Path, frames: np.ndarr
 def test_a_gpu_that_cannot_be_used_is_said_and_not_passed_over(weights: Path) -> None:
     with pytest.raises(CudaError, match=r"yolox_l.onnx was to run on a GPU.*install onnxruntime-gpu"):
         ONNXModel(weights / "yolox_l.onnx", cuda=True)
+
+
+def test_without_onnxruntime_it_is_said_what_to_install(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as where no package brings it
+    with pytest.raises(ValueError, match=r"yolox_l.onnx needs onnxruntime: pip install 'posegen\[cpu\]'"):
+        ONNXModel(weights / "yolox_l.onnx")

@@ -16,6 +16,7 @@ from testkit.videos import (
     number_of,
     numbered_picture,
     without_ts_packet,
+    without_ts_pictures,
     write_video,
 )
 
@@ -56,6 +57,33 @@ def test_a_lost_packet_of_a_transport_stream_costs_what_is_built_upon_it(
         f"pictures are damaged from {lost[0] / 30:.2f} s to {(lost[-1] + 1) / 30:.2f} s",
     ]
     assert numbers(info, [found.frame - 1, found.frame]) == [lost[0] - 1, lost[-1] + 1]
+
+
+@pytest.mark.parametrize("counted_anew", [True, False])
+@pytest.mark.parametrize("reordered", [0, 2])
+def test_whole_pictures_lost_from_a_transport_stream_are_a_gap(
+    tmp_path: Path, counted_anew: bool, reordered: int
+):
+    keyed = {"x264-params": f"keyint=30:scenecut=0:bframes={reordered}"}
+    source = write_video(tmp_path / "a.ts", range(120), options=keyed, picture=busy_picture)
+    info = probe(without_ts_pictures(source, tmp_path / "lost.ts", range(50, 52), counted_anew))
+    (found,) = info.breaks
+    assert 45 <= found.frame <= 50 and found.why == "pictures are damaged"
+    assert info.frame_times[found.frame] == pytest.approx(2.0, abs=0.02)  # the next key frame
+    assert numbers(info) == [*range(found.frame), *range(60, 120)]
+
+
+def test_pictures_lost_before_a_key_frame_cost_no_others(tmp_path: Path):
+    keyed = {"x264-params": "keyint=30:scenecut=0:bframes=0"}
+    source = write_video(tmp_path / "a.ts", range(120), options=keyed, picture=busy_picture)
+    info = probe(without_ts_pictures(source, tmp_path / "lost.ts", range(58, 60)))
+    assert [(found.frame, found.why) for found in info.breaks] == [(58, "no pictures are there")]
+    assert numbers(info) == [*range(58), *range(60, 120)]
+
+
+def test_a_changing_rate_is_no_loss(tmp_path: Path):
+    ticks = [*range(0, 60), *range(60, 120, 2), *range(120, 150)]
+    assert probe(write_video(tmp_path / "a.ts", ticks)).breaks == ()
 
 
 @pytest.mark.parametrize("torn", [0, 3 * 188], ids=["whole", "torn"])

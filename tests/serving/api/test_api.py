@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving.api.content import asked_range
 from serving.api.settings import Token
-from serving.api.upkeep import expire
+from serving.api.upkeep import expire, make_room
 from serving.state.artifacts import preview_artifact
 from serving.state.rows import QueueLimits, Role
 from serving.work.growing import GrowingVideo
@@ -404,6 +404,23 @@ def test_what_has_expired_is_deleted(tmp_path: Path) -> None:
     time.sleep(0.01)
     expire(site.database, site.artifacts)
     assert site.artifacts.jobs() == [waiting]
+
+
+def test_the_jobs_that_ended_first_make_room(tmp_path: Path) -> None:
+    site = Site(tmp_path, QueueLimits(keep_bytes=250))
+    ended, last, waiting = site.job(), site.job(), site.job()
+    site.artifacts.mark()
+    for job_id in (ended, last, waiting):
+        site.artifacts.write(f"{job_id}/input_reference", bytes(100))
+    make_room(site.database, site.artifacts)
+    assert len(site.artifacts.jobs()) == 3, "nothing that goes on is deleted"
+    for job_id in (ended, last):
+        site.database.jobs.cancel(job_id)
+        time.sleep(0.01)
+    make_room(site.database, site.artifacts)
+    assert site.artifacts.jobs() == sorted([last, waiting])
+    make_room(site.database, site.artifacts)
+    assert site.artifacts.jobs() == sorted([last, waiting])
 
 
 def test_what_a_video_was_asked_for_with_is_kept_with_it(site: Site) -> None:

@@ -21,7 +21,7 @@ def test_steps_left_are_the_longest_chain_or_the_work_shared_out(database: Datab
     assert [left(database, job.id, replicas) for replicas in (1, 2, 64)] == [25, 13, 12]
     anchor = claimed(database)
     database.queue.heartbeat(anchor, 1, 5, LEASE)
-    database.queue.publish_record_step(anchor, "store", 1)
+    database.queue.publish_record_step(anchor, 1)
     assert left(database, job.id, 64) == 11
     finish(database, anchor)
     assert left(database, job.id, 64) == 10

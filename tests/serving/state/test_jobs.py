@@ -143,7 +143,7 @@ def test_a_base_made_anew_has_the_anchor_recorded_again(database: Database) -> N
 def test_a_segment_made_anew_while_it_is_generated(database: Database) -> None:
     job = planned(database)
     anchor = claimed(database)
-    database.queue.publish_record_step(anchor, "store", 2)
+    database.queue.publish_record_step(anchor, 2)
     base = claimed(database)
     assert database.jobs.regenerate(job.id, 0) == [0, 1, 2, 3, 4]
     assert database.queue.heartbeat(base, 1, 5, LEASE) is Heartbeat.LOST

@@ -28,9 +28,11 @@ least_makespan: Callable[[JobPlan, int], int] = BENCHMARK["least_makespan"]
 authors_makespan: Callable[[JobPlan, int], int] = BENCHMARK["authors_makespan"]
 
 
-def share(job_id: str, owner: str, running: int = 0, served_at: float = 0.0, ready: int = 1) -> Share:
+def share(
+    job_id: str, owner: str, running: int = 0, served_at: float = 0.0, ready: int = 1, readers: int = 0
+) -> Share:
     """A job created at the time that its name ends in."""
-    return Share(job_id, owner, float(job_id[-1]), served_at, ready, running)
+    return Share(job_id, owner, float(job_id[-1]), served_at, ready, running, readers)
 
 
 @pytest.mark.parametrize("shared_steps", [0, 2])
@@ -94,17 +96,35 @@ def test_what_changes_is_what_depends(shared_steps: int, anchor: int) -> None:
 
 def test_owners_share_alike_however_many_jobs_each_has() -> None:
     shares = [share("a1", "ann", running=2), share("a2", "ann"), share("b3", "bob", running=1)]
-    assert service_order(shares) == ["b3", "a2", "a1"]
+    assert service_order(shares, replicas=8) == ["b3", "a2", "a1"]
 
 
 def test_who_was_served_longest_ago_comes_first_among_equals() -> None:
-    assert service_order([share("a1", "ann", served_at=5), share("b2", "bob", served_at=4)]) == ["b2", "a1"]
-    assert service_order([share("a1", "ann", served_at=5), share("a2", "ann", served_at=4)]) == ["a2", "a1"]
+    assert service_order([share("a1", "ann", served_at=5), share("b2", "bob", served_at=4)], replicas=8) == [
+        "b2",
+        "a1",
+    ]
+    assert service_order([share("a1", "ann", served_at=5), share("a2", "ann", served_at=4)], replicas=8) == [
+        "a2",
+        "a1",
+    ]
 
 
 def test_a_job_without_ready_tasks_is_not_served_but_counts() -> None:
     shares = [share("a1", "ann", running=3, ready=0), share("a2", "ann"), share("b3", "bob", running=1)]
-    assert service_order(shares) == ["b3", "a2"]
+    assert service_order(shares, replicas=8) == ["b3", "a2"]
+
+
+def test_the_last_readers_of_a_record_go_before_an_owners_other_jobs() -> None:
+    """Only the last: those of a long video would keep short ones waiting, and other owners' jobs wait for none."""
+    shares = [
+        share("a1", "ann"),
+        share("a2", "ann", running=1, ready=3, readers=3),
+        share("a3", "ann", running=2, ready=2, readers=2),
+        share("a4", "ann", running=3, ready=9, readers=9),
+        share("b5", "bob"),
+    ]
+    assert service_order(shares, replicas=8) == ["b5", "a3", "a2", "a1", "a4"]
 
 
 def test_owners_take_turns_in_the_queue() -> None:

@@ -116,7 +116,7 @@ def hand_in(database: Database, claim: Claim) -> bool:
     while claim.task.kind is Kind.STITCH and not segments_done(database, claim):
         time.sleep(0.05)
     if claim.records:
-        database.queue.publish_record_step(claim, "store", job_plan().shared_steps)
+        database.queue.publish_record_step(claim, job_plan().shared_steps)
     return database.queue.commit(claim)
 
 

@@ -47,9 +47,9 @@ def test_bases_start_when_the_shared_steps_are_there(database: Database) -> None
     job = planned(database)
     anchor = claimed(database)
     assert anchor.records and database.queue.claim(Role.GENERATE, "other", LEASE) is None
-    assert database.queue.publish_record_step(anchor, "store", 1)
+    assert database.queue.publish_record_step(anchor, 1)
     assert database.queue.claim(Role.GENERATE, "other", LEASE) is None
-    assert database.queue.publish_record_step(anchor, "store", 2)
+    assert database.queue.publish_record_step(anchor, 2)
     base = claimed(database, worker="other")
     assert (base.task.index, base.records, base.job.record_store) == (2, False, "store")
     assert database.queue.live_records("store") == {(job.id, base.job.record_generation)}
@@ -100,7 +100,7 @@ def test_a_silent_workers_task_goes_to_another_and_its_result_is_dropped(
     other = claimed(database, worker="other")
     assert (other.task.id, other.task.attempt, other.task.expiries) == (late.task.id, 2, 1)
     assert database.queue.heartbeat(late, 2, 5, LEASE) is Heartbeat.LOST
-    assert not database.queue.publish_record_step(late, "store", 2)
+    assert not database.queue.publish_record_step(late, 2)
     assert not database.queue.commit(late)
     finish(database, other)
 
@@ -224,7 +224,7 @@ def happen(database: Database, claim: Claim, chance: random.Random, claims: list
     if deed == "commit":
         if claim.task.kind is Kind.STITCH and set(states(database, claim.job.id).values()) != {"done"}:
             database.queue.release(claim)
-        elif not claim.records or database.queue.publish_record_step(claim, "store", 2):
+        elif not claim.records or database.queue.publish_record_step(claim, 2):
             database.queue.commit(claim)
     elif deed == "beat":
         if database.queue.heartbeat(claim, 1, 5, LEASE) is Heartbeat.CONTINUE:

@@ -54,7 +54,14 @@ def test_a_group_is_cancelled_and_killed(planned: Place, tmp_path: Path) -> None
     work = replace(place, pipeline=pipeline).work(Role.GENERATE, database)
 
     def worker(moment: Moment, do: Callable[[], object]) -> Worker:
-        return Worker(Role.GENERATE, database, at(moment, do)(work), LEASE, between=group.check)
+        return Worker(
+            Role.GENERATE,
+            database,
+            at(moment, do)(work),
+            LEASE,
+            between=group.check,
+            store=place.records.here(),
+        )
 
     assert worker(Moment("segment", 0, 1), lambda: database.jobs.cancel(first.id)).turn()
     assert database.jobs.get(first.id).error_code == "cancelled"

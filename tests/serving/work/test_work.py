@@ -206,7 +206,12 @@ def generator(place: Place, records: FileRecords) -> Worker:
     """A worker that generates with other records, of a server that bears with two losses."""
     database = Database(f"sqlite:///{place.folder}/serving.db", QueueLimits(expiries=3))
     return Worker(
-        Role.GENERATE, database, Generate(place.pipeline, database, place.artifacts, records), LEASE, poll=0.1
+        Role.GENERATE,
+        database,
+        Generate(place.pipeline, database, place.artifacts, records),
+        LEASE,
+        poll=0.1,
+        store=records.here(),
     )
 
 
