@@ -32,6 +32,7 @@ from benchmarks.mini import Options as MiniOptions
 from benchmarks.peers import FreshNoise, Independent, Sequential, averaged_windows, costs, planned
 from benchmarks.verdict import (
     CROSSFADE,
+    EVERYWHERE,
     OURS,
     UNSHARED,
     Row,
@@ -102,6 +103,7 @@ class Ways:
         return {
             OURS: self.ours,
             UNSHARED: lambda case: self.ours(case, framing="off"),
+            EVERYWHERE: lambda case: self.ours(case, framing=self._everywhere()),
             CROSSFADE: lambda case: self._planned(case, Independent),
             "peer: continued from the last frames": lambda case: self._planned(
                 case, Sequential, framing="off"
@@ -131,6 +133,10 @@ class Ways:
     def ours(self, case: Case, **changed: Any) -> tuple[VideoJob, np.ndarray]:
         """The method as it is, or with some options of `PoseGenPipeline.job` changed."""
         return self._made(self.models.pipeline, self._job(case, **changed))
+
+    def _everywhere(self) -> str:
+        steps, blocks = self.models.settings.num_inference_steps, len(self.models.pipeline.transformer.blocks)
+        return f"0:{steps},0:{blocks}"
 
     def _job(self, case: Case, **options: Any) -> VideoJob:
         clip = case.clip
@@ -183,7 +189,7 @@ class Bench:
         case = Case.of(FIRST_SEED + seed, round(seconds * rate), rate, self.size, kind or Kind())
         ways = self.ways.main()
         if kind:
-            ways = {name: ways[name] for name in (OURS, UNSHARED, CROSSFADE)}
+            ways = {name: ways[name] for name in (OURS, UNSHARED, EVERYWHERE, CROSSFADE)}
         elif seconds <= ABLATED:
             ways |= self.ways.ablations()
         behind = self.models.through_codec(case.clip.background[:1])[0]
