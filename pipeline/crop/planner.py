@@ -70,16 +70,18 @@ def _best(box: np.ndarray, others: np.ndarray, size: tuple[int, int], rate: floa
         first, last = _longest(np.all(tubes[0] <= tubes[1], axis=1))
         if last - first >= least:
             found.append((first, last, window, tubes))
-    if not found:
-        return None
-    longest = max(last - first for first, last, _, _ in found)
-    long_enough = [one for one in found if one[1] - one[0] >= NEARLY * longest]
-    first, last, window, (low, high) = max(long_enough, key=lambda one: one[2][0] * one[2][1])
-    middle = (box[first:last, :2] + box[first:last, 2:] - window) / 2
-    corners = [
-        smooth_path(middle[:, axis], low[first:last, axis], high[first:last, axis], rate) for axis in (0, 1)
-    ]
-    return Crop(first, last, window, np.round(np.stack(corners, axis=1)).astype(np.int32))
+    longest = max((last - first for first, last, _, _ in found), default=0)
+    largest_first = sorted(found, key=lambda one: -one[2][0] * one[2][1])
+    for first, last, window, (low, high) in largest_first:
+        if last - first < NEARLY * longest:
+            continue
+        low, high, inside = low[first:last], high[first:last], box[first:last]
+        middle = (inside[:, :2] + inside[:, 2:] - window) / 2
+        corners = np.stack([smooth_path(middle[:, n], low[:, n], high[:, n], rate) for n in (0, 1)], axis=1)
+        # Half the margin is there for a path that cuts a corner; of others that leaves their joints out of the picture.
+        if (np.maximum(low - corners, corners - high) <= _margin(inside) / 2).all():
+            return Crop(first, last, window, np.round(corners).astype(np.int32))
+    return None
 
 
 def window_sizes(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
@@ -101,7 +103,6 @@ def _tubes(
     room = np.array(size) - window
     low, high = np.maximum(box[:, 2:] - window, 0), np.minimum(box[:, :2], room)
     # People stand beside each other far more often than above, so the height of the window is settled first.
-    low[:, 1], high[:, 1] = eased(low[:, 1], high[:, 1], box[:, 1], rate)
     top = smooth_path((box[:, 1] + box[:, 3] - window[1]) / 2, low[:, 1], high[:, 1], rate)
     low[:, 1] = high[:, 1] = np.where(low[:, 1] <= high[:, 1], top, np.nan)
     for other in others:
@@ -114,33 +115,44 @@ def _tubes(
         begin, end = other[:, 2] - across, other[:, 0] + across - window[0]
         low[:, 0] = np.where(left & (begin > low[:, 0]), begin, low[:, 0])
         high[:, 0] = np.where(~left & (end < high[:, 0]), end, high[:, 0])
-    low[:, 0], high[:, 0] = eased(low[:, 0], high[:, 0], box[:, 0], rate)
     return low, high
 
 
-def eased(
-    low: np.ndarray, high: np.ndarray, person: np.ndarray, rate: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds (T,) inside of the given ones that neither shake nor jump, so that a path along them does not.
+def smooth_path(wanted: np.ndarray, low: np.ndarray, high: np.ndarray, rate: float) -> np.ndarray:
+    """A path (T,) between `low` and `high`, near enough, that stays near `wanted` and moves as evenly as it can.
 
-    person: (T,) where the person is; they are eased as seen from there, so that moving on costs no room. Bounds without
-    anything between them stay.
+    It stands still where one value lies between all. NaN among the bounds, and where there is nothing between them, is
+    passed over.
     """
     there = low <= high
     if not there.any():
-        return low, high
-    reach, number = max(1, round(EASE_S * rate)), np.arange(len(low))
-    way = np.interp(number, number[there], person[there])
-    for _ in range(2):
-        way = _mean(way, round(SMOOTH_S * rate / 2))
+        return wanted
+    floor, ceiling = low[there].max(), high[there].min()
+    if floor <= ceiling:
+        return np.full(len(wanted), np.clip(np.mean(wanted[there]), floor, ceiling))
+    number, reach = np.arange(len(wanted)), max(1, round(SMOOTH_S * rate / 2))
+    path, low, high = (np.interp(number, number[there], values[there]) for values in (wanted, low, high))
+    path = _mean(_mean(path, reach), reach)
+    inner_low, inner_high = eased(low, high, path, max(1, round(EASE_S * rate)))
+    for _ in range(ROUNDS):
+        path = np.clip(_mean(path, reach), inner_low, inner_high)
+    return np.clip(path, low.min(), high.max())
+
+
+def eased(low: np.ndarray, high: np.ndarray, way: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds (T,) inside of the given ones that neither shake nor jump, so that a path along them does not.
+
+    way: (T,) where it goes on the whole; they are eased as seen from there, so that moving on costs no room. Where
+    nothing is left between them both are the middle.
+    """
     found = []
     for values, sign in ((low, 1), (high, -1)):
-        bound = np.interp(number, number[there], sign * (values - way)[there])
-        wide = np.pad(bound, 2 * reach, mode="edge")
+        wide = np.pad(sign * (values - way), 2 * reach, mode="edge")
         bound = np.lib.stride_tricks.sliding_window_view(wide, 4 * reach + 1).max(axis=1)
         # A mean of greatest values, each of which has seen this frame, is no less than its own.
-        found.append(np.where(there, way + sign * _mean(_mean(bound, reach), reach), values))
-    return found[0], found[1]
+        found.append(way + sign * _mean(_mean(bound, reach), reach))
+    middle = (found[0] + found[1]) / 2
+    return np.minimum(found[0], middle), np.maximum(found[1], middle)
 
 
 def _mean(values: np.ndarray, reach: int) -> np.ndarray:
@@ -156,26 +168,6 @@ def _longest(there: np.ndarray) -> tuple[int, int]:
         return 0, 0
     first, last = edges[(edges[:, 1] - edges[:, 0]).argmax()].tolist()
     return first, last
-
-
-def smooth_path(wanted: np.ndarray, low: np.ndarray, high: np.ndarray, rate: float) -> np.ndarray:
-    """A path (T,) between `low` and `high` that stays near `wanted` and moves as evenly as it can.
-
-    It stands still where one value lies between all. NaN among the bounds is passed over; what there is no way
-    through is crossed at `low`.
-    """
-    there = low <= high
-    if not there.any():
-        return wanted
-    floor, ceiling = low[there].max(), high[there].min()
-    if floor <= ceiling:
-        return np.full(len(wanted), np.clip(np.mean(wanted[there]), floor, ceiling))
-    number = np.arange(len(wanted))
-    low, high, path = (np.interp(number, number[there], values[there]) for values in (low, high, wanted))
-    reach = max(1, round(SMOOTH_S * rate / 2))
-    for _ in range(ROUNDS):
-        path = np.clip(_mean(path, reach), low, high)
-    return path
 
 
 def _filled(track: np.ndarray, reach: int) -> np.ndarray:
@@ -202,5 +194,10 @@ def _held(track: np.ndarray, reach: int) -> np.ndarray:
 
 def _grown(track: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The boxes (T, 4) with the margin around the joints, within the picture."""
-    margin = MARGIN * (track[:, 3:] - track[:, 1:2])
+    margin = _margin(track)
     return np.clip(track + np.concatenate([-margin, -margin, margin, margin], axis=1), 0, [*size, *size])
+
+
+def _margin(track: np.ndarray) -> np.ndarray:
+    """The margin (T, 1) around the joints of boxes (T, 4)."""
+    return MARGIN * (track[:, 3:] - track[:, 1:2])
