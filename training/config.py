@@ -258,14 +258,17 @@ CONFIGS = {
     "mini_cpu": ("The mini model (2 M parameters, 9 frames of 64x96) on 2 CPU cores.", mini_cpu()),
     "wan1b_480p": ("Wan2.1-Fun-1.3B-InP at 832x480 on one GPU of 24 GB.", wan1b_480p()),
     "wan14b_480p": ("Wan2.1-I2V-14B at 832x480 on 8 GPUs of 80 GB and two more.", wan14b_480p()),
-    "wan14b_480p_zero3": ("The same with ZeRO-3, on 8 GPUs of 48 GB.", wan14b_480p(zero_stage=3)),
+    "wan14b_480p_zero3": (
+        "The same with ZeRO-3: base split among 4 GPUs or more and gathered a block at a time; 24 GB, not 49.",
+        wan14b_480p(zero_stage=3),
+    ),
     "wan14b_480p_fp8": (
         "The same with the frozen base in fp8, on any number of GPUs of 48 GB.",
         wan14b_480p(fp8_base=True),
     ),
     "wan14b_720p": ("Wan2.1-I2V-14B at 1280x720 on 8 GPUs of 80 GB and three more.", wan14b_720p()),
     "wan14b_720p_zero3": (
-        "The same with ZeRO-3: 42 GB of each GPU instead of 67.",
+        "The same with ZeRO-3: base split among 4 GPUs or more and gathered a block at a time; 42 GB, not 67.",
         wan14b_720p(zero_stage=3),
     ),
     "wan14b_720p_fp8": (
