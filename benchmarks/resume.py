@@ -6,8 +6,8 @@
 All runs must follow one loss curve; what is printed is the largest difference from the undisturbed run on one worker,
 in the training loss of any step and in the validation losses. Each run begins with an empty cache, which an actor fills
 a window ahead of the step. By default a tiny random model and ten drawn clips, in float32. The 14B configurations train
-in bfloat16, where gradients are summed with fewer digits, so curves of another number of workers agree less closely.
-With --context_parallel, that many workers share each item's sequence wherever a run has so many.
+in bfloat16: each micro-batch's gradient is rounded to it, whoever computes it, and they are summed up in float32. With
+--context_parallel, that many workers share each item's sequence wherever a run has so many.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def mini_cpu() -> TrainConfig:
 def wan1b_480p() -> TrainConfig:
     """Wan2.1-Fun-1.3B-InP (30 blocks, 1536 channels) at 832x480, 81 frames, on one GPU of 24 GB.
 
-    By the estimate (`training.memory`) the training takes 10 GB of it; an encoder beside it takes 8 GB, see
+    By the estimate (`training.memory`) the training takes 11 GB of it; an encoder beside it takes 8 GB, see
     `wan14b_720p`. Captions are encoded on the CPU, with 12 GB of the machine's memory. 1,200 steps of 4 clips are a
     day on an RTX 4090. `posegen convert --transformer` makes the folder.
     """
@@ -191,7 +191,7 @@ def wan14b_720p(zero_stage: Literal[2, 3] = 2, fp8_base: bool = False) -> TrainC
 
     ZeRO-2: sized for 8 GPUs of 80 GB, each with the whole model, 67 GB by the estimate (`training.memory`).
     ZeRO-3: sized for the same GPUs, 42 GB on each while at least 4 are there. With the base in fp8: any number of
-    GPUs of 80 GB, 55 GB on one that is alone. Two more GPUs encode ahead of the step, seven encoders and the text
+    GPUs of 80 GB, 56 GB on one that is alone. Two more GPUs encode ahead of the step, seven encoders and the text
     encoder, and one makes the samples. An encoder takes about 17 GB by an estimate: Wan's VAE in float32 on 81
     frames, untiled, holds tensors of 14 GB at its peak (outputs that are alive, counted operation by operation on
     the meta device), to which come 0.5 GB of weights and what CUDA and its convolutions need to work in.
@@ -258,14 +258,17 @@ CONFIGS = {
     "mini_cpu": ("The mini model (2 M parameters, 9 frames of 64x96) on 2 CPU cores.", mini_cpu()),
     "wan1b_480p": ("Wan2.1-Fun-1.3B-InP at 832x480 on one GPU of 24 GB.", wan1b_480p()),
     "wan14b_480p": ("Wan2.1-I2V-14B at 832x480 on 8 GPUs of 80 GB and two more.", wan14b_480p()),
-    "wan14b_480p_zero3": ("The same with ZeRO-3, on 8 GPUs of 48 GB.", wan14b_480p(zero_stage=3)),
+    "wan14b_480p_zero3": (
+        "The same with ZeRO-3: base split among 4 GPUs or more and gathered a block at a time; 24 GB, not 49.",
+        wan14b_480p(zero_stage=3),
+    ),
     "wan14b_480p_fp8": (
         "The same with the frozen base in fp8, on any number of GPUs of 48 GB.",
         wan14b_480p(fp8_base=True),
     ),
     "wan14b_720p": ("Wan2.1-I2V-14B at 1280x720 on 8 GPUs of 80 GB and three more.", wan14b_720p()),
     "wan14b_720p_zero3": (
-        "The same with ZeRO-3: 42 GB of each GPU instead of 67.",
+        "The same with ZeRO-3: base split among 4 GPUs or more and gathered a block at a time; 42 GB, not 67.",
         wan14b_720p(zero_stage=3),
     ),
     "wan14b_720p_fp8": (

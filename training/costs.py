@@ -78,8 +78,9 @@ def training_memory(
     one: a worker's pass; `context_parallel` workers share its tokens. trainable_parameters: adapters and whatever is
     trained whole. reduce_bucket_size, live_parameters: DeepSpeed's buffer, allocated whole however small the adapters,
     and `stage3_max_live_parameters`, both in numbers and at its defaults. fp8_base: whether the blocks' frozen linears
-    take a byte a number. AdamW keeps 12 bytes for each trained number (a float32 copy and two moments). Stage 1 splits
-    these among the workers, stage 2 the gradients too, stage 3 the weights too (ZeRO, arXiv 1910.02054).
+    take a byte a number. Gradients are summed up in float32, and AdamW keeps 12 bytes for each trained number (a
+    float32 copy and two moments). Stage 1 splits these among the workers, stage 2 the gradients too, stage 3 the
+    weights too (ZeRO, arXiv 1910.02054).
     """
     if zero_stage not in (0, 1, 2, 3) or workers < 1:
         raise ValueError(
@@ -93,7 +94,7 @@ def training_memory(
     saved = block_linears(one.config) * (itemsize - 1) if fp8_base else 0
     parts = {
         "weights": weights * itemsize - saved,
-        "gradients": gradients * itemsize,
+        "gradients": gradients * FLOAT32,
         "optimiser": 12 * _ceil_div(trainable_parameters, workers if zero_stage >= 1 else 1),
         "buffers": reduce_bucket_size * itemsize if zero_stage else 0,
         "activations": training_activation_bytes(one, gradient_checkpointing, offload, context_parallel),

@@ -35,6 +35,8 @@ class Log:
     def __init__(self, output: str, step: int) -> None:
         self._output, self._run = Folder(output), output.rstrip("/").rpartition("/")[2]
         kept = [row for row in read_log(output) if row["step"] <= step]
+        self.gpu_hours = max((row["gpu_hours"] for row in kept if "gpu_hours" in row), default=0.0)
+        """Of the training before this step, where it runs on GPUs."""
         self._scratch = None if self._output.local else tempfile.TemporaryDirectory(prefix="posegen-log-")
         self._folder = Path(self._scratch.name if self._scratch else self._output.root)
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -109,3 +111,18 @@ class Stopwatch:
 def progress_line(step: int, steps: int, items_per_second: float, loss: float, seconds_left: float) -> str:
     left = timedelta(seconds=round(seconds_left))
     return f"step {step:,}/{steps:,}  loss {loss:.4f}  {items_per_second:.2f} clips/s  {left} left"
+
+
+def gpu_line(row: Mapping[str, float], to_come: float) -> str:
+    """What a line of progress ends with on GPUs: their hours so far, and those to come."""
+    return f"  {row['gpu_hours']:,.1f} GPU hours, {to_come:,.1f} to come" if "gpu_hours" in row else ""
+
+
+def validation_line(row: Mapping[str, float]) -> str:
+    """The validation losses of a row with their 95 % intervals, by noise level."""
+    levels = [name.partition("/")[2] for name in row if name.startswith("validation/")]
+    told = (
+        f"{level}: {row[f'validation/{level}']:.4f} ± {row[f'validation_interval/{level}']:.4f}"
+        for level in levels
+    )
+    return f"validation loss by noise level  {', '.join(told)}"

@@ -31,7 +31,7 @@ from training.checkpoint import Position, Saved, fingerprint, read_position, rea
 from training.config import TrainConfig
 from training.costs import flops_per_training_step
 from training.data.stream import Batch, EncoderActors, TrainingStream
-from training.log import Log, Stopwatch, progress_line
+from training.log import Log, Stopwatch, gpu_line, progress_line, validation_line
 from training.model.adapter import adapter_parameters, load_model
 from training.output import DIVERGED_FILE, STOP_FILE, fetched
 from training.sample_videos import sample_later
@@ -249,26 +249,33 @@ class Training:
 
     @torch.no_grad()
     def _validate(self) -> None:
-        """The validation loss at each of the fixed noise levels, always with the same noise."""
+        """The validation loss at each of the fixed noise levels, always with the same noise, and its 95 % interval.
+
+        The interval is what the clips that were drawn leave open: the mean of others lies within so much of it.
+        """
+        row: dict[str, float] = {}
+        items = sum(len(batch.keys) for batch in self.validation)
         with self.watch.timed("validation"):
-            row = {}
             for level in self.config.noise.validation_levels:
                 parts = [self._validation_loss(batch, level) for batch in self.validation]
-                total, items = (sum(column) for column in zip(*parts, strict=True)) if parts else (0.0, 0.0)
-                row[f"validation/{level:g}"] = total / max(1.0, items)
+                mean, square = (sum(column) / items for column in zip(*parts, strict=True))
+                error = math.sqrt(max(0.0, square - mean**2) / max(1, items - 1))
+                row |= {f"validation/{level:g}": mean, f"validation_interval/{level:g}": 1.96 * error}
         if self.log:
             self.log.write(self.step, row)
+            print(validation_line(row), flush=True)
 
-    def _validation_loss(self, batch: Batch, level: float) -> tuple[float, float]:
-        """Sum of the losses of a validation batch, and its items, over all workers."""
+    def _validation_loss(self, batch: Batch, level: float) -> list[float]:
+        """Sums over the items of a validation batch: their losses, and these squared."""
         drawn = noise(self.config.data.seed, batch.keys, batch.latents.shape[1:])
         every = Examples.of(batch, drawn, torch.full((len(batch.keys),), level))
         own = every[self.group.number :: self.group.count]
-        total = sum(
-            weight * self._item_losses(part).sum().item()
-            for part, weight in self._micro_batches(own if len(own) else every[:1])
-        )
-        return self._summed(total / self.group.size if len(own) else 0.0)[0], float(len(every))
+        total = square = 0.0
+        for part, weight in self._micro_batches(own if len(own) else every[:1]):
+            losses = self._item_losses(part) * (weight if len(own) else 0.0)
+            total += losses.sum().item()
+            square += losses.square().sum().item()
+        return self._summed(total / self.group.size, square / self.group.size)
 
     def _save(self, last: bool = False) -> None:
         """Gathers the state, which all workers do together; the first one writes it while training goes on."""
@@ -302,13 +309,21 @@ class Training:
         row["learning_rate"] = learning_rate(self.step - 1, self.config.steps, self.config.optimizer)
         self.losses, self.logged_step, self.replaced = [], self.step, 0
         if self.log:
+            if self._gpus():
+                row["gpu_hours"] = self.log.gpu_hours + self._gpus() * (now - self.started) / 3600
             self.log.write(self.step, row)
             left = min(
                 (self.config.steps - self.step) * (now - self.started) / (self.step - self.first_step),
                 60 * self.config.minutes - (now - self.started),
             )
             rate = self.config.data.batch_size / seconds
-            print(progress_line(self.step, self.config.steps, rate, loss, max(0.0, left)), flush=True)
+            line = progress_line(self.step, self.config.steps, rate, loss, max(0.0, left))
+            print(line + gpu_line(row, self._gpus() * max(0.0, left) / 3600), flush=True)
+
+    def _gpus(self) -> float:
+        """GPUs that are held by workers and encoders, not by the sample videos that are made now and then."""
+        cluster, data = self.config.cluster, self.config.data
+        return cluster.gpus * self.workers + data.encode_gpus * data.encode_workers
 
     def _speed(self, batch: Batch, seconds: float) -> dict[str, float]:
         """Tokens a second, share of the devices' peak where it is known, and memory in GB, of this worker."""

@@ -45,11 +45,12 @@ class Device:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one worker: bytes by what they hold, and their `peak`; seconds of a step; numbers that are trained."""
+    """Of one worker: bytes by what they hold, and their `peak`; seconds of a step; numbers that are trained; steps."""
 
     memory: dict[str, int]
     step_seconds: float
     trained: int
+    steps: int
 
     def __str__(self) -> str:
         parts = ", ".join(
@@ -57,7 +58,8 @@ class Estimate:
         )
         return (
             f"{self.trained / 1e6:.1f} M numbers are trained; a worker needs {_gb(self.memory['peak'])} ({parts}); "
-            f"a step takes about {self.step_seconds:.2g} s"
+            f"a step takes about {self.step_seconds:.2g} s, all {self.steps:,} steps "
+            f"{_duration(self.steps * self.step_seconds)}"
         )
 
 
@@ -87,7 +89,9 @@ def estimate(config: TrainConfig, device: Device) -> Estimate:
     # The groups with the most items are waited for.
     items = math.ceil(config.data.batch_size * cluster.context_parallel / cluster.max_workers)
     work = flops_per_training_step(Pass(model, *size, items), engine.gradient_checkpointing)
-    result = Estimate(memory, work / (EFFICIENCY * device.flops * cluster.context_parallel), trained)
+    result = Estimate(
+        memory, work / (EFFICIENCY * device.flops * cluster.context_parallel), trained, config.steps
+    )
     if memory["peak"] > USABLE * device.memory:
         raise EstimateError(
             f"This training does not fit: each of {least} workers needs {_gb(memory['peak'])}, but its device "
@@ -173,3 +177,10 @@ def _speed(device: torch.device, precision: str) -> float:
 
 def _gb(size: float) -> str:
     return f"{size / 1e9:.3g} GB"
+
+
+def _duration(seconds: float) -> str:
+    hours = seconds / 3600
+    if hours >= 48:
+        return f"{hours / 24:.0f} days"
+    return f"{hours:.1f} hours" if hours >= 2 else f"{seconds / 60:.0f} minutes"

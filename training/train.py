@@ -7,7 +7,7 @@ The first word names the configuration to start from, the options change single 
 `python training/train.py mini_cpu --help` lists them with what `mini_cpu` sets.
 
 Checkpoints, log.jsonl, TensorBoard's events and sample videos go to the output folder, the finished adapter to
-adapters/ in it. The same command again goes on where the training stopped. SIGTERM ends it with a checkpoint.
+adapters/ in it. The same command again goes on where the training stopped. Ctrl-C or SIGTERM ends it with a checkpoint.
 """
 
 from __future__ import annotations

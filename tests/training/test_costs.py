@@ -73,9 +73,9 @@ def test_each_zero_stage_splits_more():
 
     weights = parameters(config) + 4000
     alone = estimate(0, 4)
-    assert (alone["weights"], alone["gradients"], alone["optimiser"]) == (2 * weights, 8000, 48000)
+    assert (alone["weights"], alone["gradients"], alone["optimiser"]) == (2 * weights, 16000, 48000)
     assert estimate(1, 4) == alone | {"optimiser": 12000, "buffers": 100, "peak": alone["peak"] - 36000 + 100}
-    assert estimate(2, 4) == estimate(1, 4) | {"gradients": 2000, "peak": estimate(1, 4)["peak"] - 6000}
+    assert estimate(2, 4) == estimate(1, 4) | {"gradients": 4000, "peak": estimate(1, 4)["peak"] - 12000}
     assert estimate(3, 4)["weights"] == 2 * (-(-weights // 4) + 60)
     assert estimate(3, 4)["peak"] == sum(value for part, value in estimate(3, 4).items() if part != "peak")
 

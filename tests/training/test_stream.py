@@ -22,6 +22,8 @@ from testkit.puppet_tables import RATE, SIZE, Rows, puppet_rows, write_tables
 from testkit.tiny_model import tiny_pipeline
 from testkit.tiny_training import write_tiny_model
 from training.data.cache import Cache
+from training.data.frames import person_window
+from training.data.items import Bucket
 from training.data.plan import Plan
 from training.data.spans import Names
 from training.data.stream import Batch, DataConfig, EncoderActors, TrainingStream, prepare
@@ -287,18 +289,17 @@ def test_a_clip_of_twice_the_rate_gives_every_second_frame(
     np.testing.assert_array_equal(cached_span(config)["keypoints"], unpack_keypoints(fast[0])[::2])
 
 
-def test_a_larger_clip_is_cut_to_fill_the_bucket_and_its_pose_with_it(tmp_path: Path, model: str) -> None:
+def test_a_larger_clip_is_cut_where_the_person_is_and_its_pose_with_it(tmp_path: Path, model: str) -> None:
     wide = puppet_rows(2, 9, size=(96, 96))
     config = prepared(tmp_path / "dataset", [wide], model, batch_size=1)
     take(config, 1)
     span = cached_span(config)
     assert span["latents"].shape == (6, 3, 6, 4)
-    keypoints = span["keypoints"]
-    expected = unpack_keypoints(wide[0])[..., :2] / 2 - [
-        8 + 0.25,
-        0.25,
-    ]  # pixel centres have whole coordinates
-    np.testing.assert_allclose(keypoints[..., :2], expected, atol=1e-3)
+    poses = unpack_keypoints(wide[0])
+    window = person_window(poses, (96, 96), Bucket(32, 48, 9))
+    assert (window.left, window.top) == (12, 0)  # the middle would be 8
+    corner = np.array([window.left, window.top]) + 0.25  # pixel centres have whole coordinates
+    np.testing.assert_allclose(span["keypoints"][..., :2], poses[..., :2] / 2 - corner, atol=1e-3)
 
 
 def test_clips_that_cannot_be_used_are_named_and_the_others_stay_as_they_are(

@@ -91,6 +91,7 @@ def test_the_loss_falls_and_the_log_tells_all(reference: TrainConfig) -> None:
     for level in reference.noise.validation_levels:
         validation = curve(reference.output, f"validation/{level:g}")
         assert list(validation) == [4, 8, 12] and validation[12] < validation[4]
+        assert min(curve(reference.output, f"validation_interval/{level:g}").values()) > 0
     assert list(Path(reference.output).glob("tensorboard/events*"))
 
 

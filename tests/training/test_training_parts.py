@@ -20,9 +20,9 @@ from posegen.model.transformer import PoseGenTransformer3DModel
 from testkit.tiny_training import tiny_config, write_tiny_model
 from training.checkpoint import EMA
 from training.config import AdapterConfig, EngineConfig, NoiseConfig, OptimizerConfig
-from training.log import Log, read_log
+from training.log import Log, gpu_line, read_log, validation_line
 from training.loop import load_transformer
-from training.memory import Device, EstimateError, estimate
+from training.memory import Device, Estimate, EstimateError, estimate
 from training.model import frozen
 from training.model.adapter import adapter_parameters
 from training.sample_videos import load_pipeline
@@ -272,6 +272,34 @@ def test_a_log_that_goes_on_drops_what_lies_behind_its_checkpoint(tmp_path: Path
         log.write(step, {"loss": float(step)})
     Log(str(tmp_path), 2).write(3, {"loss": 0.5})
     assert [(row["step"], row["loss"]) for row in read_log(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 0.5)]
+
+
+def test_lines_of_progress_tell_gpu_hours_so_far_and_to_come(tmp_path: Path) -> None:
+    assert gpu_line({"loss": 0.5}, 3.0) == ""
+    assert gpu_line({"gpu_hours": 1234.56}, 40.0) == "  1,234.6 GPU hours, 40.0 to come"
+    log = Log(str(tmp_path), 0)
+    for step in (1, 2):
+        log.write(step, {"gpu_hours": step / 2})
+    assert (
+        Log(str(tmp_path), 1).gpu_hours == 0.5
+    )  # a training that goes on adds to those before its checkpoint
+
+
+def test_validation_losses_are_told_with_their_intervals() -> None:
+    row = {
+        "validation/0.2": 0.5,
+        "validation/1": 0.25,
+        "validation_interval/0.2": 0.1,
+        "validation_interval/1": 0.2,
+    }
+    assert validation_line(row) == "validation loss by noise level  0.2: 0.5000 ± 0.1000, 1: 0.2500 ± 0.2000"
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"), [(60, "60 steps 1 minutes"), (9000, "2.5 hours"), (10**6, "12 days")]
+)
+def test_it_is_told_how_long_a_training_takes(steps: int, told: str) -> None:
+    assert told in str(Estimate({"peak": 1}, 1.0, 1, steps))
 
 
 def test_what_cannot_fit_is_refused_in_a_sentence(folder: Path) -> None:

@@ -77,7 +77,8 @@ def deepspeed_config(config: EngineConfig, max_grad_norm: float, passes: int) ->
         "gradient_clipping": max_grad_norm,
         "zero_allow_untested_optimizer": True,
         "steps_per_print": sys.maxsize,
-        "data_types": {"grad_accum_dtype": "fp32" if config.precision == "float32" else "bf16"},
+        # Summed up over micro-batches in bf16, gradients of another number of workers would be rounded otherwise.
+        "data_types": {"grad_accum_dtype": "fp32"},
         "zero_optimization": {
             "stage": config.zero_stage,
             "reduce_bucket_size": config.reduce_bucket_size,
