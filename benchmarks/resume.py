@@ -5,10 +5,9 @@
 
 All runs must follow one loss curve; what is printed is the largest difference from the undisturbed run on one worker,
 in the training loss of any step and in the validation losses. Each run begins with an empty cache, which an actor fills
-a window ahead of the step. By default a tiny random model and ten drawn clips, in
-float32. The 14B configurations train in bfloat16, where gradients are summed with fewer digits, so curves of another
-number of workers agree less closely. With --context_parallel, that many workers share each item's sequence wherever a
-run has so many.
+a window ahead of the step. By default a tiny random model and ten drawn clips, in float32. The 14B configurations train
+in bfloat16, where gradients are summed with fewer digits, so curves of another number of workers agree less closely.
+With --context_parallel, that many workers share each item's sequence wherever a run has so many.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ def main(
     for name, value in differences.items():
         print(f"{name:55} {value:.2e}")
     losses = [value for (name, _), value in expected.items() if name == "loss"]
-    found = {"steps": steps, "precision": precision, "context_parallel": context_parallel}
+    found: dict[str, Any] = {"steps": steps, "precision": precision, "context_parallel": context_parallel}
     found |= {"loss_first": losses[0], "loss_last": losses[-1]}
     print(json.dumps({**found, "largest_difference": max(differences.values()), "differences": differences}))
 
@@ -109,7 +108,7 @@ def run(
     config: TrainConfig, output: Path, parts: list[Part], killed: int | None, context_parallel: Literal[1, 2]
 ) -> Curve:
     """One run, whose clips an actor encodes into an empty cache; its curves by figure and step."""
-    data = replace(config.data, cache=f"{output}-cache", encode_workers=1, encode_cpus=0.5)
+    data = replace(config.data, cache=f"{output}-cache", encode_workers=1, encode_cpus=0.0)
     prepare(data)
     for workers, stage, until in parts:
         part = replace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import hypothesis
 import pytest
 from moto.server import ThreadedMotoServer
 
+from testkit.buckets import BucketProxy
 from testkit.postgres import empty_database, postgres_server
 from testkit.tiny_qwen import save_tiny_qwen
 
@@ -54,6 +56,19 @@ def bucket(s3_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     name = tmp_path.name.lower().replace("_", "-").strip("-")
     urllib.request.urlopen(urllib.request.Request(f"{s3_address}/{name}", method="PUT")).close()
     return f"s3://{name}"
+
+
+@pytest.fixture
+def proxy(bucket: str, s3_address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[BucketProxy]:
+    """A server before the bucket's, which everything in the test speaks to."""
+    server = BucketProxy(s3_address)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @pytest.fixture(scope="session")

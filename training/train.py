@@ -13,28 +13,39 @@ adapters/ in it. The same command again goes on where the training stopped. SIGT
 from __future__ import annotations
 
 import dataclasses
+import json
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import tyro
-from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig
+from ray.train import (
+    CheckpointConfig,
+    FailureConfig,
+    LoggingConfig,
+    Result,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    WorkerGroupError,
+)
 from ray.train.torch import TorchTrainer
 
 from posegen import versions
 from posegen.common.storage import Folder, StorageError, absolute
-from training.checkpoint import EMA, check_output
+from training.checkpoint import EMA, check_output, positions
 from training.cluster import NodeTorchConfig, start_ray
 from training.config import CONFIGS, TrainConfig
 from training.data.stream import EncoderActors, TrainingStream, prepare
 from training.loop import train_loop_per_worker
 from training.memory import estimate, probe_device
 from training.output import (
+    DATASETS_FILE,
     DIVERGED_FILE,
     STOP_FILE,
     below,
@@ -51,6 +62,7 @@ def run(config: TrainConfig) -> str:
     Raises ValueError, a sentence, where it cannot be done.
     """
     output = open_output(config.output)
+    config = with_versions(config)
     start_ray()
     print(estimate(config, probe_device(config)), flush=True)
     prepare(config.data)
@@ -66,7 +78,10 @@ def run(config: TrainConfig) -> str:
 
 
 def fit(trainer: TorchTrainer) -> Result:
-    """Trains in a thread of its own: in the main one, Ray would answer Ctrl-C by ending all without a checkpoint."""
+    """Trains in a thread of its own: in the main one, Ray would answer Ctrl-C by ending all without a checkpoint.
+
+    Raises ValueError where the training failed more often than its settings allow.
+    """
     result: Future[Result] = Future()
 
     def train() -> None:
@@ -76,7 +91,14 @@ def fit(trainer: TorchTrainer) -> Result:
             result.set_exception(error)
 
     threading.Thread(target=train, daemon=True).start()  # a second Ctrl-C does not wait for it
-    return result.result()
+    try:
+        return result.result()
+    except TrainingFailedError as error:
+        failures = list(error.worker_failures.values()) if isinstance(error, WorkerGroupError) else [error]
+        reason = str(failures[0]).strip().splitlines()[-1]  # of a traceback
+        raise ValueError(
+            f"The training failed. {reason.rstrip('.')}. Start it again to go on from its last checkpoint."
+        ) from error
 
 
 @contextmanager
@@ -157,21 +179,30 @@ def export(result: Result, config: TrainConfig) -> str:
     return below(config.output, name)
 
 
-def newest_versions(datasets: Iterable[str]) -> dict[str, int]:
-    """The newest version of each dataset, so that a training keeps to it; those whose tables have none are left out."""
-    newest = {dataset: max(versions.numbers(Folder(dataset)), default=None) for dataset in datasets}
-    return {dataset: number for dataset, number in newest.items() if number is not None}
+def with_versions(config: TrainConfig) -> TrainConfig:
+    """The versions of the datasets as the settings name them, else as the training began with, else the newest.
+
+    They are written down in the output folder, so that a training goes on with its clips when others were added.
+    """
+    output, data = Folder(config.output), config.data
+    begun = output.exists(DATASETS_FILE) and positions(config.output)
+    known = json.loads(output.read(DATASETS_FILE)) if begun else {}
+    newest = {dataset: max(versions.numbers(Folder(dataset)), default=None) for dataset in data.datasets}
+    there = {dataset: number for dataset, number in newest.items() if number is not None}
+    chosen = {dataset: known.get(dataset, number) for dataset, number in there.items()}
+    chosen |= data.dataset_versions
+    output.write(DATASETS_FILE, json.dumps(chosen, indent=2).encode())
+    return dataclasses.replace(config, data=dataclasses.replace(data, dataset_versions=chosen))
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
-    """Local paths made absolute, as workers may run in another directory than the driver, and the dataset's version."""
+    """Local paths made absolute, as workers may run in another directory than the driver."""
     data, adapter = config.data, config.adapter
-    named = {absolute(dataset): number for dataset, number in data.dataset_versions.items()}
     data = dataclasses.replace(
         data,
         dataset=absolute(data.dataset),
         mix={absolute(dataset): repeats for dataset, repeats in data.mix.items()},
-        dataset_versions=newest_versions(map(absolute, data.datasets)) | named,
+        dataset_versions={absolute(name): number for name, number in data.dataset_versions.items()},
         cache=data.cache and absolute(data.cache),
         model=absolute(data.model) if Path(data.model).is_dir() else data.model,
     )

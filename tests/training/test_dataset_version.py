@@ -1,14 +1,23 @@
-"""A training keeps to the version of the dataset that it began with."""
+"""A training keeps to the versions of the datasets that it began with."""
 
 from __future__ import annotations
 
+import json
+import tempfile
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 from posegen import versions
 from posegen.common.storage import Folder
+from testkit.tiny_training import tiny_config, write_tiny_dataset, write_tiny_model
+from training.checkpoint import POSITION_FILE, Position, check_output, fingerprint
+from training.config import TrainConfig
+from training.data.stream import TrainingStream, prepare
 from training.data.tables import Place, Tables
+from training.train import with_versions
 
 
 def test_a_training_keeps_to_its_version_when_another_is_written(tmp_path: Path) -> None:
@@ -32,3 +41,51 @@ def test_a_training_keeps_to_its_version_when_another_is_written(tmp_path: Path)
     }
     assert ids(begun) == ["clips/a.parquet"]
     assert ids(Tables(str(tmp_path))) == ["clips/b.parquet"]
+
+
+def test_a_training_goes_on_with_the_version_that_it_began_with(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path / "model")
+    grow(tmp_path / "dataset", clips=5)
+    config = tiny_config(tmp_path, tmp_path / "run")
+    begun = with_versions(config)
+    assert begun.data.dataset_versions == {config.data.dataset: 1}
+    prepare(begun.data, tell=lambda line: None)
+    write_checkpoint(begun, step=3)
+
+    grow(tmp_path / "dataset", clips=9)
+    again = with_versions(config)
+    assert again == begun
+    check_output(again, TrainingStream(again.data))
+
+    newest = {config.data.dataset: 2}
+    other = with_versions(replace(config, output=str(tmp_path / "other")))
+    assert other.data.dataset_versions == newest
+    asked = with_versions(replace(config, data=replace(config.data, dataset_versions=newest)))
+    prepare(asked.data, tell=lambda line: None)
+    with pytest.raises(ValueError, match="holds a training on other clips"):
+        check_output(asked, TrainingStream(asked.data))
+
+
+def test_a_training_that_has_no_checkpoint_yet_takes_the_newest(tmp_path: Path) -> None:
+    grow(tmp_path / "dataset", clips=2)
+    config = tiny_config(tmp_path, tmp_path / "run")
+    for clips, version in ((2, 1), (3, 2)):
+        grow(tmp_path / "dataset", clips)
+        assert with_versions(config).data.dataset_versions == {config.data.dataset: version}
+
+
+def grow(dataset: Path, clips: int) -> None:
+    """Publishes so many clips as the dataset's newest version; those of earlier ones are put away."""
+    with tempfile.TemporaryDirectory() as scratch:
+        made = write_tiny_dataset(Path(scratch) / "made", clips)
+        names = {table: {f"{table}/of-{clips}.parquet": clips} for table in versions.TABLES}
+        for table in versions.TABLES:
+            Folder(str(dataset)).save(f"{table}/of-{clips}.parquet", made / table / "part-0.parquet")
+    versions.publish(Folder(str(dataset)), names)
+
+
+def write_checkpoint(config: TrainConfig, step: int) -> None:
+    """What tells that the training has come to this step."""
+    position = Position(step, fingerprint(config, TrainingStream(config.data)))
+    name = f"checkpoint-{step:08}/{POSITION_FILE}"
+    Folder(config.output).write(name, json.dumps(asdict(position)).encode())

@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import ray
 from safetensors.torch import load_file
 
+from posegen.dataset import MEDIA, table
 from testkit.tiny_training import tiny_config, write_tiny_dataset, write_tiny_model
 from training.checkpoint import read_position
 from training.cluster import start_ray
@@ -109,6 +111,23 @@ def test_a_training_without_finite_steps_ends_in_a_sentence_and_keeps_its_last_c
         run(replace(config, steps=30))
     last = read_position(max((folder / "all").glob("checkpoint-0*")))
     assert last.step - last.skipped == 2
+
+
+def test_a_training_without_a_clip_that_can_be_used_ends_in_a_sentence(folder: Path) -> None:
+    write_tiny_dataset(folder / "broken", clips=3)
+    (media,) = (folder / "broken" / "media").iterdir()
+    rows = [row | {"media": b"no video"} for row in pq.read_table(media).to_pylist()]
+    pq.write_table(table(rows, MEDIA), media)
+    config = tiny_config(folder, folder / "none")
+    config = replace(
+        config,
+        data=replace(config.data, dataset=str(folder / "broken"), validation_clips=0),
+        cluster=ClusterConfig(cpus=0.5, max_failures=0),
+    )
+    with pytest.raises(
+        ValueError, match=r"^The training failed\. ValueError: 20 clips in a row .* Start it again"
+    ):
+        run(config)
 
 
 def test_a_checkpoint_is_written_when_the_last_one_is_old(folder: Path) -> None:

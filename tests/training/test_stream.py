@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -431,6 +432,9 @@ def test_a_file_that_changed_under_a_run_is_an_error(config: DataConfig) -> None
         ({"frames": (16,)}, "lengths of 4k \\+ 1"),
         ({"scores": {"sharpness": (0, 1)}}, "scores \\['sharpness'\\] are unknown"),
         ({"batch_size": 0}, "above zero"),
+        ({"cache_gb": 0}, "gigabytes above zero"),
+        ({"mix": {"other": 0.0}}, "numbers above zero"),
+        ({"mix": {"somewhere": 1.0}}, "beside the first one"),
         ({"drop_text": 1.5}, "share from 0 to 1"),
         (
             {"adapter": "cond", "given_head": (13, 13), "given_tail": (4, 4)},
@@ -450,6 +454,25 @@ def test_a_folder_without_tables_and_one_without_a_model_are_refused(tmp_path: P
     (tmp_path / "model_index.json").write_text('{"vae": ["os", "system"]}')
     with pytest.raises(ValueError, match="has no vae of diffusers"):
         frozen.load(str(tmp_path), "vae")
+
+
+def test_datasets_are_mixed_and_a_clip_of_both_counts_for_the_first(
+    tmp_path: Path, rows: list[Rows], model: str
+) -> None:
+    write_tables(tmp_path / "more", rows[2:6])
+    config = prepared(tmp_path / "first", rows[:3], model, mix={str(tmp_path / "more"): 2.0})
+    stream = TrainingStream(config)
+    first, more = ([clip["clip_id"] for clip, _ in part] for part in (rows[:3], rows[3:6]))
+    assert stream.steps_per_epoch == round((3 + 2 * 3) / config.batch_size)
+    batches = take(config, 9)  # two turns
+    counts = Counter(clip_id for batch in batches for clip_id in batch.clip_ids)
+    assert counts == dict.fromkeys(first, 2) | dict.fromkeys(more, 4)
+    keys = [key for batch in batches for key in batch.keys]
+    assert len(set(keys)) == len(keys)
+    assert not any(batch.replaced for batch in batches)
+    assert (
+        stream.fingerprint != TrainingStream(replace(config, mix={str(tmp_path / "more"): 1.0})).fingerprint
+    )
 
 
 # Elsewhere

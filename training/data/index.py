@@ -11,10 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -138,10 +140,12 @@ def _write(config: DataConfig, dataset: str, tell: Callable[[str], object]) -> N
     if not clips_files:
         raise FileNotFoundError(f"{dataset} has no table clips/; give a folder that curation wrote.")
     media = _Media.read(tables, media_files)
-    with folder.sink(f"{name}.arrow") as stream, pa.ipc.new_file(stream, SCHEMA) as writer:
-        for batch in _batches(config, tables, clips_files, media, left_out):
-            writer.write_batch(batch)
-            clips += len(batch)
+    with tempfile.NamedTemporaryFile(prefix="posegen-", suffix=".arrow") as file:
+        with pa.ipc.new_file(file.name, SCHEMA) as writer:
+            for batch in _batches(config, tables, clips_files, media, left_out):
+                writer.write_batch(batch)
+                clips += len(batch)
+        folder.save(f"{name}.arrow", Path(file.name))
     summary = {"left_out": left_out, "clips_files": clips_files, "media_files": media_files}
     folder.write(f"{name}.json", json.dumps(summary).encode())
     tell(f"indexed {clips:,} clips of {dataset} in {time.monotonic() - start:.1f} s")
@@ -160,7 +164,7 @@ def source(config: DataConfig, dataset: str) -> Tables:
 def index_name(config: DataConfig, dataset: str) -> str:
     """Where the index is, below the cache folder, without its ending."""
     settings = (config.sizes, config.frames, config.rate, sorted(config.scores.items()))
-    return f"index/{content_id(dataset, _state(config, dataset), repr(settings))}"
+    return f"index/{content_id(SCHEMA, dataset, _state(config, dataset), repr(settings))}"
 
 
 def _state(config: DataConfig, dataset: str) -> str:
