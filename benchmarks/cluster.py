@@ -306,13 +306,14 @@ def fresh(job: str, fault: str) -> Path:
     """An empty folder for what a run makes."""
     output = RESULTS / f"{job}-{fault}"
     shutil.rmtree(output, ignore_errors=True)
+    output.with_name(f"{output.name}.log").unlink(missing_ok=True)
     output.mkdir()
     return output
 
 
 def log_file(output: Path) -> Any:
     """Where a run's programs write."""
-    return (output.parent / f"{output.name}.log").open("ab")
+    return output.with_name(f"{output.name}.log").open("ab")
 
 
 def sent(machines: Machines) -> dict[str, float]:

@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -118,8 +119,10 @@ class Machines:
 
     def environment(self, name: str) -> Mapping[str, str]:
         """What a machine's processes are given."""
-        kept = {key: os.environ[key] for key in ("HOME", "PATH", "LANG") if key in os.environ}
+        kept = {key: os.environ[key] for key in ("HOME", "LANG") if key in os.environ}
+        programs = Path(sys.executable).parent  # Ray's, also where the environment is not activated
         return kept | {
+            "PATH": f"{programs}:{os.environ['PATH']}",
             "PYTHONPATH": str(Path(__file__).parent.parent),
             "TMPDIR": str(self.folder / name / "tmp") if name in CPUS else "/tmp",
             "OMP_NUM_THREADS": "1",

@@ -115,13 +115,13 @@ def servings(folder: Path) -> list[Row]:
 
 
 def trainings(folder: Path) -> list[Row]:
-    """Trainings that see so many clips once, with the most workers; the memory is that of a GPU."""
-    rows = {row["config"]: row for row in training_rows(folder)}
+    """Trainings that see so many clips once, on the fewest GPUs that hold them; the memory is that of each."""
+    rows = {row["config"]: row for row in training_rows(folder) if row["card"] == GPU}
     found = []
     for name in TRAININGS:
         row = rows[name]
-        seconds = CLIPS * row["clip_seconds"] * PEAK_FLOPS[row["timed_on"]] / PEAK_FLOPS[GPU]
-        found.append(Row(f"train {name} on {CLIPS:,} clips", seconds / 3600, memory_gb=row["gb"]))
+        hours = CLIPS * row["clip_seconds"] / 3600
+        found.append(Row(f"train {name} on {CLIPS:,} clips", hours, memory_gb=row["gb"]))
     return found
 
 

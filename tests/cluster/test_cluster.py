@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -152,7 +153,7 @@ def demand(config: TrainConfig) -> tuple[float, float]:
     cluster, data, record = config.cluster, config.data, config.record
     cpus = cluster.max_workers * cluster.cpus + data.encode_workers * data.encode_cpus + record.sample_cpus
     gpus = cluster.max_workers * cluster.gpus + data.encode_workers * data.encode_gpus + record.sample_gpus
-    return cpus, gpus
+    return cpus, math.ceil(gpus)  # encoders share a GPU, which is paid whole
 
 
 @pytest.mark.parametrize("name", MANIFESTS)

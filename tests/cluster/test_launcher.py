@@ -76,11 +76,14 @@ def test_the_head_stays_and_coordinates_and_workers_are_spot_machines(cloud: str
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
-def test_a_training_fits_its_machine(cloud: str) -> None:
+def test_every_training_fits_the_machines(cloud: str) -> None:
+    trainer, gpu = machines(cloud)["trainer"], machines(cloud)["gpu"]
     for _, config in CONFIGS.values():
-        workers = config.cluster.max_workers
-        asked = {"CPU": workers * config.cluster.cpus, "GPU": workers * config.cluster.gpus}
-        assert all(machines(cloud)["trainer"]["resources"][name] >= count for name, count in asked.items())
+        cluster, data, record = config.cluster, config.data, config.record
+        for name, each in (("CPU", cluster.cpus), ("GPU", cluster.gpus)):
+            assert cluster.max_workers * each <= trainer["max_workers"] * trainer["resources"][name]
+        beside = data.encode_workers * data.encode_gpus + record.sample_gpus
+        assert beside <= gpu["max_workers"] * gpu["resources"]["GPU"]
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
