@@ -7,7 +7,7 @@ PORT ?= 8000
 # One thread a process: several torch or OpenCV processes that each take all cores slow one another down.
 export OMP_NUM_THREADS := 1
 
-BENCHMARKS := curate scale kill decode sharing gpu cards memory loading train train-scale resume adapters formats stream mini evaluate schedule stitch kill-serving clients
+BENCHMARKS := curate scale kill decode sharing gpu cards memory loading train train-scale resume adapters formats stream mini evaluate schedule stitch kill-serving clients cluster
 .PHONY: help setup hashes demo serve test test-fast test-programs lint clean $(BENCHMARKS:%=bench-%)
 
 help:
@@ -45,6 +45,8 @@ help:
 	@echo "make bench-stitch        memory of joining a minute of 720p video; the program takes longer ones"
 	@echo "make bench-kill-serving  kill every part of the server in turn and compare the videos"
 	@echo "make bench-clients       200 clients poll while 20 jobs run: what is lost, and how long a poll takes"
+	@echo "make bench-cluster       the three jobs on a head and two workers in namespaces (root), undisturbed and while"
+	@echo "                         machines fail; JOBS=training FAULTS=\"none kill\" for some of the runs"
 
 setup: .venv/installed
 
@@ -138,6 +140,10 @@ bench-kill-serving: setup
 
 bench-clients: setup test-programs
 	$(BIN)/python benchmarks/clients.py
+
+bench-cluster: setup test-programs
+	$(BIN)/python pipeline/sample_videos.py --output demo/videos
+	$(BIN)/python benchmarks/cluster.py $(if $(JOBS),--jobs $(JOBS)) $(if $(FAULTS),--faults $(FAULTS))
 
 clean:
 	rm -rf .venv demo

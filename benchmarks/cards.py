@@ -96,7 +96,7 @@ def training_rows(folder: Path) -> list[dict[str, Any]]:
         (folder / "transformer" / "config.json").write_text(json.dumps(shape))
         for gigabytes, card in TRAINING_CARDS.items():
             device = Device(card, gigabytes * 1e9, PEAK_FLOPS[card])
-            row = {"config": name, "card": card, "workers": None}
+            row: dict[str, Any] = {"config": name, "card": card, "workers": None}
             for workers in range(config.cluster.context_parallel, config.cluster.max_workers + 1):
                 if workers & (workers - 1):
                     continue

@@ -5,7 +5,8 @@
 The server is a whole one on PostgreSQL, its model a tiny one of random weights. The jobs are posted at once; each
 client polls one of them until it ends, as often as the server advises, then downloads its video. Counted are jobs that
 do not end in a whole video, clients that do not see the end of theirs, and polls that are not answered. The clients run
-on the same machine, so the times of polls hold some of theirs. Prints a table and, last, one JSON object.
+on the same machine, so the times of polls hold some of theirs. Prints what each part of the server has computed, a
+table and, last, one JSON object.
 """
 
 from __future__ import annotations
@@ -58,12 +59,13 @@ def main(clients: int = 200, jobs: int = 20, ingresses: int = 2, generators: int
         cluster = Cluster(folder, model, generators, ingresses, empty_database(postgres))
         try:
             cluster.start()
-            begun = time.monotonic()
+            begun, before = time.monotonic(), cluster.cpu_seconds()
             seen = asyncio.run(crowd(cluster, clients, jobs))
-            seconds = time.monotonic() - begun
+            seconds, after = time.monotonic() - begun, cluster.cpu_seconds()
             completed = sum(job.status == "completed" for job in cluster.database.jobs.page(limit=jobs + 1))
         finally:
             cluster.stop()
+    print("CPU seconds: " + ", ".join(f"{kind} {after[kind] - before[kind]:.0f}" for kind in after))
     sys.exit(not report(seen, clients, jobs, completed, seconds))
 
 

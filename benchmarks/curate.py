@@ -1,10 +1,15 @@
 """Curation on Ray beside a plain loop over the same functions and beside MediaPipe's own Holistic: speed and accuracy.
 
-- All three see the same videos in one run, in the order loop, MediaPipe, job, MediaPipe, loop, twice, so that a machine
-  that slows down slows all alike. The loop and MediaPipe take one half of a round's videos on each side of the job.
+- All three see the same videos in one run, in the order loop, MediaPipe, job, MediaPipe, loop, three times, so that a
+  machine that slows down slows all alike. The loop and MediaPipe take one half of a round's videos on each side of the
+  job. Ratios are given for all rounds together and as the range of the three.
+- Beside each round stands how much more the machine's cores do together than one (machine.py): the job cannot gain
+  more, whatever it does, and where two cores are two threads of one core that is far from 2.
 - The job is planning and scoring with a worker a core. Its seconds run from the beginning of the first video's work to
   the end of the last one's: starting Ray and the workers is paid once a run, not a frame, and printed apart. What the
   workers wait for rows, and for one another at the end, is in. Ray only runs while the job does.
+- Ray starts its workers at niceness 15, by which everything else on the machine goes before them; here they are started
+  at 0, as the loop and MediaPipe run.
 - The loop is one process that plans, scores and records video after video. MediaPipe has an environment of its own, the
   short side that curation measures at, and all cores. Models are loaded before either's clock starts.
 - Frames are distinct source frames looked at. Videos have at most 30 frames/s, so nobody leaves one out; frames that
@@ -40,6 +45,7 @@ import pyarrow.compute as pc
 import ray
 import tyro
 
+from benchmarks.machine import scaling
 from benchmarks.mediapipe_peer import PARTS, distances, holistic, track
 from benchmarks.wholebody_oks import evaluate
 from pipeline.config import CurateConfig
@@ -92,10 +98,27 @@ class Run:
         """Milliseconds of CPU a frame, which what else the machine does hardly touches."""
         return 1000 * self.cpu["tree"] / max(self.frames, 1)
 
+    def add(self, other: Run) -> None:
+        """Adds another round's."""
+        self.frames += other.frames
+        self.seconds += other.seconds
+        self.startup += other.startup
+        self.busy += other.busy
+        self.workers = other.workers
+        self.used(other.cpu)
+
     def used(self, cpu: Mapping[str, float]) -> None:
         """Adds CPU seconds by name."""
         for name, seconds in cpu.items():
             self.cpu[name] += seconds
+
+
+@dataclass
+class Round:
+    """What each of the three did in a round, and how much more all cores did than one just before, by kind."""
+
+    runs: dict[str, Run]
+    gain: dict[str, float]
 
 
 NOTHING_KEPT = Thresholds((Rule("seconds", max=0),), near_duplicate_bits=0)
@@ -257,11 +280,13 @@ def lay_out(videos: list[Path], copies: int, rounds: int, root: Path) -> list[tu
     ]
 
 
-def race(rounds: list[tuple[Path, list[Path]]], scratch: Path, trial: Path) -> dict[str, Run]:
+def race(rounds: list[tuple[Path, list[Path]]], scratch: Path, trial: Path) -> list[Round]:
     """Runs all three over all rounds."""
-    runs = {"job": Run(), "loop": Run(), "mediapipe": Run()}
+    os.environ.update(RAY_worker_niceness="0")
+    done = []
     loop(CurateConfig(str(trial), str(scratch / "trial")), Run())  # imports and models that are loaded late
     for number, (folder, (first, second)) in enumerate(rounds):
+        runs, gain = {"job": Run(), "loop": Run(), "mediapipe": Run()}, scaling(os.cpu_count() or 1)
         outputs = [str(scratch / f"{name}-{number}") for name in ("loop-first", "job", "loop-second")]
         loop(CurateConfig(str(first), outputs[0]), runs["loop"])
         mediapipe(first, runs["mediapipe"])
@@ -269,8 +294,26 @@ def race(rounds: list[tuple[Path, list[Path]]], scratch: Path, trial: Path) -> d
         mediapipe(second, runs["mediapipe"])
         loop(CurateConfig(str(second), outputs[2]), runs["loop"])
         rates = ", ".join(f"{name} {run.rate:.1f}" for name, run in runs.items())
-        print(f"after round {number + 1}, frames/s: {rates}", file=sys.stderr, flush=True)
-    return runs
+        gains = ", ".join(f"{kind} {times:.2f}" for kind, times in gain.items())
+        print(
+            f"round {number + 1}, frames/s: {rates}; all cores over one: {gains}", file=sys.stderr, flush=True
+        )
+        done.append(Round(runs, gain))
+    return done
+
+
+def ranges(rounds: list[Round]) -> dict[str, float]:
+    """Prints the least and the greatest of each ratio over the rounds; returns them."""
+    ratios = {
+        "ours_over_loop": [done.runs["job"].rate / done.runs["loop"].rate for done in rounds],
+        "ours_over_mediapipe": [done.runs["job"].rate / done.runs["mediapipe"].rate for done in rounds],
+    }
+    ratios |= {f"all_cores_{kind}": [done.gain[kind] for done in rounds] for kind in rounds[0].gain}
+    figures: dict[str, float] = {}
+    for name, values in ratios.items():
+        print(f"{name:28} {min(values):.2f} to {max(values):.2f}")
+        figures |= {f"{name}_least": min(values), f"{name}_most": max(values)}
+    return figures
 
 
 def speed_table(runs: dict[str, Run]) -> dict[str, float]:
@@ -321,7 +364,7 @@ def usable(folder: Path, least: int) -> list[Path]:
     return videos
 
 
-def main(data: Path | None = None, wholebody: Path | None = None, rounds: int = 2, copies: int = 6) -> None:
+def main(data: Path | None = None, wholebody: Path | None = None, rounds: int = 3, copies: int = 6) -> None:
     """Compares curation with a plain loop and with MediaPipe.
 
     Args:
@@ -341,8 +384,12 @@ def main(data: Path | None = None, wholebody: Path | None = None, rounds: int = 
         trial.mkdir()
         shutil.copy(min(videos, key=lambda video: video.stat().st_size), trial)
         laid_out = lay_out(videos, copies if data is None else 1, rounds, scratch / "videos")
-        runs = race(laid_out, scratch, trial)
-        figures = {**speed_table(runs), **distance_table(alone)}
+        done = race(laid_out, scratch, trial)
+        runs = {name: Run() for name in done[0].runs}
+        for one in done:
+            for name, run in one.runs.items():
+                runs[name].add(run)
+        figures = {**speed_table(runs), **ranges(done), **distance_table(alone)}
     oks: Mapping[str, float | None] = dict.fromkeys(("oks_ours", "oks_mediapipe"))
     if wholebody is None:
         print(

@@ -193,7 +193,7 @@ def effects(table: Table) -> dict[str, Any]:
         for seed in table.seeds():
             videos = table.videos(seed=seed)
             lower = [figure(video[OURS][0], kind) - figure(video[way][0], kind) for video in videos]
-            apart.append(float(np.nanmean(lower)))
+            apart.append(float(np.nanmean(lower)) if np.isfinite(lower).any() else np.nan)
         interval = bootstrap(apart)
         verdict = "better" if interval.high < 0 else "worse" if interval.low > 0 else "no effect"
         print(f"{verdict:10}{name}: {interval}")

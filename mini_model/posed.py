@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from mini_model.items import Items, read_items
+from mini_model.items import ARRAYS, Items, read_items
 from mini_model.loop import Loop, LoopConfig
 from posegen.longvideo.conditions import encode_frames, encode_text, pose_condition
 from posegen.mini.codec import SPACE, TIME
@@ -91,9 +91,9 @@ class Pictures:
     @classmethod
     def of(cls, items: Items, chosen: list[int], text_given: Sequence[bool], levels: list[float]) -> Pictures:
         """Those of some items, the text left out where it isn't given."""
-        arrays = (items.pictures(name, chosen) for name in ("frames", "poses", "references"))
+        frames, poses, references = (items.pictures(name, chosen) for name in ARRAYS)
         texts = [text if there else "" for text, there in zip(items.texts(chosen), text_given, strict=True)]
-        return cls(*arrays, texts, levels)
+        return cls(frames, poses, references, texts, levels)
 
 
 class Encoder:

@@ -157,13 +157,15 @@ def score_videos(config: CurateConfig, thresholds: Thresholds, groups: Groups) -
 
 
 def crop_people(config: CurateConfig, thresholds: Thresholds, groups: Groups) -> Stage:
-    """Makes a clip of each person who can be cropped out of a clip of two or three; they are scored as others are."""
+    """Crops people out of clips whose scores stood before, under other rules; of new ones that is done with scoring."""
     most_clips = CLIPS_PER_TASK if Folder(config.input).local else None
     tables = groups.uncropped(thresholds, config.retry_failed, most_clips)
     progress = Progress("crop", "videos", count(tables), rate_unit="clips")
     if tables:
         load_models(config, make_models, config.gpu_share)
-        refused(work(config, tables, CropWorker, (thresholds, start_gpus(config)), progress), progress.done)
+        refused(
+            work(config, tables, CropWorker, (thresholds, None, start_gpus(config)), progress), progress.done
+        )
         groups.join()
     return progress.end()
 

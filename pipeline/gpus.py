@@ -40,9 +40,9 @@ class GpuProcess:
         return self._models[name].input_shape if name in self._models else None
 
     def load(self, name: str, content: bytes) -> None:
-        """Loads an ONNX file's content, from then on known by the name."""
+        """Loads an ONNX file's content, from then on known by the name: the file's and its size."""
         with tempfile.TemporaryDirectory(prefix="posegen-") as scratch:
-            file = Path(scratch) / "network.onnx"
+            file = Path(scratch) / name.rsplit(" ", 1)[0]
             file.write_bytes(content)
             self._models[name] = self._open(file)
 

@@ -23,7 +23,7 @@ from ray.actor import ActorHandle
 
 from pipeline.caption.captioner import failed_caption, make_captioner
 from pipeline.config import CurateConfig
-from pipeline.crop.cropper import failed_crops, make_cropper, score_crop, write_crop
+from pipeline.crop.cropper import failed_crops, make_cropper, score_crop, worth_cropping, write_crop
 from pipeline.gpus import Gpus
 from pipeline.journals import CUT, caption_journal, crop_journal, cut_journal, plan_journal, score_journal
 from pipeline.metrics import count_clip
@@ -179,7 +179,10 @@ class VideoWorker(CutWorker):
         self.thresholds, self.most_clips = thresholds, most_clips
         self.plans, self.scores = plan_journal(config), score_journal(config)
         self.plan = self.make_planner(config, gpus.scores() if gpus else None)
-        self.score = self.make_scorer(config, gpus.open_model if gpus else on_cpu)
+        open_model = gpus.open_model if gpus else on_cpu
+        self.score = self.make_scorer(config, open_model)
+        self.crops = crop_journal(config)
+        self.crop = make_cropper(config, open_model) if config.people == "crop" else None
 
     def work(self, task: dict[str, Any], video: Source, done: dict[str, Any]) -> None:
         """Plans where there is no plan, and scores."""
@@ -212,7 +215,7 @@ class VideoWorker(CutWorker):
         return clips[: self.most_clips]
 
     def scored(self, clip: dict[str, Any], video: Source) -> pa.Table:
-        """The scores of a clip; where these pass the rules, the clip is cut out too."""
+        """The scores of a clip; where these pass the rules, the clip is cut out too, or its people are."""
         record = self.do(
             self.scores,
             clip["video_id"],
@@ -226,42 +229,39 @@ class VideoWorker(CutWorker):
         count_clip(record["frames"][0].as_py() or 0, failed, reasons)
         if not failed and not reasons:
             self.cut_out(clip, video)
+        elif self.crop and not is_crop(clip) and worth_cropping(reasons):
+            self.crop_out(clip, video)
         return record
 
-
-class CropWorker(VideoWorker):
-    """Looks for people of a clip who can be cropped out, scores the crops, and cuts out those that pass every rule.
-
-    A task is a row of `feeds.TASKS`, of clips that show several people.
-    """
-
-    def __init__(
-        self, config: CurateConfig, attempts: ActorHandle, thresholds: Thresholds, gpus: Gpus | None = None
-    ):
-        super().__init__(config, attempts, thresholds, None, gpus)
-        self.crops = crop_journal(config)
-        self.crop = make_cropper(config, gpus.open_model if gpus else on_cpu)
-
-    def work(self, task: dict[str, Any], video: Source, done: dict[str, Any]) -> None:
-        """Plans the crops of each clip, and scores them."""
-        for clip in task["clips"]:
-            crops = self.cropped(clip, video)
-            done["work"] += 1.0
-            done["failed"] += int(is_failed(crops))
-            for crop in crops.to_pylist():
-                if crop["clip_id"] is not None:
-                    self.scored(crop, video)
-
-    def cropped(self, clip: Mapping[str, Any], video: Source) -> pa.Table:
-        """What became of the people of a clip, a table `CROPPED`."""
-        return self.do(
+    def crop_out(self, clip: Mapping[str, Any], video: Source) -> pa.Table:
+        """What became of the people of a clip, a table `CROPPED`; their crops are scored as clips are."""
+        assert self.crop
+        crop = self.crop
+        record = self.do(
             self.crops,
             clip["video_id"],
             clip["clip_id"],
             self.clip_seconds,
-            lambda: self.crop(clip, video),
+            lambda: crop(clip, video),
             lambda error: failed_crops(video.said(error)),
         )
+        for row in record.to_pylist():
+            if row["clip_id"] is not None:
+                self.scored(row, video)
+        return record
+
+
+class CropWorker(VideoWorker):
+    """Crops people out of clips that were scored before: a task in, counts for the progress out.
+
+    A task is a row of `feeds.TASKS`, of clips that show several people.
+    """
+
+    def work(self, task: dict[str, Any], video: Source, done: dict[str, Any]) -> None:
+        """Plans the crops of each clip, and scores them."""
+        for clip in task["clips"]:
+            done["failed"] += int(is_failed(self.crop_out(clip, video)))
+            done["work"] += 1.0
 
 
 class CaptionWorker:

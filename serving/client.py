@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import requests
 import tyro
@@ -49,6 +49,19 @@ class VideoRequest:
     """Denoising steps; by default the model's."""
     seconds: float | None = None
     """At most so much of the movement; by default all."""
+    size: str | None = None
+    """WIDTHxHEIGHT of the video in pixels; by default the model's."""
+    rate: float | None = None
+    """Frames/s that the video is written at; by default the model's."""
+    align: Literal["reference", "proportions", "none"] = "reference"
+    """How the movement is laid onto the picture: in size and place, with its limb lengths too, or not at all."""
+    framing: str = "auto"
+    """How much of the background segments share: auto, close-up, half-body, full-body, distant, off, or steps and
+    blocks as 0:2,34:40."""
+    anchor: int = 0
+    """The segment whose background the others take, by its even index."""
+    negative_prompt: str | None = None
+    """What is not to be seen; by default the model's."""
 
 
 def make_video(request: VideoRequest) -> None:
@@ -57,10 +70,13 @@ def make_video(request: VideoRequest) -> None:
     Raises ClientError.
     """
     video_id = post(request)
-    said = ""
+    said, noted = "", False
     try:
         print(f"{video_id} is queued", flush=True)
         for state in events(request.url, video_id):
+            if state["segments"] and not noted:
+                noted = True
+                print("".join(f"{note}\n" for note in state["video"]["notes"]), end="", flush=True)
             if (line := describe(state)) != said:
                 print(line, flush=True)
                 said = line
@@ -77,10 +93,9 @@ def make_video(request: VideoRequest) -> None:
 def post(request: VideoRequest) -> str:
     """The id of a new job."""
     form = {
-        "prompt": request.prompt,
-        "seed": request.seed,
-        "steps": request.steps,
-        "seconds": request.seconds,
+        name: value
+        for name, value in vars(request).items()
+        if name not in ("image", "video", "output", "url")
     }
     url = f"{request.url}/v1/videos"
     try:

@@ -127,6 +127,16 @@ class Cluster:
             if _title(child).startswith(TITLES[kind]):
                 child.send_signal(number)
 
+    def cpu_seconds(self) -> dict[str, float]:
+        """How long the processes of each kind (see TITLES) have computed, and all others together."""
+        spent = dict.fromkeys([*TITLES, "other"], 0.0)
+        for child in self._children():
+            title = _title(child)
+            kind = next((kind for kind, start in TITLES.items() if title.startswith(start)), "other")
+            with suppress(psutil.Error):
+                spent[kind] += sum(child.cpu_times()[:2])
+        return spent
+
     def _children(self) -> list[psutil.Process]:
         assert self._process is not None
         return psutil.Process(self._process.pid).children(recursive=True)

@@ -55,6 +55,7 @@ REQUEST: dict[str, Any] = {
     "keep_person": True,
     "rate": None,
     "planner": "fitted",
+    "anchor": 0,
 }
 
 

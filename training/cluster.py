@@ -51,7 +51,7 @@ def use_interface_of_node() -> None:
 
 
 class _ByNodesAddress(_TorchBackend):
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
         worker_group.execute(use_interface_of_node)
         super().on_start(worker_group, backend_config)
 

@@ -66,9 +66,8 @@ def generate(pipeline: PoseGenPipeline, batch: Batch, count: int, config: TrainC
     transformer, settings = pipeline.transformer, pipeline.config
     device, model = transformer.device, config.data.model
     guidance, away = Guidance(settings.guidance_scale), None
-    if (
-        guidance.scale != 1
-    ):  # on the CPU, as the device may have no room for a text encoder beside the transformer
+    if guidance.scale != 1:
+        # On the CPU: beside the transformer a device may have no room for a text encoder.
         encoders = frozen.load(model, "tokenizer"), frozen.load(model, "text_encoder")
         away = encode_text(*encoders, [settings.negative_prompt]).float().expand(count, -1, -1).to(device)
 

@@ -30,6 +30,8 @@ GAP_S = 1.0
 have been there before and after. Estimators look for new people once a second or more often."""
 NEARLY = 0.9
 """A larger window is worth it while it lasts at least so much of the longest time."""
+EASE_S = 1 / 6
+"""Over three times as long the bounds of a window are eased, since boxes shake and jump."""
 SMOOTH_S, ROUNDS = 1.0, 100
 """Seconds over which a window's path is averaged, and how often; together some three seconds."""
 
@@ -99,6 +101,7 @@ def _tubes(
     room = np.array(size) - window
     low, high = np.maximum(box[:, 2:] - window, 0), np.minimum(box[:, :2], room)
     # People stand beside each other far more often than above, so the height of the window is settled first.
+    low[:, 1], high[:, 1] = eased(low[:, 1], high[:, 1], box[:, 1], rate)
     top = smooth_path((box[:, 1] + box[:, 3] - window[1]) / 2, low[:, 1], high[:, 1], rate)
     low[:, 1] = high[:, 1] = np.where(low[:, 1] <= high[:, 1], top, np.nan)
     for other in others:
@@ -111,7 +114,39 @@ def _tubes(
         begin, end = other[:, 2] - across, other[:, 0] + across - window[0]
         low[:, 0] = np.where(left & (begin > low[:, 0]), begin, low[:, 0])
         high[:, 0] = np.where(~left & (end < high[:, 0]), end, high[:, 0])
+    low[:, 0], high[:, 0] = eased(low[:, 0], high[:, 0], box[:, 0], rate)
     return low, high
+
+
+def eased(
+    low: np.ndarray, high: np.ndarray, person: np.ndarray, rate: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds (T,) inside of the given ones that neither shake nor jump, so that a path along them does not.
+
+    person: (T,) where the person is; they are eased as seen from there, so that moving on costs no room. Bounds without
+    anything between them stay.
+    """
+    there = low <= high
+    if not there.any():
+        return low, high
+    reach, number = max(1, round(EASE_S * rate)), np.arange(len(low))
+    way = np.interp(number, number[there], person[there])
+    for _ in range(2):
+        way = _mean(way, round(SMOOTH_S * rate / 2))
+    found = []
+    for values, sign in ((low, 1), (high, -1)):
+        bound = np.interp(number, number[there], sign * (values - way)[there])
+        wide = np.pad(bound, 2 * reach, mode="edge")
+        bound = np.lib.stride_tricks.sliding_window_view(wide, 4 * reach + 1).max(axis=1)
+        # A mean of greatest values, each of which has seen this frame, is no less than its own.
+        found.append(np.where(there, way + sign * _mean(_mean(bound, reach), reach), values))
+    return found[0], found[1]
+
+
+def _mean(values: np.ndarray, reach: int) -> np.ndarray:
+    """The mean of each value (T,) and those at most `reach` away; the ends go on as they are."""
+    kernel = np.full(2 * reach + 1, 1 / (2 * reach + 1))
+    return np.convolve(np.pad(values, reach, mode="edge"), kernel, mode="valid")
 
 
 def _longest(there: np.ndarray) -> tuple[int, int]:
@@ -138,9 +173,8 @@ def smooth_path(wanted: np.ndarray, low: np.ndarray, high: np.ndarray, rate: flo
     number = np.arange(len(wanted))
     low, high, path = (np.interp(number, number[there], values[there]) for values in (low, high, wanted))
     reach = max(1, round(SMOOTH_S * rate / 2))
-    kernel = np.full(2 * reach + 1, 1 / (2 * reach + 1))
     for _ in range(ROUNDS):
-        path = np.clip(np.convolve(np.pad(path, reach, mode="edge"), kernel, mode="valid"), low, high)
+        path = np.clip(_mean(path, reach), low, high)
     return path
 
 

@@ -381,9 +381,8 @@ def make_job(pipeline: PoseGenPipeline, image: np.ndarray, options: Generate, cu
     else:
         driving = read_driving(options.video, rate, estimator)
     say(f"poses: {len(driving.keypoints)} frames at {rate:g} frames/s")
-    if driving.gaps:
-        spans = ", ".join(f"{start / rate:.1f} to {stop / rate:.1f} s" for start, stop in driving.gaps)
-        say(f"nobody was seen at {spans}; poses there are filled in from those before and after")
+    for note in driving.notes(rate):
+        say(note)
     steps, scale = steps_and_guidance(options)
     return pipeline.job(
         image,

@@ -39,14 +39,16 @@ class Hands:
 
 def hands(options: Hands) -> None:
     """Runs the command; raises ValueError or WeightsError, a sentence, where it cannot be done."""
+    from posegen.driving.poses.runtime import on_cpu, on_cuda
     from posegen.driving.poses.sapiens import SapiensNormals, SapiensSegmentation, hand_video
     from posegen.video import probe, save_video
 
     check_output(options.output)
     info = probe(options.video)
+    open_model = on_cuda if options.cuda else on_cpu
     networks = (
-        SapiensNormals(options.normals, options.cuda),
-        SapiensSegmentation(options.segmentation, options.cuda),
+        SapiensNormals(options.normals, open_model),
+        SapiensSegmentation(options.segmentation, open_model),
     )
     progress = Progress("hands", "frames", len(info.frame_times))
     save_video(

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from posegen.driving.alignment import Fit, align, fit, fit_picture, outside
-from posegen.driving.main_person import follow
+from posegen.driving.main_person import main_tracks, poses
 from posegen.driving.poses import PoseEstimator, load_estimator
 from posegen.driving.proportions import with_proportions
 from posegen.video import VideoError, VideoInfo, probe, read_frames, require_continuous, sample_indices
@@ -36,12 +36,30 @@ class Driving:
     """Poses of one person at an even rate.
 
     keypoints: (T, 133, 3) float32 x, y in pixels of a picture of `size` (width, height), confidence 0..1; never NaN.
-    gaps: spans [start, stop) of frames in which nobody was seen and the pose is filled in.
+    gaps: spans [start, stop) of frames in which nobody was seen and the pose is filled in. others: frames from which
+    somebody else is followed, or the same person after a cut or a long pause.
     """
 
     keypoints: np.ndarray
     size: tuple[int, int]
     gaps: tuple[tuple[int, int], ...] = ()
+    others: tuple[int, ...] = ()
+
+    def notes(self, rate: float) -> list[str]:
+        """What who asked for the video should know of these poses at `rate` frames/s, a sentence each."""
+        found = []
+        if self.gaps:
+            spans = ", ".join(f"{start / rate:.1f} to {stop / rate:.1f} s" for start, stop in self.gaps)
+            found.append(
+                f"Nobody was seen at {spans}; poses there are filled in from those before and after."
+            )
+        if self.others:
+            times = ", ".join(f"{frame / rate:.1f} s" for frame in self.others)
+            found.append(
+                f"At {times} the person who is followed changes, or is the same one after a cut; give a video of one "
+                "person if that is not wanted."
+            )
+        return found
 
 
 class VideoFrames:
@@ -91,13 +109,15 @@ def read_driving(
         raise VideoError(f"{path}: it is {info.duration:.1f} s long; give at most {seconds:g} s.")
     estimator.reset()
     people = [present for frames in read_frames(info, shown) for present in estimator(frames)]
-    keypoints = follow(people, round(PATIENCE_S * rate), info.height)
+    followed = main_tracks(people, round(PATIENCE_S * rate), info.height)
+    keypoints = poses(followed, len(people))
     keypoints[np.arange(len(shown)) / rate + TOLERANCE > info.frame_ends[shown]] = np.nan
     try:
         keypoints, gaps = fill_gaps(keypoints)
     except ValueError as error:
         raise VideoError(f"{path}: {error}") from error
-    return Driving(keypoints, (info.width, info.height), gaps)
+    others = tuple(track.frames[0] for track in followed[1:])
+    return Driving(keypoints, (info.width, info.height), gaps, others)
 
 
 def picture_pose(picture: np.ndarray, estimator: PoseEstimator) -> np.ndarray:

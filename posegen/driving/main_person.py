@@ -54,11 +54,27 @@ class Track:
 def follow(people: Sequence[list[Person]], patience: int, height: float) -> np.ndarray:
     """Keypoints (T, 133, 3) float32 of the main person through the people of T frames, NaN where they are not seen.
 
+    patience, height: as in `main_tracks`.
+    """
+    return poses(main_tracks(people, patience, height), len(people))
+
+
+def poses(followed: Sequence[Track], frames: int) -> np.ndarray:
+    """Keypoints (T, 133, 3) float32 of these tracks through T frames, NaN where none of them is seen."""
+    keypoints = np.full((frames, 133, 3), np.nan, np.float32)
+    for track in followed:
+        keypoints[track.frames] = [person.keypoints for person in track.people]
+    return keypoints
+
+
+def main_tracks(people: Sequence[list[Person]], patience: int, height: float) -> list[Track]:
+    """The tracks that are followed through the people of consecutive frames, one after the other in time.
+
     patience: frames for which somebody out of sight is still the same. height: rows of pixels of the frames.
     """
     found = sorted(tracks(people, patience), key=lambda track: -track.weight)
-    poses = np.full((len(people), 133, 3), np.nan, np.float32)
     taken = np.zeros(len(people), bool)
+    followed = []
     for track in found:
         first, last = track.frames[0], track.frames[-1] + 1
         tall = track.height >= COUNTS_FROM * min(found[0].height, height)
@@ -66,12 +82,12 @@ def follow(people: Sequence[list[Person]], patience: int, height: float) -> np.n
         if taken[first:last].any() or (track is not found[0] and not (tall and lasting)):
             continue
         taken[first:last] = True
-        poses[track.frames] = [person.keypoints for person in track.people]
-    return poses
+        followed.append(track)
+    return sorted(followed, key=lambda track: track.frames[0])
 
 
 def tracks(people: Sequence[list[Person]], patience: int) -> list[Track]:
-    """The people of consecutive frames, linked to one track for each; `patience` as in `follow`."""
+    """The people of consecutive frames, linked to one track for each; `patience` as in `main_tracks`."""
     ended: list[Track] = []
     running: list[Track] = []
     for frame, present in enumerate(people):

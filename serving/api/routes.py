@@ -325,5 +325,5 @@ def metrics(request: Request) -> Response:
 def _polled(server: Server, job: Job, response: Response) -> Video:
     """The video, with a header that tells OpenAI's client when to poll again."""
     if job.status not in events.FINAL:
-        response.headers["openai-poll-after-ms"] = str(round(1000 * server.settings.poll))
+        response.headers["openai-poll-after-ms"] = str(round(1000 * server.pause(job)))
     return server.video(job)

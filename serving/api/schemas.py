@@ -101,6 +101,13 @@ class VideoCreate(BaseModel):
     keep_person: bool = Field(
         True, description="Whether shared backgrounds may attend to the first segment's person."
     )
+    anchor: int = Field(
+        0,
+        ge=0,
+        lt=2**31,
+        multiple_of=2,
+        description="The segment whose background the others take, by its even index; best one that shows the most.",
+    )
     planner: Literal["fitted", "published"] = Field(
         "fitted", description="Segments as short as the length allows, or always the model's longest."
     )
@@ -170,6 +177,9 @@ class Video(BaseModel):
     seed: int
     steps: int
     segments: int | None = Field(description="How many segments it is made of, once that is known.")
+    notes: list[str] = Field(
+        description="What was seen in the movement that may not be wanted, such as nobody for some seconds."
+    )
     record_form: Literal["key_value", "input"] | None = Field(
         description="What is kept of the anchor's attention for the other segments, if anything is, once that is known."
     )
@@ -196,6 +206,7 @@ class Video(BaseModel):
             seed=request["seed"],
             steps=request["steps"],
             segments=None if job.plan is None else len(job.plan.timeline.segments),
+            notes=job.plan.notes.splitlines() if job.plan else [],
             record_form=job.plan.record_form if job.plan and job.plan.shares else None,
         )
 

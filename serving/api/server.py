@@ -21,6 +21,9 @@ from serving.state.rows import Job, Kind, Task
 from serving.uploads.inspection import UploadLimits
 from serving.uploads.uploads import Uploads
 
+SHARE_OF_AGE, LONGEST_PAUSE = 1 / 20, 10
+"""Of a job's age that passes between polls, and times the shortest pause that it is at most."""
+
 
 @dataclass
 class Server:
@@ -41,6 +44,14 @@ class Server:
     def video(self, job: Job) -> Video:
         """A job as its client sees it."""
         return Video.of(job, self.settings.model)
+
+    def pause(self, job: Job) -> float:
+        """For how many seconds a client should wait before it polls again.
+
+        A twentieth of the job's age, so that those who wait for a long one do not take the time of its workers.
+        """
+        age = self.database.storage.clock() - job.created_at
+        return max(self.settings.poll, min(SHARE_OF_AGE * age, LONGEST_PAUSE * self.settings.poll))
 
     def stitch(self, job: Job) -> Task | None:
         """The task that makes the job's video, once the job is planned."""

@@ -78,7 +78,7 @@ class ApiSettings:
     and a public address. upload_bytes: of one request. field_bytes: of one of its fields that is no file. pixels,
     seconds: of a picture or a video sent. video_pixels, video_seconds, steps: most that may be asked for. inspections:
     how many uploads are inspected at once. disks: folders on the disks that must have free_bytes, or no video is taken.
-    poll: seconds between polls, advised to clients. refresh: seconds between looks
+    poll: seconds between polls that are advised to clients at first, see `Server.pause`. refresh: seconds between looks
     into the database for a stream of events.
     """
 

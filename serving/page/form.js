@@ -5,7 +5,7 @@ import { call, json, model, Refusal } from "./api.js";
 const SAMPLES = { picture: ["samples/person.jpg", "image/jpeg"], movement: ["samples/dance.mp4", "video/mp4"] };
 const PARAMETERS = { picture: "input_reference", movement: "driving_video" };
 const MISSING = { picture: "Choose a picture of the person first.", movement: "Choose a video of the movement first." };
-const FIELDS = ["prompt", "size", "seconds", "steps", "seed"];
+const FIELDS = ["prompt", "size", "seconds", "steps", "seed", "rate", "align", "framing", "anchor", "negative_prompt"];
 // By the first 12 bytes; a MOV file may begin with any of several boxes.
 const KINDS = {
   picture: [/^(\xff\xd8\xff|\x89PNG|RIFF....WEBP)/s, "it is no JPEG, PNG or WebP picture; choose another file."],
@@ -50,7 +50,7 @@ export function setUpForm(form, made, failed) {
     const kind = Object.keys(PARAMETERS).find((one) => PARAMETERS[one] === error.parameter);
     const field = kind ? drop(kind).querySelector("input") : error.parameter && form.elements[error.parameter];
     if (!field) return failed(error);
-    const label = (kind ? drop(kind).querySelector("strong") : field.labels[0]).textContent.trim();
+    const label = (kind ? drop(kind).querySelector("strong") : field.labels[0].firstChild).textContent.trim();
     field.setAttribute("aria-invalid", true);
     if (field.closest("details")) field.closest("details").open = true;
     field.focus();

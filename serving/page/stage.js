@@ -78,6 +78,8 @@ export class Stage {
     const sentence = told(progress);
     at("status").textContent = sentence.text;
     at("status").dataset.status = progress.video.status;
+    at("notes").hidden = !progress.video.notes.length;
+    at("notes").textContent = progress.video.notes.join(" ");
     // The time left changes with each step; who listens is told of what is finished.
     if (sentence.short !== this.told) this.said(sentence.short);
     this.told = sentence.short;

@@ -63,7 +63,8 @@ class JobPlan:
     The first five are a `segments.Plan`'s. steps: denoising steps of a segment. seed: of the initial noise.
     shared_steps: after how many of the anchor's steps all is there that other base segments read, 0 without sharing.
     record_bytes: size of what they read, in the form `record_form`. content_id: names all that the frames depend on
-    beside the seeds, see `posegen.longvideo.job.VideoJob.content_id`.
+    beside the seeds, see `posegen.longvideo.job.VideoJob.content_id`. notes: what the client should know of the
+    movement, a sentence a line.
     """
 
     frames: int
@@ -77,6 +78,7 @@ class JobPlan:
     record_bytes: int
     content_id: str
     record_form: Form = "key_value"
+    notes: str = ""
 
     @property
     def timeline(self) -> Plan:

@@ -156,6 +156,7 @@ class Generate:
             guidance_scale=request["guidance_scale"],
             size=(width, height),
             planner=request["planner"],
+            anchor=request["anchor"],
             framing=request["framing"],
             foreground=request["foreground"],
             keep_person=request["keep_person"],

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import threading
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,14 +70,19 @@ def prepare(wanted: Preparation, longest: float) -> int:
     """Writes PREPARED and, if there is sound, SOUND; returns the number of frames. ValueError in a sentence.
 
     longest: seconds that a driving video may have.
-    PREPARED holds "picture" (H, W, 3) uint8 at the video's size and "keypoints" (T, 133, 3) float32 in its pixels.
+    PREPARED holds "picture" (H, W, 3) uint8 at the video's size, "keypoints" (T, 133, 3) float32 in its pixels, and as
+    UTF-8 in "notes" what the client should know of the movement, a sentence a line.
     """
     picture = read_picture(wanted.picture, PICTURES)
     estimator = Counted(load_estimator("blazepose"))
     movement = _movement(wanted, longest, estimator)
-    keypoints = place_on_picture(
-        movement, picture, wanted.size, wanted.rate, estimator, wanted.align, wanted.fit
-    )
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
+        keypoints = place_on_picture(
+            movement, picture, wanted.size, wanted.rate, estimator, wanted.align, wanted.fit
+        )
+    notes = "\n".join([*movement.notes(wanted.rate), *(str(warning.message) for warning in warned)])
     if wanted.seconds is not None:
         keypoints = keypoints[: max(1, round(wanted.seconds * wanted.rate))]
     folder = Path(wanted.folder)
@@ -86,6 +92,7 @@ def prepare(wanted: Preparation, longest: float) -> int:
             fitted
         ),  # safetensors writes memory as it lies, also of a transposed view
         "keypoints": np.ascontiguousarray(keypoints, np.float32),
+        "notes": np.frombuffer(notes.encode(), np.uint8),
     }
     (folder / PREPARED).write_bytes(save(prepared))
     if wanted.driving_video is not None:

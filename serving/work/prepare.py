@@ -61,7 +61,10 @@ class Prepare:
         name = claim.task.artifact
         if not self._artifacts.exists(name):  # another worker may have died before it could commit
             self._prepare(claim, beat)
-        return job_plan(claim.job.request, self._artifacts.read(name), self._model)
+        try:
+            return job_plan(claim.job.request, self._artifacts.read(name), self._model)
+        except ValueError as error:  # the length that decides is known only now
+            raise Refused(f"{str(error)[0].upper()}{str(error)[1:]}.") from error
 
     def _prepare(self, claim: Claim, beat: Beat) -> None:
         with ExitStack() as stack:
@@ -167,9 +170,11 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def job_plan(request: dict[str, Any], prepared: bytes, model: ModelInfo) -> JobPlan:
-    """The plan of a job, from what was asked for and its prepared uploads."""
-    keypoints, size = load(prepared)["keypoints"], _size(request["size"])
-    timeline = plan(len(keypoints), model.segment_frames, model.head, model.tail, planner=request["planner"])
+    """The plan of a job, from what was asked for and its prepared uploads; ValueError where there is no such anchor."""
+    found, size = load(prepared), _size(request["size"])
+    keypoints = found["keypoints"]
+    sizes = model.segment_frames, model.head, model.tail
+    timeline = plan(len(keypoints), *sizes, request["anchor"], request["planner"])
     steps, scale = request["steps"], request["guidance_scale"]
     shared_steps = record_bytes = 0
     if request["framing"] != "off":
@@ -192,4 +197,5 @@ def job_plan(request: dict[str, Any], prepared: bytes, model: ModelInfo) -> JobP
         shared_steps=shared_steps,
         record_bytes=record_bytes,
         content_id=hashlib.sha256(content.encode()).hexdigest()[:32],
+        notes=found["notes"].tobytes().decode(),
     )

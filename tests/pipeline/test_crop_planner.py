@@ -12,6 +12,7 @@ from pipeline.crop.planner import (
     MOST_OF_OTHERS,
     SMALLEST_SIDE,
     Crop,
+    eased,
     plan_crops,
     window_sizes,
 )
@@ -69,6 +70,30 @@ def test_a_crop_follows_a_walker_smoothly():
     assert (moved[:, 0] >= 0).all()  # never back
     assert np.abs(np.diff(moved, axis=0)).max() <= 2  # pixels a frame more or less from one frame to the next
     assert np.ptp(crop.corners[:, 1]) == 0
+
+
+def test_boxes_that_jump_do_not_jerk_the_crop():
+    chance = np.random.default_rng(1)
+    walk = person(np.linspace(120, 1100, FRAMES))
+    shaken = walk + chance.normal(0, 6, walk.shape)
+    shaken[60:64, 0] -= 120  # an arm that is not there
+    shaken[:, :2] = np.maximum(shaken[:, :2], 0)
+    (crop,) = planned(shaken)
+    assert crop is not None and crop.last - crop.first > 0.7 * FRAMES
+    assert (shown(crop, walk) == 1).all()
+    assert np.abs(np.diff(crop.corners, 2, axis=0)).max() <= 4  # of which 2 are whole pixels
+
+
+def test_eased_bounds_lie_inside_and_are_smooth():
+    chance = np.random.default_rng(2)
+    way = np.cumsum(chance.normal(3, 1, 200))
+    low, high = way + chance.normal(0, 10, 200), way + 200 + chance.normal(0, 10, 200)
+    low[50], low[90:95] = low[50] + 60, np.nan
+    inner_low, inner_high = eased(low, high, way, RATE)
+    there = ~np.isnan(low)
+    assert (inner_low[there] >= low[there] - 1e-9).all() and (inner_high[there] <= high[there] + 1e-9).all()
+    assert np.isnan(inner_low[90:95]).all()
+    assert np.abs(np.diff(inner_low[:90], 2)).max() < 2 < np.abs(np.diff(low[:90], 2)).max()
 
 
 def test_of_two_who_cross_only_the_time_apart_is_shown():

@@ -115,7 +115,7 @@ def test_the_crops_hold_one_person_throughout(dataset: Path, tmp_path: Path) -> 
         places = keypoints[..., :2]
         inside = np.all((places >= 0) & (places < (row["width"], row["height"])), axis=-1)
         assert (keypoints[~inside, 2] == 0).all() and inside[:, 0].mean() > 0.95  # the nose
-        assert np.abs(np.diff(row["crop_x"], 2)).max() <= 2  # no jerk
+        assert np.abs(np.diff(row["crop_x"], 2)).max() <= 4  # no jerk: 2 are whole pixels
         estimator = load_estimator("blazepose", max_people=3, whole=0, search=5)
         found = [
             people for frames in read_frames(info, range(len(keypoints))) for people in estimator(frames)

@@ -97,4 +97,4 @@ def test_a_file_that_cannot_be_loaded_is_an_error_of_the_one_who_asks(gpus: Gpus
 
 def test_a_process_without_a_gpu_says_so(weights: Path) -> None:
     with pytest.raises(CudaError, match="install onnxruntime-gpu"):
-        GpuProcess().load("yolox", (weights / "yolox_l.onnx").read_bytes())
+        GpuProcess().load("yolox_l.onnx 1", (weights / "yolox_l.onnx").read_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import psutil
 import pytest
@@ -39,5 +40,6 @@ def test_gloo_and_nccl_are_told_where_nobody_told_them(monkeypatch: pytest.Monke
 
 def test_a_training_connects_its_workers_so() -> None:
     _, config = CONFIGS["mini_cpu"]
-    backend = trainer(config).backend_config.backend_cls
+    found: Any = trainer(config)
+    backend = found.backend_config.backend_cls
     assert backend.__name__ == "_ByNodesAddress"

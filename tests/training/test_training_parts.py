@@ -258,7 +258,7 @@ def test_samples_are_made_by_the_pipeline_with_the_checkpoints_adapter(folder: P
     config = tiny_config(folder, tmp_path, engine=EngineConfig(precision="bfloat16"))
     trained = load_transformer(config, torch.device("cpu"))
     save_adapter(trained, "base", tmp_path / EMA)
-    pipeline = load_pipeline(config, tmp_path)
+    pipeline = load_pipeline(config, tmp_path / EMA)
     assert pipeline.transformer.dtype == torch.bfloat16 and pipeline.vae.dtype == torch.float32
     assert pipeline.text_encoder is None
     (name,) = pipeline.transformer.active_adapters()

@@ -6,17 +6,17 @@ the same; any other error, such as storage that cannot be reached, is no propert
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from posegen.dataset import content_id, unpack_keypoints
-from posegen.driving.alignment import fit
 from posegen.driving.skeleton import BODY, VISIBLE
 from posegen.longvideo.conditions import encode_frames, encode_image, encode_text
 from training.data.cache import Arrays, Cache
-from training.data.frames import MEDIA_COLUMNS, ClipError, opened, read_clip
+from training.data.frames import MEDIA_COLUMNS, ClipError, Window, opened, person_window, read_clip
 from training.data.index import source
 from training.data.items import DataConfig
 from training.data.plan import Request
@@ -80,9 +80,14 @@ class SpanEncoder:
             if not seen[shown].any():
                 raise ClipError(f"its frames {shown[0]} to {shown[-1]} show no person")
             frame = reference_frame(seen, shown, request.reference, self._config.references)
-            pictures = self._pictures(request, np.array([frame, *(shown if span is None else ())]))
+            window = self._window(request, poses[shown])
+            frames, windows = [frame], [self._window(request, poses[[frame]])]
             if span is None:
-                span = {"latents": self._latents(pictures[1:]), "keypoints": poses[shown].astype("<f4")}
+                frames, windows = [frame, *shown], windows + [window] * len(shown)
+            pictures = self._pictures(request, np.array(frames), windows)
+            if span is None:
+                keypoints = window.keypoints(poses[shown]).astype("<f4")
+                span = {"latents": self._latents(pictures[1:]), "keypoints": keypoints}
                 self._cache.write(step, span_name, span)
             if reference is None:
                 reference = self._reference(pictures[:1])
@@ -94,26 +99,30 @@ class SpanEncoder:
         if not request.head and not request.tail:
             return None
         frames = request.bucket.frames
-        chosen = [*range(request.head), *range(frames - request.tail, frames)]
-        return self._pictures(request, request.start + np.array(chosen))
+        chosen = request.start + np.array([*range(request.head), *range(frames - request.tail, frames)])
+        poses, _ = self._poses(request)
+        window = self._window(request, poses[request.start : request.start + frames])
+        return self._pictures(request, chosen, [window] * len(chosen))
+
+    def _window(self, request: Request, poses: np.ndarray) -> Window:
+        return person_window(poses, request.clip.size, request.bucket)
 
     def _poses(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
-        """The clip's poses (N, 133, 3) at the model's rate, and whether (N,) the person is seen in each."""
+        """The clip's poses (N, 133, 3) at the model's rate, in its own pixels, and whether (N,) a person is seen."""
         clip = request.clip
         columns = ("clip_id", "keypoints", "keypoints_shape")
         row = self._tables[clip.dataset].row(clip.row, clip.clip_id, columns)
         if len(row["keypoints"] or b"") != 4 * clip.length * 133 * 3:
             raise ClipError(f"its keypoints are not of the shape ({clip.length}, 133, 3)")
         keypoints = unpack_keypoints(row)[clip.frames(self._config.rate)]
-        poses = fit(clip.size, clip.bucket[:2]).keypoints(keypoints)
-        return poses, (poses[:, BODY, 2] >= VISIBLE).sum(axis=1) >= SEEN_JOINTS
+        return keypoints, (keypoints[:, BODY, 2] >= VISIBLE).sum(axis=1) >= SEEN_JOINTS
 
-    def _pictures(self, request: Request, frames: np.ndarray) -> np.ndarray:
-        """The clip's frames of these numbers, counted at the model's rate, (n, H, W, 3) uint8."""
+    def _pictures(self, request: Request, frames: np.ndarray, windows: Sequence[Window]) -> np.ndarray:
+        """The clip's frames of these numbers at the model's rate, each cut by its window: (n, H, W, 3) uint8."""
         clip = request.clip
         media = self._tables[clip.dataset].row(clip.media, clip.clip_id, MEDIA_COLUMNS)
         with opened(media) as info:
-            return read_clip(info, media, clip.frames(self._config.rate)[frames], clip.bucket)
+            return read_clip(info, media, clip.frames(self._config.rate)[frames], windows)
 
     @torch.no_grad()
     def _latents(self, pictures: np.ndarray) -> np.ndarray:

@@ -86,6 +86,24 @@ def test_frames_without_the_person_are_filled_and_told(tmp_path: Path) -> None:
     assert np.isfinite(driving.keypoints).all()
 
 
+def test_it_is_told_where_nobody_is_seen_and_where_another_is_followed() -> None:
+    poses = np.zeros((90, 133, 3), np.float32)
+    nobody, other = Driving(poses, SIZE, ((0, 30), (75, 90)), (45,)).notes(30)
+    assert "0.0 to 1.0 s, 2.5 to 3.0 s" in nobody and "At 1.5 s the person who is followed changes" in other
+    assert Driving(poses, SIZE).notes(30) == []
+
+
+def test_a_video_in_which_another_person_takes_over_says_so(tmp_path: Path) -> None:
+    def picture(index: int) -> np.ndarray:
+        frame = np.zeros((96, 160, 3), np.uint8)
+        left = 10 if index < 40 else 100
+        frame[10:80, left : left + 40] = (250, 0, 0)
+        return frame
+
+    path = write_video(tmp_path / "video.mp4", range(90), picture=picture)
+    assert read_driving(path, 30, RedDot()).others == (40,)
+
+
 def test_a_video_without_people_is_refused(tmp_path: Path) -> None:
     path = write_video(tmp_path / "video.mp4", picture=lambda _: np.zeros((96, 160, 3), np.uint8))
     with pytest.raises(VideoError, match=r"video\.mp4: there is nobody"):

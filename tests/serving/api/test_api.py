@@ -321,10 +321,17 @@ def test_segments_are_listed_and_made_anew_with_what_depends_on_them(site: Site)
     refusal(client.post(f"{url}/-1/regenerate"), 404)
 
 
+def test_who_waits_long_is_advised_to_ask_less_often(site: Site) -> None:
+    job_id, client = site.job(), site.client()
+    created = site.database.jobs.get(job_id).created_at
+    for age, advised in ((0, "50"), (1, "50"), (4, "200"), (9, "450"), (3600, "500")):
+        site.database.storage.clock = lambda now=created + age: now  # type: ignore[misc]
+        assert client.get(f"/v1/videos/{job_id}").headers["openai-poll-after-ms"] == advised
+
+
 def test_a_job_is_cancelled_once_and_deleted_only_when_it_has_ended(site: Site) -> None:
     job_id, client = site.job(), site.client()
     url = f"/v1/videos/{job_id}"
-    assert client.get(url).headers["openai-poll-after-ms"] == "50"
     assert "cancel it first" in refusal(client.delete(url), 409)
     for _ in range(2):
         video = client.post(f"{url}/cancel").json()

@@ -126,6 +126,13 @@ def test_a_wrong_file_or_field_is_marked_and_said_by_its_name(
         )
         expect(tab.page.locator("[name=size]")).to_have_attribute("aria-invalid", "true")
         expect(tab.page.locator("[name=size]")).to_be_focused()
+        tab.page.fill("[name=size]", "")
+        tab.page.click("summary:has-text('Advanced')")
+        tab.page.fill("[name=anchor]", "3")
+        tab.page.select_option("[name=align]", "proportions")
+        tab.ask_for("A dance")
+        tab.see("#error", "Anchor segment: input should be a multiple of 2")
+        expect(tab.page.locator("[name=anchor]")).to_be_focused()
         tab.screens("10-wrong")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.numpy import load
+from safetensors.numpy import load, save
 
 from mini_model.page_samples import FOLDER as SAMPLES
 from pipeline.sample_videos import SAMPLES as FILMED
@@ -36,7 +36,7 @@ from serving.work.loop import Beat, Refused, Work, Worker
 from serving.work.preparation import Preparation
 from serving.work.prepare import Prepare, child_environment
 from testkit.serving_workers import FRAMES, LEASE, REQUEST, Place, empty_place
-from testkit.tiny_model import SIZE
+from testkit.tiny_model import SIZE, walking
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +202,17 @@ def test_poses_that_show_nobody_are_refused_in_a_sentence(empty: Place, tmp_path
     assert "No person is found in the picture" in str(found.error_message)
 
 
+def test_an_anchor_that_is_not_there_is_refused_in_a_sentence(empty: Place, tmp_path: Path) -> None:
+    place = empty.copy(tmp_path / "server")
+    job = place.post(FRAMES, anchor=100)
+    assert place.finish(Role.PREPARE) == 0
+    found = Database(f"sqlite:///{place.folder}/serving.db").jobs.get(job.id)
+    assert found.error_code == "invalid_input"
+    assert str(found.error_message).startswith(
+        "Segment 100 cannot be the anchor; choose an even one from 0 to"
+    )
+
+
 def test_a_preparation_that_takes_too_much_is_killed(empty: Place, tmp_path: Path) -> None:
     place = empty.copy(tmp_path / "server")
     job = place.post(FRAMES)
@@ -209,6 +220,22 @@ def test_a_preparation_that_takes_too_much_is_killed(empty: Place, tmp_path: Pat
     prepare = Prepare(place.artifacts, place.model, starved, poll=0.1)
     assert Worker(Role.PREPARE, place.database, prepare, LEASE).turn()
     assert "too much" in str(place.database.jobs.get(job.id).error_message)
+
+
+def test_what_was_seen_in_a_movement_is_told(empty: Place, tmp_path: Path) -> None:
+    place = empty.copy(tmp_path / "server")
+    job = place.post(FRAMES)
+    keypoints = walking(FRAMES)
+    keypoints[:10] = np.nan
+    place.artifacts.write(upload_artifact(job.id, "poses"), save({"keypoints": keypoints}))
+    assert place.finish(Role.PREPARE) == 0
+    plan = place.database.jobs.get(job.id).plan
+    assert plan is not None
+    assert (
+        plan.notes
+        == f"Nobody was seen at 0.0 to {10 / place.model.rate:.1f} s; poses there are filled in from "
+        + ("those before and after.")
+    )
 
 
 def test_how_much_of_a_movement_is_read_is_told(empty: Place, tmp_path: Path) -> None:
@@ -224,7 +251,7 @@ def test_how_much_of_a_movement_is_read_is_told(empty: Place, tmp_path: Path) ->
     claim = place.database.queue.claim(Role.PREPARE, "a worker", LEASE)
     assert claim is not None
     told: list[tuple[int, int]] = []
-    prepare = Prepare(place.artifacts, place.model, UploadLimits(2**25, 60, 2000), poll=0.02)
+    prepare = Prepare(place.artifacts, place.model, UploadLimits(2**25, 60, 2000, time=600), poll=0.02)
     prepare(claim, lambda step, steps: told.append((step, steps)))
     frames = round(seconds * place.model.rate)
     assert told[0] == (0, frames) and told[-2] == (frames, frames)
