@@ -42,7 +42,7 @@ def test_a_training_into_a_bucket_that_refuses_calls_ends_well_and_goes_on(
         config,
         output=f"{bucket}/below/run",
         record=record,
-        data=replace(config.data, cache=f"{bucket}/cache", encode_workers=1, encode_cpus=0.5),
+        data=replace(config.data, cache=f"{bucket}/cache"),
         cluster=ClusterConfig(cpus=0.5),
     )
     proxy.share = 0.2
