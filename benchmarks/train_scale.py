@@ -9,8 +9,8 @@ an item are small, while files, row groups, draws and cache entries are as many 
 - The index is written by a process of its own, whose whole memory is measured.
 - The first step is one of two Ray actors that begin with an empty cache; then as many steps as `--paced` are taken, one
   a second, and what each waits for its batch is measured.
-- `--steps` steps of one item are encoded in this process, with a cache that holds 50 MB, about a quarter of them. Bytes
-  needed are those of the distinct entries that the steps name; the steps of a window beyond the last are encoded too.
+- `--steps` steps of one item are encoded in this process, with a cache that holds less than half of them. Bytes needed
+  are those of the distinct entries that the steps name; the steps of a window beyond the last are encoded too.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ FILES = 256
 """Of each table, as curation writes for so many clips; below are its row groups."""
 CLIPS_A_GROUP, MEDIA_A_GROUP = 64, 4
 STEP_S = 1.0
-CACHE_GB = 0.05
+CACHE_BYTES_A_STEP = 8_000
 LOOK_EVERY = 100  # steps, at the size of the cache
 WORDS = (
     "woman",
@@ -173,7 +173,8 @@ def count(config: DataConfig, steps: int) -> dict[str, float]:
     """Bytes encoded over bytes needed, and the cache's largest size over its bound."""
     cache = Path(f"{config.cache}-counted")
     shutil.copytree(Path(config.cache_folder) / "index", cache / "index")
-    plan = Plan(replace(config, cache=str(cache), cache_gb=CACHE_GB))
+    bound = steps * CACHE_BYTES_A_STEP
+    plan = Plan(replace(config, cache=str(cache), cache_gb=bound / GB))
     names, held = Names(plan.config), keeper(plan)
     encoded: list[int] = []
     sizes: dict[str, int] = {}
@@ -196,7 +197,7 @@ def count(config: DataConfig, steps: int) -> dict[str, float]:
     return {
         "encoded_gb": sum(encoded) / GB,
         "encoded_over_needed": sum(encoded) / sum(sizes[name] for name in needed),
-        "cache_over_bound": largest / (CACHE_GB * GB),
+        "cache_over_bound": largest / bound,
         "items_a_second": steps / seconds,
     }
 

@@ -97,7 +97,7 @@ def _patient(name: str) -> Callable[..., Any]:
 
 
 class _Patient(fs.FileSystemHandler):  # type: ignore[misc]
-    """A bucket's file system whose every call is patient; pickles into workers."""
+    """A bucket's file system whose every call is patient, for small files; pickles into workers."""
 
     def __init__(self, inner: fs.FileSystem) -> None:
         self.inner = inner
@@ -112,21 +112,35 @@ class _Patient(fs.FileSystemHandler):  # type: ignore[misc]
 
     get_file_info = _patient("get_file_info")
     get_file_info_selector = _patient("get_file_info")
-    create_dir = _patient("create_dir")
     delete_dir = _patient("delete_dir")
-    delete_dir_contents = _patient("delete_dir_contents")
     delete_file = _patient("delete_file")
     move = _patient("move")
     copy_file = _patient("copy_file")
-    open_input_stream = _patient("open_input_stream")
-    open_input_file = _patient("open_input_file")
-    open_append_stream = _patient("open_append_stream")
     normalize_path = _patient("normalize_path")
+
+    def open_input_file(self, path: str) -> pa.NativeFile:
+        return pa.BufferReader(patiently(lambda: self._read(path)))
+
+    open_input_stream = open_input_file
+
+    def _read(self, path: str) -> bytes:
+        with self.inner.open_input_file(path) as file:
+            content: bytes = file.read()
+            return content
+
+    def create_dir(self, path: str, recursive: bool) -> None:
+        patiently(lambda: self.inner.create_dir(path, recursive=recursive))
+
+    def delete_dir_contents(self, path: str, missing_dir_ok: bool = False) -> None:
+        patiently(lambda: self.inner.delete_dir_contents(path, missing_dir_ok=missing_dir_ok))
 
     def delete_root_dir_contents(self) -> None:
         raise OSError("a bucket's root is never emptied")
 
-    def open_output_stream(self, path: str, metadata: Any = None) -> pa.NativeFile:
+    def open_append_stream(self, path: str, metadata: Any) -> pa.NativeFile:
+        raise OSError("nothing can be added to a file in a bucket")
+
+    def open_output_stream(self, path: str, metadata: Any) -> pa.NativeFile:
         return pa.PythonFile(_Written(self.inner, path), mode="w")
 
 

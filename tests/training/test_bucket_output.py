@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import ray
+from pyarrow import fs
 
 from posegen.common.storage import Folder, StorageError
 from posegen.model.checkpoints import read_adapter
@@ -17,7 +19,7 @@ from training.checkpoint import positions
 from training.cluster import start_ray
 from training.config import ClusterConfig
 from training.log import Log, read_log
-from training.output import below, fetched, open_output
+from training.output import below, fetched, open_output, ray_storage
 from training.train import main, run
 
 
@@ -40,7 +42,7 @@ def test_a_training_into_a_bucket_that_refuses_calls_ends_well_and_goes_on(
         config,
         output=f"{bucket}/below/run",
         record=record,
-        data=replace(config.data, cache=f"{bucket}/cache", encode_workers=1, encode_cpus=0.5),
+        data=replace(config.data, cache=f"{bucket}/cache"),
         cluster=ClusterConfig(cpus=0.5),
     )
     proxy.share = 0.2
@@ -80,6 +82,32 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_starts(
     with pytest.raises(StorageError, match="no folder that can be opened"):
         open_output("ftp://somewhere/run")
     assert not ray.is_initialized()
+
+
+def test_rays_storage_is_patient_and_does_all_that_a_file_system_does(
+    proxy: BucketProxy, bucket: str
+) -> None:
+    storage = ray_storage(f"{bucket}/below/run")
+    assert (storage["name"], storage["storage_path"]) == ("run", f"{bucket.removeprefix('s3://')}/below")
+    files = pickle.loads(pickle.dumps(storage["storage_filesystem"]))
+    assert files == storage["storage_filesystem"]
+    proxy.share = 0.5
+    folder = f"{storage['storage_path']}/run"
+    files.create_dir(folder)
+    for name in "ab":
+        with files.open_output_stream(f"{folder}/{name}") as stream:
+            stream.write(name.encode())
+    files.copy_file(f"{folder}/a", f"{folder}/c")
+    files.move(f"{folder}/b", f"{folder}/d")
+    found = files.get_file_info(fs.FileSelector(folder, recursive=True))
+    assert sorted(info.base_name for info in found) == ["a", "c", "d"]
+    with files.open_input_file(f"{folder}/d") as file, files.open_input_stream(f"{folder}/c") as stream:
+        assert (file.read(), stream.read()) == (b"b", b"a")
+    files.delete_file(f"{folder}/a")
+    files.delete_dir_contents(folder)
+    assert files.get_file_info(f"{folder}/c").type == fs.FileType.NotFound
+    files.delete_dir(folder)
+    assert proxy.refused > 5
 
 
 def test_what_ended_a_run_is_removed_and_the_rest_stays(bucket: str) -> None:
