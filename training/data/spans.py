@@ -23,6 +23,8 @@ from training.data.plan import Request
 from training.model import frozen
 
 SEEN_JOINTS = 4  # of the body's 17 that make a frame one with a person in it
+WINDOW_VERSION = 2
+"""Of how a bucket's picture is cut out of a frame, a part of the entries' names: 2 follows the person."""
 PICTURE_PARTS = ("vae", "image_encoder", "image_processor")
 
 
@@ -49,7 +51,15 @@ class Names:
 
     def _picture(self, request: Request, *more: object) -> str:
         clip = request.clip
-        made_of = clip.clip_id, clip.version, *clip.bucket, self._config.rate, request.start, *more
+        made_of = (
+            clip.clip_id,
+            clip.version,
+            WINDOW_VERSION,
+            *clip.bucket,
+            self._config.rate,
+            request.start,
+            *more,
+        )
         name = content_id(*made_of)
         return f"{self._latents}/{name[:2]}/{name}"
 
