@@ -8,13 +8,14 @@ PORT ?= 8000
 export OMP_NUM_THREADS := 1
 
 BENCHMARKS := curate scale kill decode sharing gpu cards memory loading train train-scale resume adapters formats stream mini evaluate schedule stitch kill-serving clients cluster
-.PHONY: help setup hashes demo serve test test-fast test-programs lint clean $(BENCHMARKS:%=bench-%)
+.PHONY: help setup hashes demo serve test test-long test-fast test-programs lint clean $(BENCHMARKS:%=bench-%)
 
 help:
 	@echo "make demo          curate sample videos, finetune the mini model on them, make a long video, and one over HTTP"
 	@echo "make serve         the server and its page, with the mini model, which knows drawn people only;"
 	@echo "                   HOST=127.0.0.1 PORT=8000, state in build/server"
 	@echo "make test          linter, formatter, type checker, tests"
+	@echo "make test-long     whole jobs of a minute and more: crops, buckets that fail, nodes that come later, the GPU's recipe"
 	@echo "make test-fast     tests that start neither Ray nor a browser or database (a few minutes)"
 	@echo "make setup         .venv with pinned packages (the others call it)"
 	@echo "make hashes        write the hashes of requirements.txt anew after a version was changed"
@@ -94,9 +95,12 @@ lint: setup
 test: lint test-programs test-fast
 	$(BIN)/pytest -m slow --durations=25
 
+test-long: setup
+	$(BIN)/pytest -m long --durations=25
+
 # A file of tests is one process's; a thread each, as there is a process for each core.
 test-fast: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses logical --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow and not long" --numprocesses logical --dist loadfile
 
 # The tests of the server use a real browser and a real PostgreSQL, which are no Python packages.
 test-programs:

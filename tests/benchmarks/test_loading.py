@@ -9,7 +9,7 @@ import pytest
 from benchmarks.loading import measured, save_model
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_group_is_measured(tmp_path: Path) -> None:
     save_model(tmp_path, layers=1, width=64)
     row = measured(tmp_path, "float32", processes=2)

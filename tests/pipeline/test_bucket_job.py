@@ -23,7 +23,7 @@ from testkit import ROOT
 from testkit.buckets import BucketProxy
 from testkit.videos import write_video
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def slope(number: int) -> np.ndarray:

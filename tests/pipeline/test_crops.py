@@ -80,7 +80,7 @@ def crops_of(output: Path, path: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: row["crop_x"][0])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_each_of_two_people_is_a_clip_and_the_source_says_so(dataset: Path) -> None:
     for path in ("talkers.mp4", "walker.mp4"):
         (source,) = [row for row in rows(dataset) if row["path"] == path and not row["cropped_from"]]
@@ -100,7 +100,7 @@ def test_each_of_two_people_is_a_clip_and_the_source_says_so(dataset: Path) -> N
     assert {row["reasons"][0].split(":")[0] for row in copies} == {"duplicate_file"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_crops_hold_one_person_throughout(dataset: Path, tmp_path: Path) -> None:
     media = {row["clip_id"]: row for row in pq.read_table(dataset / "media").to_pylist()}
     crops = [row for row in rows(dataset) if row["status"] == KEPT]
@@ -123,7 +123,7 @@ def test_the_crops_hold_one_person_throughout(dataset: Path, tmp_path: Path) -> 
         assert np.mean([len(people) == 1 for people in found]) > 0.97
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_walker_is_followed(dataset: Path) -> None:
     walker, balance = crops_of(dataset, "walker.mp4")
     assert np.ptp(walker["crop_x"]) > 300 and np.ptp(balance["crop_x"]) == 0
@@ -131,7 +131,7 @@ def test_a_walker_is_followed(dataset: Path) -> None:
     assert ((middle > 0.05 * walker["width"]) & (middle < 0.95 * walker["width"])).all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_rerun_crops_nothing_again_and_a_lost_score_is_made_again(dataset: Path, videos: Path) -> None:
     config, before = settings(videos, dataset), rows(dataset)
     groups = Groups(config, listed_videos(config))
@@ -149,7 +149,7 @@ def test_a_rerun_crops_nothing_again_and_a_lost_score_is_made_again(dataset: Pat
     assert rows(dataset) == before
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_without_crops_the_same_scores_give_the_usual_rows(dataset: Path, videos: Path) -> None:
     run(settings(videos, dataset, people="one", rescore=True))
     usual = rows(dataset)
@@ -158,7 +158,7 @@ def test_without_crops_the_same_scores_give_the_usual_rows(dataset: Path, videos
     assert len(rows(dataset)) == 9
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_clip_that_is_kept_whole_needs_no_crops(dataset: Path, videos: Path, tmp_path: Path) -> None:
     lenient = without(tmp_path, *DROPPED, "one_person", "second_person")
     run(settings(videos, dataset, rescore=True, thresholds=lenient))
@@ -168,7 +168,7 @@ def test_a_clip_that_is_kept_whole_needs_no_crops(dataset: Path, videos: Path, t
     assert reasons == {"cropped_from"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_report_shows_what_became_of_each_person(dataset: Path) -> None:
     text = (dataset / "report.html").read_text()
     assert "of them cropped out of others" in text and "cropped out as clip" in text

@@ -20,7 +20,7 @@ from pipeline.curate import attempts, pool_size, start_ray, work
 from pipeline.feeds import TASKS
 from posegen.common.progress import Progress
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 

@@ -30,7 +30,7 @@ def own_ray() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_into_a_bucket_that_refuses_calls_ends_well_and_goes_on(
     proxy: BucketProxy, bucket: str, tmp_path: Path, own_ray: None
 ) -> None:
