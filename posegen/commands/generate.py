@@ -18,6 +18,7 @@ from posegen.commands.output import check_output
 from posegen.commands.progress import PreviewFile, SegmentProgress, say
 
 if TYPE_CHECKING:
+    from posegen.driving.poses import PoseEstimator
     from posegen.estimate import Estimate
     from posegen.loading import Placement
     from posegen.longvideo.job import VideoJob
@@ -366,16 +367,27 @@ def read_joints(path: Path | None) -> dict[str, str] | None:
     return names
 
 
+def make_estimator(options: Generate, cuda: bool) -> PoseEstimator:
+    """What sees the poses of the driving video and of the picture; networks other than BlazePose's on a GPU if `cuda`.
+
+    Raises posegen.driving.poses.runtime.CudaError where onnxruntime cannot use it.
+    """
+    from posegen.driving.poses import load_estimator
+    from posegen.driving.poses.runtime import on_cpu, on_cuda
+
+    if options.poses == "blazepose":
+        return load_estimator("blazepose", options.pose_weights)
+    return load_estimator(options.poses, options.pose_weights, open_model=on_cuda if cuda else on_cpu)
+
+
 def make_job(pipeline: PoseGenPipeline, image: np.ndarray, options: Generate, cuda: bool) -> VideoJob:
     """Reads the videos, and says what was made of the driving video."""
     from posegen.driving.driving_video import VideoFrames, read_driving
     from posegen.driving.mocap import read_motion
-    from posegen.driving.poses import load_estimator
 
     rate, size = pipeline.config.rate, options.size or tuple(pipeline.config.size)
     pipeline.check_size(size)  # before the long work on the poses
-    settings = {} if options.poses == "blazepose" else {"cuda": cuda}
-    estimator = load_estimator(options.poses, options.pose_weights, **settings)
+    estimator = make_estimator(options, cuda)
     if is_motion(options):
         driving = read_motion(options.video, rate, options.seconds, read_joints(options.joints))
     else:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
@@ -18,6 +19,7 @@ from mini_model.puppets import Puppet, Scene, reference, render
 from posegen import cli
 from posegen.commands import generate, progress
 from posegen.costs import parameters
+from posegen.driving.poses.runtime import CudaError
 from posegen.estimate import Estimate, segment_table
 from posegen.loading import Placement
 from posegen.longvideo.conditions import SUBJECT_WORDS
@@ -419,6 +421,20 @@ def test_the_distilled_lora_asks_for_few_steps_without_guidance() -> None:
     assert generate.steps_and_guidance(generate.Generate(**given)) == (None, None)
     assert generate.steps_and_guidance(fast) == (4, 1.0)
     assert generate.steps_and_guidance(replace(fast, num_inference_steps=8, guidance_scale=2.0)) == (8, 2.0)
+
+
+@pytest.mark.parametrize("poses", ["dwpose", "sapiens"])
+def test_other_estimators_are_loaded_where_they_compute(
+    poses: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx_models.yolox(tmp_path / "yolox_l.onnx")
+    onnx_models.simcc(tmp_path / "dw-ll_ucoco_384.onnx", [onnx_models.GREEN] * 133)
+    onnx_models.heatmaps(tmp_path / "sapiens_pose.onnx", [onnx_models.GREEN] * 133)
+    options = generate.Generate(Path("a.png"), Path("a.mp4"), poses=poses, pose_weights=str(tmp_path))
+    assert type(generate.make_estimator(options, cuda=False)).__name__.lower() == poses
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(CudaError, match="install onnxruntime-gpu"):
+        generate.make_estimator(options, cuda=True)
 
 
 def test_lora_options_are_files_with_a_strength(tmp_path: Path) -> None:
