@@ -46,7 +46,7 @@ def usual_step(times: np.ndarray, period: float) -> float:
 def missing_before(times: np.ndarray) -> np.ndarray:
     """The frames of an even clock (N,) before which at least one is missing; none where it is not even."""
     steps, usual = np.diff(times), usual_step(times, 0.0)
-    if np.mean(np.abs(steps - usual) <= EVEN * usual) < MOSTLY:
+    if not len(steps) or np.mean(np.abs(steps - usual) <= EVEN * usual) < MOSTLY:
         return np.zeros(0, np.intp)
     return np.flatnonzero(steps > MISSING * usual) + 1
 

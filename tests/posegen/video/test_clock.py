@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posegen.video import probe, read_frames
-from posegen.video.clock import repaired_clock
+from posegen.video.clock import missing_before, repaired_clock
 from testkit.videos import copy_packets, number_of, write_video
 
 KEYED = {"x264-params": "keyint=10:scenecut=0:bframes=3"}
@@ -45,6 +45,14 @@ def read(path: Path) -> list[int]:
 )
 def test_stamps_become_times(stamps: list[int | None], frames: list[int]):
     np.testing.assert_allclose(times_of(stamps), np.array(frames) / 30)
+
+
+@pytest.mark.filterwarnings("error")
+def test_missing_frames_are_found_by_an_even_clock():
+    times = np.array([0.0, 0.1, 0.2, 0.4, 0.5]).repeat(10) + np.tile(np.arange(10) / 100, 5)
+    assert missing_before(times).tolist() == [30]
+    assert not len(missing_before(np.cumsum(np.tile([0.1, 0.3], 10)))), "not even"
+    assert not len(missing_before(times[:1])) and not len(missing_before(times[:2]))
 
 
 def test_a_clock_that_starts_again_goes_on():
