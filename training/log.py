@@ -33,7 +33,8 @@ class Log:
     """
 
     def __init__(self, output: str, step: int) -> None:
-        self._output, self._run = Folder(output), output.rstrip("/").rpartition("/")[2]
+        self._output = Folder(output)
+        self._run = self._output.root.rpartition("/")[2]
         kept = [row for row in read_log(output) if row["step"] <= step]
         self.gpu_hours = max((row["gpu_hours"] for row in kept if "gpu_hours" in row), default=0.0)
         """Of the training before this step, where it runs on GPUs."""

@@ -115,7 +115,8 @@ class Training:
     @cached_property
     def validation(self) -> list[Batch]:
         """The batches to validate on; made when they are first asked for, so that the first step does not wait."""
-        return self.stream.validation_batches() if self.config.record.validate_every else []
+        tell = partial(print, flush=True) if self.rank == 0 else lambda sentence: None
+        return self.stream.validation_batches(tell) if self.config.record.validate_every else []
 
     def run(self) -> None:
         """Trains to the last step, to the time limit or until it is told to stop."""
@@ -323,7 +324,8 @@ class Training:
     def _gpus(self) -> float:
         """GPUs that are held by workers and encoders, not by the sample videos that are made now and then."""
         cluster, data = self.config.cluster, self.config.data
-        return cluster.gpus * self.workers + data.encode_gpus * data.encode_workers
+        encoders = data.encode_gpus * data.encode_workers + data.text_gpus if data.encode_workers else 0.0
+        return cluster.gpus * self.workers + encoders
 
     def _speed(self, batch: Batch, seconds: float) -> dict[str, float]:
         """Tokens a second, share of the devices' peak where it is known, and memory in GB, of this worker."""

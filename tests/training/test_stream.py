@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections import Counter
 from dataclasses import replace
@@ -372,6 +373,20 @@ def test_a_dataset_of_which_no_clip_can_be_used_is_an_error(
     config = prepared(tmp_path, broken, model)
     with pytest.raises(ValueError, match=r"20 clips in a row cannot be used; the last of them: clip . of"):
         take(config, 1)
+
+
+def test_validation_clips_that_cannot_be_used_are_told(tmp_path: Path, rows: list[Rows], model: str) -> None:
+    clip, media = rows[0]
+    broken = [
+        (clip | {"clip_id": name, "video_id": name}, media | {"clip_id": name, "media": b"none"})
+        for name in "abcdef"
+    ]
+    stream = TrainingStream(replace(prepared(tmp_path, [*broken, *rows], model), validation_clips=8))
+    told: list[str] = []
+    shown = [clip_id for batch in stream.validation_batches(told.append) for clip_id in batch.clip_ids]
+    assert told and len(shown) + len(told) == 8 and not set(shown) & set("abcdef")
+    for sentence in told:
+        assert re.match(r"clip [a-f] of .* cannot be used, validation goes without it: .*video", sentence)
 
 
 def test_the_index_is_written_once_and_anew_for_other_tables(

@@ -50,21 +50,23 @@ class ItemEncoder:
         replaced: list[str] = []
         for attempt in range(MOST_ATTEMPTS):
             request = self._plan.request(step, place, attempt)
+            name = f"clip {request.clip.clip_id} of {request.clip.dataset}"
             try:
                 return self._made(request, step, tuple(replaced))
             except (VideoError, ClipError) as error:
-                clip = request.clip
-                replaced.append(
-                    f"clip {clip.clip_id} of {clip.dataset} cannot be used, another stands in: {error}"
-                )
-        raise ValueError(f"{MOST_ATTEMPTS} clips in a row cannot be used; the last of them: {replaced[-1]}")
+                replaced.append(f"{name} cannot be used, another stands in: {error}")
+                last = f"{name}: {error}"
+        raise ValueError(f"{MOST_ATTEMPTS} clips in a row cannot be used; the last of them: {last}")
 
-    def validation(self, request: Request) -> Item | None:
-        """An item to validate on; None where its clip cannot be used."""
+    def validation(self, request: Request) -> Item | str:
+        """An item to validate on; where its clip cannot be used, the sentence that says so."""
         try:
             return self._made(request, None, ())
-        except (VideoError, ClipError):
-            return None
+        except (VideoError, ClipError) as error:
+            clip = request.clip
+            return (
+                f"clip {clip.clip_id} of {clip.dataset} cannot be used, validation goes without it: {error}"
+            )
 
     @torch.no_grad()
     def _made(self, request: Request, step: int | None, replaced: tuple[str, ...]) -> Item:

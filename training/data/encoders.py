@@ -31,7 +31,7 @@ class Encoders(Protocol):
 
     def item(self, step: int, place: int) -> Callable[[], Item]: ...
 
-    def validation(self, request: Request, number: int) -> Callable[[], Item | None]: ...
+    def validation(self, request: Request, number: int) -> Callable[[], Item | str]: ...
 
 
 class OwnEncoder:
@@ -44,7 +44,7 @@ class OwnEncoder:
     def item(self, step: int, place: int) -> Callable[[], Item]:
         return partial(self._encoder.item, step, place)
 
-    def validation(self, request: Request, number: int) -> Callable[[], Item | None]:
+    def validation(self, request: Request, number: int) -> Callable[[], Item | str]:
         return partial(self._encoder.validation, request)
 
 
@@ -93,7 +93,7 @@ class EncoderActors:
         encoder = self.pool[(step * self.batch_size + place) % len(self.pool)]
         return _result(encoder.item.remote(step, place))
 
-    def validation(self, request: Request, number: int) -> Callable[[], Item | None]:
+    def validation(self, request: Request, number: int) -> Callable[[], Item | str]:
         return _result(self.pool[number % len(self.pool)].validation.remote(request))
 
 
@@ -137,7 +137,7 @@ class _EncoderActor(_Actor):
     def item(self, step: int, place: int) -> Item:
         return self._encoder.item(step, place)
 
-    def validation(self, request: Request) -> Item | None:
+    def validation(self, request: Request) -> Item | str:
         return self._encoder.validation(request)
 
 

@@ -55,12 +55,15 @@ class TrainingStream:
             if len(ahead) == self.config.window:
                 yield collate([result() for result in ahead.popleft()])
 
-    def validation_batches(self) -> list[Batch]:
-        """The batches to validate on, always the same, without clips that cannot be used."""
+    def validation_batches(self, tell: Callable[[str], object] = print) -> list[Batch]:
+        """The batches to validate on, always the same; `tell` is given a sentence for each clip that cannot be used."""
         numbers = count()
         waiting = [
             [self._encoders.validation(request, next(numbers)) for request in requests]
             for requests in self._plan.validation
         ]
-        batches = [[item for result in results if (item := result())] for results in waiting]
+        made = [[result() for result in results] for results in waiting]
+        for sentence in (one for batch in made for one in batch if isinstance(one, str)):
+            tell(sentence)
+        batches = [[item for item in batch if not isinstance(item, str)] for batch in made]
         return [collate(items) for items in batches if items]
