@@ -52,8 +52,7 @@ drawn people (`mini_model.puppets`), not photographs. {size:.1f} MB, Apache-2.0.
 
     posegen generate --image puppet.png --video dance.mp4 --output out.mp4
 
-It is trained too little to be sharp: places are kept, empty where the poses have nobody, and the person turns, bends
-and points as the pose does, in the right colours; but faces, hands and patterns are blurred into squares.
+{looks}
 `python benchmarks/mini.py` prints how far that is from the truth.
 
 ## Training
@@ -75,6 +74,11 @@ The commands, each of which goes on where it was stopped:
 """
 
 
+LOOKS = """\
+It is trained too little to be sharp: places are kept, empty where the poses have nobody, and the person turns, bends
+and points as the pose does, in the right colours; but faces, hands and patterns are blurred into squares."""
+
+
 @dataclass(frozen=True)
 class BundleConfig:
     """Put the mini model together."""
@@ -91,6 +95,8 @@ class BundleConfig:
     """The script that makes the model, for the card."""
     device: str = f"{os.cpu_count()} CPU cores ({platform.machine()})"
     """What the training ran on, for the card."""
+    looks: str = LOOKS
+    """How its videos look, for the card."""
     segment_frames: int = 9
     head: int = 1
     tail: int = 4
@@ -145,6 +151,7 @@ def card(config: BundleConfig, size: int) -> str:
         given=f"{config.head} + {config.tail}",
         data=data(config.base.parent),
         validation=f"{FIRST_VALIDATION_SEED:,}",
+        looks=config.looks,
         stages="\n".join(stages(config)),
         device=config.device,
         commands=config.commands.read_text().strip(),

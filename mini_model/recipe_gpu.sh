@@ -29,4 +29,5 @@ train adapter 20 --adapter cond --model "$folder/base" --start "$folder/adapters
     --head "$HEAD" --tail "$TAIL"
 python mini_model/bundle.py --base "$folder/base" --adapters "$folder/adapters/base" "$folder/adapters/cond" --runs \
     --output "$folder/model" --commands mini_model/recipe_gpu.sh --device "$DEVICE" \
+    --looks "How its videos look has not been judged yet." \
     --segment-frames "$FRAMES" --head "$HEAD" --tail "$TAIL" --size $SIZE --num-inference-steps 4
