@@ -17,6 +17,7 @@ from pipeline.workers import Worker
 from posegen.common.faults import StorageFaultError
 from posegen.common.storage import Folder
 from posegen.driving.poses import load_estimator
+from posegen.driving.poses.runtime import on_cpu, on_cuda
 from posegen.evaluation.faces import FaceDistance
 from posegen.evaluation.inputs import Inputs
 from posegen.evaluation.measure import MEASUREMENTS, Instruments, measure
@@ -37,8 +38,9 @@ def evaluation_journal(config: EvaluateConfig) -> Journal:
 
 def make_evaluator(config: EvaluateConfig) -> Callable[[dict[str, Any]], pa.Table]:
     """Loads the networks; returns a function from a listed row to its record."""
-    estimator = load_estimator(config.poses, config.pose_weights)
-    judge = load_estimator(config.judge, config.judge_weights)
+    open_model = on_cuda if config.gpus_per_worker else on_cpu
+    estimator = load_estimator(config.poses, config.pose_weights, open_model)
+    judge = load_estimator(config.judge, config.judge_weights, open_model)
     instruments = Instruments(judge, PerceptualDistance(), FaceDistance() if config.faces else None)
 
     def evaluate(row: dict[str, Any]) -> pa.Table:

@@ -375,9 +375,7 @@ def make_estimator(options: Generate, cuda: bool) -> PoseEstimator:
     from posegen.driving.poses import load_estimator
     from posegen.driving.poses.runtime import on_cpu, on_cuda
 
-    if options.poses == "blazepose":
-        return load_estimator("blazepose", options.pose_weights)
-    return load_estimator(options.poses, options.pose_weights, open_model=on_cuda if cuda else on_cpu)
+    return load_estimator(options.poses, options.pose_weights, on_cuda if cuda else on_cpu)
 
 
 def make_job(pipeline: PoseGenPipeline, image: np.ndarray, options: Generate, cuda: bool) -> VideoJob:

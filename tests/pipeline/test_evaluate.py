@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnxruntime
 import pyarrow.parquet as pq
 import pytest
 
@@ -22,8 +23,9 @@ from pipeline.evaluating.listing import list_subjects
 from pipeline.evaluating.summary import write_summary
 from pipeline.evaluating.worker import EVALUATED, failed_video, make_evaluator
 from posegen.common.storage import Folder, StorageError
+from posegen.driving.poses.runtime import CudaError
 from posegen.video import probe, read_frames, save_video
-from testkit import ROOT
+from testkit import ROOT, onnx_models
 
 DANCE = ROOT / "serving/page/samples/dance.mp4"
 FRAMES, STARTS = 18, (0, 24, 48)
@@ -149,3 +151,13 @@ def test_what_is_missing_is_said_in_a_sentence(videos: Path, tmp_path: Path) -> 
         (tmp_path / "rows.csv").write_text(text)
         with pytest.raises(StorageError, match=sentence):
             list_subjects(EvaluateConfig(str(tmp_path), str(tmp_path), rows="rows.csv"))
+
+
+def test_a_gpu_that_was_asked_for_is_used_or_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx_models.heatmaps(tmp_path / "sapiens_pose.onnx", [onnx_models.GREEN] * 133)
+    config = EvaluateConfig("in", "out", judge="sapiens", judge_weights=str(tmp_path), gpus_per_worker=0.5)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(CudaError, match="install onnxruntime-gpu"):
+        make_evaluator(config)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from posegen.driving.poses.runtime import OpenModel
 
 
 @dataclass
@@ -40,10 +43,13 @@ class PoseEstimator(Protocol):
         """A new video begins: forget all people."""
 
 
-def load_estimator(name: str, weights: str | Path | None = None, **options: Any) -> PoseEstimator:
+def load_estimator(
+    name: str, weights: str | Path | None = None, open_model: OpenModel | None = None, **options: Any
+) -> PoseEstimator:
     """The estimator called "blazepose", "dwpose" or "sapiens", with that class' options.
 
-    weights: folder or hub repository of dwpose's or sapiens'; by default those of the hub. Raises ValueError for
+    weights: folder or hub repository of dwpose's or sapiens'; by default those of the hub. open_model: where their
+    networks run, by default on the CPU, as blazepose's do in any case. Raises ValueError for
     another name or for weights that blazepose has no use for, and posegen.common.weights.WeightsError where weights
     cannot be had.
     """
@@ -55,6 +61,8 @@ def load_estimator(name: str, weights: str | Path | None = None, **options: Any)
         from posegen.driving.poses.blazepose import BlazePose
 
         return BlazePose(**options)
+    if open_model is not None:
+        options["open_model"] = open_model
     if name == "dwpose":
         from posegen.driving.poses.dwpose import DWPose
 
