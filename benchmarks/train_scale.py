@@ -120,9 +120,8 @@ def column(field: pa.Field, row: dict[str, object], own: dict[str, list[str]], l
     if field.name in own:
         return pa.array(own[field.name], field.type)
     value = pa.array([row.get(field.name)], field.type)
-    if pa.types.is_binary(field.type) and row.get(
-        field.name
-    ):  # which Parquet writes the same as if each row held the bytes
+    if pa.types.is_binary(field.type) and row.get(field.name):
+        # Parquet writes it the same as if each row held the bytes.
         return pa.DictionaryArray.from_arrays(np.zeros(length, np.int8), value)
     return value.take(np.zeros(length, np.int8))
 

@@ -104,9 +104,8 @@ class Encoder:
         folder, device = config.model, config.device
         self.tokenizer = frozen.load(str(folder), "tokenizer")
         self.text_encoder = frozen.load(str(folder), "text_encoder").to(device)
-        self.vae = deepcopy(frozen.load(str(folder), "vae")).to(
-            device
-        )  # not the mapped file, which a stage rewrites
+        # A copy, not the mapped file, which a stage may write anew.
+        self.vae = deepcopy(frozen.load(str(folder), "vae")).to(device)
 
     @torch.no_grad()
     def __call__(self, pictures: Pictures) -> Examples:

@@ -45,9 +45,8 @@ def make_room(database: Database, artifacts: Artifacts) -> None:
     most = database.storage.limits.keep_bytes
     if most is None:
         return
-    ended = (
-        database.jobs.ended()
-    )  # before the files are weighed, as another copy may be deleting the same ones
+    # Asked before the files are weighed, as another copy may be deleting the same ones.
+    ended = database.jobs.ended()
     taken = artifacts.job_bytes()
     total = sum(taken.values())
     for job_id in ended:

@@ -94,9 +94,8 @@ class Generate:
         beat(
             task.steps, task.steps
         )  # a worker that was replaced while decoding must not write over the result
-        cuts = (
-            () if task.index % 2 else (plan.tail, len(frames) - plan.head)
-        )  # what the bridges beside it are given
+        # What the bridges beside a base segment are given lies apart.
+        cuts = () if task.index % 2 else (plan.tail, len(frames) - plan.head)
         self._artifacts.save_frames(task.artifact, frames, cuts)
 
     def _given(self, plan: Plan, bridge: int, base: int, name: str) -> np.ndarray:

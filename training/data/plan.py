@@ -71,9 +71,8 @@ class Plan:
         keys = np.concatenate([index.keys for index in self._indexes])
         videos = np.concatenate([index.videos for index in self._indexes])
         first = np.zeros(len(keys), bool)
-        first[np.unique(keys, return_index=True)[1]] = (
-            True  # a clip of two datasets counts for the first of them
-        )
+        # A clip of two datasets counts for the first of them.
+        first[np.unique(keys, return_index=True)[1]] = True
         chosen, kept_from = validation_split(keys, videos, config.validation_clips)
         starts = np.cumsum([0, *sizes])
         self._validation = [self._place(starts, int(number)) for number in chosen]
