@@ -2,7 +2,8 @@
 
 - `train.py`: the command line and Ray Train's trainer; `config.py`: settings and configurations; `cluster.py`: Ray;
 - `loop.py`: what each worker does; `output.py`: the folder or bucket that it writes to; `checkpoint.py`, `log.py`,
-  `metrics.py`, `sample_videos.py`: what a training writes and tells;
+  `metrics.py`, `trackers.py`, `sample_videos.py`: what a training writes and tells;
 - `costs.py`, `memory.py`: what it will take, told before it starts;
+- `speedrun.sh`: from raw video to a sample video of one's own, in one go;
 - `data/`: the dataset as a stream of items; `model/`: what is trained and what is frozen; `step/`: one training step.
 """

@@ -43,7 +43,7 @@ from training.cluster import NodeTorchConfig, start_ray
 from training.config import CONFIGS, TrainConfig
 from training.data.stream import EncoderActors, TrainingStream, prepare
 from training.loop import train_loop_per_worker
-from training.memory import estimate, probe_device
+from training.memory import Estimate, estimate, probe_device
 from training.output import (
     DATASETS_FILE,
     DIVERGED_FILE,
@@ -54,6 +54,7 @@ from training.output import (
     ray_storage,
     save_folder,
 )
+from training.trackers import require_tracker
 
 
 def run(config: TrainConfig) -> str:
@@ -61,10 +62,10 @@ def run(config: TrainConfig) -> str:
 
     Raises ValueError, a sentence, where it cannot be done.
     """
+    require_tracker(config.record.tracker)
     output = open_output(config.output)
     config = with_versions(config)
-    start_ray()
-    print(estimate(config, probe_device(config)), flush=True)
+    print(expected(config), flush=True)
     prepare(config.data)
     stream = TrainingStream(config.data)
     check_output(config, stream)
@@ -75,6 +76,12 @@ def run(config: TrainConfig) -> str:
         print(f"{clips:,} clips left out: {reason}", flush=True)
     with stopped_by_signals(output):
         return export(fit(trainer(config)), config)
+
+
+def expected(config: TrainConfig) -> Estimate:
+    """What the training will take of this cluster's devices; raises EstimateError where they cannot hold it."""
+    start_ray()
+    return estimate(config, probe_device(config))
 
 
 def fit(trainer: TorchTrainer) -> Result:
@@ -219,9 +226,9 @@ def parse(arguments: Sequence[str] | None = None) -> TrainConfig:
 
 def main() -> None:
     """The command line."""
-    config = parse()
+    config = with_absolute_paths(parse())
     try:
-        print(f"adapter: {run(with_absolute_paths(config))}")
+        print(expected(config) if config.dry_run else f"adapter: {run(config)}")
     except (ValueError, FileNotFoundError, StorageError, versions.VersionError) as error:
         sys.exit(f"train: {error}")
 
