@@ -291,7 +291,7 @@ class Training:
             self.log.send()
         with self.watch.timed("checkpoint"):
             state = gather_state(self.trained, keep=self.rank == 0)
-            position = Position(self.step, fingerprint(self.config, self.stream), self.skipped)
+            position = Position(self.step, fingerprint(self.config, self.stream, self.step), self.skipped)
             saved = Saved(position, state, self.lora, self.frozen) if self.rank == 0 else None
             report(self.config.output, saved, self.step, partial(self._sample, self.step, last))
 
