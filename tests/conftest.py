@@ -15,6 +15,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from testkit.buckets import BucketProxy
+from testkit.job_server import JobServer, running_job_server
 from testkit.postgres import empty_database, postgres_server
 from testkit.tiny_qwen import save_tiny_qwen
 
@@ -33,6 +34,13 @@ def ray_cluster() -> Iterator[str]:
     context: Any = ray.init(num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)
     yield context.address_info["gcs_address"]
     ray.shutdown()
+
+
+@pytest.fixture
+def job_server() -> Iterator[JobServer]:
+    """A Ray cluster of the test's own that takes jobs."""
+    with running_job_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -73,15 +73,17 @@ def positions(output: str) -> list[Position]:
     return [Position(**json.loads(folder.read(file))) for file in files if folder.exists(file)]
 
 
-def fingerprint(config: TrainConfig, stream: TrainingStream) -> str:
-    """Of the order of the data and the shape of the adapter: a training goes on where it is the same."""
-    return content_id(stream.fingerprint, config.data.adapter, config.adapter.rank, config.adapter.alpha)
+def fingerprint(config: TrainConfig, stream: TrainingStream, step: int) -> str:
+    """Of the data of the steps before this one and the adapter's shape: a training goes on where it is the same."""
+    return content_id(
+        stream.fingerprint(step), config.data.adapter, config.adapter.rank, config.adapter.alpha
+    )
 
 
 def check_output(config: TrainConfig, stream: TrainingStream) -> None:
     """Raise ValueError where the output folder holds another training."""
     for position in positions(config.output):
-        if position.fingerprint != fingerprint(config, stream):
+        if position.fingerprint != fingerprint(config, stream, position.step):
             raise ValueError(
                 f"{config.output} holds a training on other clips, of another adapter, or with another batch size or "
                 "seed: give another output, and begin with its adapter (adapter.start) to go on from it."

@@ -16,6 +16,7 @@ from training.step.engine import EngineConfig
 from training.step.noise import NoiseConfig
 from training.step.objective import LossConfig
 from training.step.optimizer import OptimizerConfig
+from training.trackers import TrackerName
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,9 @@ class RecordConfig:
     """CPU cores of the task that makes them, which runs beside the training."""
     sample_gpus: float = 0.0
     """GPUs of that task."""
+    tracker: TrackerName | None = None
+    """Where the log's figures also go, beside TensorBoard. WANDB_API_KEY, WANDB_PROJECT and the like, or
+    MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME, are read on the workers' machines."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ class TrainConfig:
     """Where the training ends, counted from its very start."""
     minutes: float = math.inf
     """Stop after so many minutes with a checkpoint, to go on another time."""
+    dry_run: bool = False
+    """Only say what it would take of memory and time, on a device of the kind that the workers will get."""
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
@@ -120,6 +126,12 @@ class TrainConfig:
                 f"{cluster.max_workers} workers cannot share data.batch_size {self.data.batch_size}; give at least as "
                 "many items, or let more workers share each item (cluster.context_parallel)."
             )
+
+    def gpus(self, workers: int) -> float:
+        """GPUs that so many workers and the encoders hold; those of sample videos, made now and then, do not count."""
+        data = self.data
+        encoders = data.encode_gpus * data.encode_workers + data.text_gpus if data.encode_workers else 0.0
+        return self.cluster.gpus * workers + encoders
 
 
 def mini_cpu() -> TrainConfig:

@@ -1,6 +1,6 @@
-"""What a training tells: rows of figures as JSON lines and in TensorBoard, and a line of progress.
+"""What a training tells: rows of figures as JSON lines, in TensorBoard and to a tracker, and a line of progress.
 
-A row holds plain names and numbers, the same in both. A training that goes on from a checkpoint first drops the rows
+A row holds plain names and numbers, the same in all. A training that goes on from a checkpoint first drops the rows
 after it, so each step is there once.
 """
 
@@ -20,19 +20,21 @@ from torch.utils.tensorboard import SummaryWriter
 from posegen.common.faults import StorageFaultError
 from posegen.common.storage import Folder
 from training import metrics
+from training.trackers import Tracker
 
 LOG_FILE, BOARD = "log.jsonl", "tensorboard"
 SEND_EVERY_S = 60.0
 
 
 class Log:
-    """Writes rows to an output folder, `log.jsonl` and TensorBoard's events, from a step on; tells Prometheus too.
+    """Writes rows to an output folder, `log.jsonl` and TensorBoard's events, from a step on; it tells
+    Prometheus and a tracker too.
 
     To a bucket, where nothing can be added to a file, it writes the files anew once a minute, and when it is told to.
     A bucket that does not answer then costs nothing but the delay.
     """
 
-    def __init__(self, output: str, step: int) -> None:
+    def __init__(self, output: str, step: int, tracker: Tracker | None = None) -> None:
         self._output = Folder(output)
         self._run = self._output.root.rpartition("/")[2]
         kept = [row for row in read_log(output) if row["step"] <= step]
@@ -44,6 +46,7 @@ class Log:
         self._path = self._folder / LOG_FILE
         self._path.write_text("".join(json.dumps(row) + "\n" for row in kept))
         self._board = SummaryWriter(str(self._folder / BOARD), purge_step=step + 1)
+        self._tracker = tracker
         self._sent = time.monotonic()
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
@@ -52,6 +55,8 @@ class Log:
         for name, value in figures.items():
             self._board.add_scalar(name, value, step)
         self._board.flush()
+        if self._tracker:
+            self._tracker.write(step, figures)
         metrics.tell(self._run, step, figures)
         if time.monotonic() - self._sent > SEND_EVERY_S:
             self.send()
@@ -59,6 +64,8 @@ class Log:
     def close(self) -> None:
         """Ends the files."""
         self._board.close()
+        if self._tracker:
+            self._tracker.close()
         self.send()
 
     def send(self) -> None:

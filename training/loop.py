@@ -41,6 +41,7 @@ from training.step.groups import Group
 from training.step.noise import noise, sigmas
 from training.step.objective import Examples, velocity_losses
 from training.step.optimizer import learning_rate
+from training.trackers import open_tracker
 
 MOST_SKIPPED = 10
 """Steps in a row without a finite gradient after which a training ends."""
@@ -77,8 +78,13 @@ class Training:
         self.sampling: list[ray.ObjectRef] = []
         self.losses: list[float] = []  # since the last row of the log
         self.watch = Stopwatch(self.device)
-        self.log = Log(config.output, self.step) if self.rank == 0 else None
+        self.log = self._open_log() if self.rank == 0 else None
         self.replaced = 0  # clips that could not be used, since the last row
+
+    def _open_log(self) -> Log:
+        output = self.config.output
+        tracker = open_tracker(self.config.record.tracker, output, self.step, self.config)
+        return Log(output, self.step, tracker)
 
     def _start_model(self) -> None:
         config, adapter = self.config, self.config.data.adapter
@@ -285,7 +291,7 @@ class Training:
             self.log.send()
         with self.watch.timed("checkpoint"):
             state = gather_state(self.trained, keep=self.rank == 0)
-            position = Position(self.step, fingerprint(self.config, self.stream), self.skipped)
+            position = Position(self.step, fingerprint(self.config, self.stream, self.step), self.skipped)
             saved = Saved(position, state, self.lora, self.frozen) if self.rank == 0 else None
             report(self.config.output, saved, self.step, partial(self._sample, self.step, last))
 
@@ -310,8 +316,9 @@ class Training:
         row["learning_rate"] = learning_rate(self.step - 1, self.config.steps, self.config.optimizer)
         self.losses, self.logged_step, self.replaced = [], self.step, 0
         if self.log:
-            if self._gpus():
-                row["gpu_hours"] = self.log.gpu_hours + self._gpus() * (now - self.started) / 3600
+            gpus = self.config.gpus(self.workers)
+            if gpus:
+                row["gpu_hours"] = self.log.gpu_hours + gpus * (now - self.started) / 3600
             self.log.write(self.step, row)
             left = min(
                 (self.config.steps - self.step) * (now - self.started) / (self.step - self.first_step),
@@ -319,13 +326,7 @@ class Training:
             )
             rate = self.config.data.batch_size / seconds
             line = progress_line(self.step, self.config.steps, rate, loss, max(0.0, left))
-            print(line + gpu_line(row, self._gpus() * max(0.0, left) / 3600), flush=True)
-
-    def _gpus(self) -> float:
-        """GPUs that are held by workers and encoders, not by the sample videos that are made now and then."""
-        cluster, data = self.config.cluster, self.config.data
-        encoders = data.encode_gpus * data.encode_workers + data.text_gpus if data.encode_workers else 0.0
-        return cluster.gpus * self.workers + encoders
+            print(line + gpu_line(row, gpus * max(0.0, left) / 3600), flush=True)
 
     def _speed(self, batch: Batch, seconds: float) -> dict[str, float]:
         """Tokens a second, share of the devices' peak where it is known, and memory in GB, of this worker."""

@@ -45,21 +45,27 @@ class Device:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one worker: bytes by what they hold, and their `peak`; seconds of a step; numbers that are trained; steps."""
+    """Of one worker: bytes by what they hold, and their `peak`; seconds of a step; numbers that are trained; steps.
+
+    gpus: those of all workers and encoders.
+    """
 
     memory: dict[str, int]
     step_seconds: float
     trained: int
     steps: int
+    gpus: float
 
     def __str__(self) -> str:
         parts = ", ".join(
             f"{name} {_gb(size)}" for name, size in self.memory.items() if size and name != "peak"
         )
+        seconds = self.steps * self.step_seconds
+        gpu_hours = f" and {self.gpus * seconds / 3600:,.1f} GPU hours" if self.gpus else ""
         return (
             f"{self.trained / 1e6:.1f} M numbers are trained; a worker needs {_gb(self.memory['peak'])} ({parts}); "
             f"a step takes about {self.step_seconds:.2g} s, all {self.steps:,} steps "
-            f"{_duration(self.steps * self.step_seconds)}"
+            f"{_duration(seconds)}{gpu_hours}"
         )
 
 
@@ -89,9 +95,8 @@ def estimate(config: TrainConfig, device: Device) -> Estimate:
     # The groups with the most items are waited for.
     items = math.ceil(config.data.batch_size * cluster.context_parallel / cluster.max_workers)
     work = flops_per_training_step(Pass(model, *size, items), engine.gradient_checkpointing)
-    result = Estimate(
-        memory, work / (EFFICIENCY * device.flops * cluster.context_parallel), trained, config.steps
-    )
+    seconds = work / (EFFICIENCY * device.flops * cluster.context_parallel)
+    result = Estimate(memory, seconds, trained, config.steps, config.gpus(cluster.max_workers))
     if memory["peak"] > USABLE * device.memory:
         raise EstimateError(
             f"This training does not fit: each of {least} workers needs {_gb(memory['peak'])}, but its device "

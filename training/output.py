@@ -22,8 +22,6 @@ STOP_FILE = "stop"
 """Ends the training with a checkpoint."""
 DIVERGED_FILE = "diverged.txt"
 """In the folder of a training without finite gradients: the sentence that says so."""
-DATASETS_FILE = "datasets.json"
-"""The versions of the datasets that the training began with, by their paths or URIs."""
 PROBE = "writable"
 
 

@@ -13,7 +13,6 @@ adapters/ in it. The same command again goes on where the training stopped. Ctrl
 from __future__ import annotations
 
 import dataclasses
-import json
 import signal
 import sys
 import threading
@@ -38,14 +37,14 @@ from ray.train.torch import TorchTrainer
 
 from posegen import versions
 from posegen.common.storage import Folder, StorageError, absolute
-from training.checkpoint import EMA, check_output, positions
+from training.checkpoint import EMA, check_output
 from training.cluster import NodeTorchConfig, start_ray
 from training.config import CONFIGS, TrainConfig
 from training.data.stream import EncoderActors, TrainingStream, prepare
+from training.dataset_versions import told, with_newest, with_versions
 from training.loop import train_loop_per_worker
-from training.memory import estimate, probe_device
+from training.memory import Estimate, estimate, probe_device
 from training.output import (
-    DATASETS_FILE,
     DIVERGED_FILE,
     STOP_FILE,
     below,
@@ -54,6 +53,7 @@ from training.output import (
     ray_storage,
     save_folder,
 )
+from training.trackers import require_tracker
 
 
 def run(config: TrainConfig) -> str:
@@ -61,20 +61,29 @@ def run(config: TrainConfig) -> str:
 
     Raises ValueError, a sentence, where it cannot be done.
     """
+    require_tracker(config.record.tracker)
     output = open_output(config.output)
     config = with_versions(config)
-    start_ray()
-    print(estimate(config, probe_device(config)), flush=True)
+    print(expected(config), flush=True)
     prepare(config.data)
     stream = TrainingStream(config.data)
+    if config.data.new_versions:
+        config = with_newest(config, stream)
+        prepare(config.data)
+        stream = TrainingStream(config.data)
     check_output(config, stream)
-    for dataset, version in config.data.dataset_versions.items():
-        print(f"dataset: version {version} of {dataset}", flush=True)
+    print(*told(config.data), sep="\n", flush=True)
     print(f"{stream.steps_per_epoch:,} steps show each clip once", flush=True)
     for reason, clips in stream.left_out.items():
         print(f"{clips:,} clips left out: {reason}", flush=True)
     with stopped_by_signals(output):
         return export(fit(trainer(config)), config)
+
+
+def expected(config: TrainConfig) -> Estimate:
+    """What the training will take of this cluster's devices; raises EstimateError where they cannot hold it."""
+    start_ray()
+    return estimate(config, probe_device(config))
 
 
 def fit(trainer: TorchTrainer) -> Result:
@@ -179,22 +188,6 @@ def export(result: Result, config: TrainConfig) -> str:
     return below(config.output, name)
 
 
-def with_versions(config: TrainConfig) -> TrainConfig:
-    """The versions of the datasets as the settings name them, else as the training began with, else the newest.
-
-    They are written down in the output folder, so that a training goes on with its clips when others were added.
-    """
-    output, data = Folder(config.output), config.data
-    begun = output.exists(DATASETS_FILE) and positions(config.output)
-    known = json.loads(output.read(DATASETS_FILE)) if begun else {}
-    newest = {dataset: max(versions.numbers(Folder(dataset)), default=None) for dataset in data.datasets}
-    there = {dataset: number for dataset, number in newest.items() if number is not None}
-    chosen = {dataset: known.get(dataset, number) for dataset, number in there.items()}
-    chosen |= data.dataset_versions
-    output.write(DATASETS_FILE, json.dumps(chosen, indent=2).encode())
-    return dataclasses.replace(config, data=dataclasses.replace(data, dataset_versions=chosen))
-
-
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """Local paths made absolute, as workers may run in another directory than the driver."""
     data, adapter = config.data, config.adapter
@@ -219,9 +212,9 @@ def parse(arguments: Sequence[str] | None = None) -> TrainConfig:
 
 def main() -> None:
     """The command line."""
-    config = parse()
+    config = with_absolute_paths(parse())
     try:
-        print(f"adapter: {run(with_absolute_paths(config))}")
+        print(expected(config) if config.dry_run else f"adapter: {run(config)}")
     except (ValueError, FileNotFoundError, StorageError, versions.VersionError) as error:
         sys.exit(f"train: {error}")
 

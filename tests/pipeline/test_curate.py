@@ -13,12 +13,10 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +50,13 @@ from posegen.driving.poses.runtime import OpenModel, on_cpu
 from posegen.video import probe, read_frames, sample_indices, save_video
 from testkit import ROOT
 from testkit.curation_workers import curation_workers
+from testkit.job_server import JobServer, until
 from testkit.videos import write_video
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
 SMALL_SOURCES = ROOT / "tests" / "data" / "small_sources.yaml"
 RULES = ["--thresholds", str(SMALL_SOURCES)]
-RAY = Path(sys.executable).with_name("ray")
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
@@ -263,13 +261,6 @@ def drop(records: pa.Table, *columns: str) -> set[str]:
     return {repr(row) for row in records.drop_columns(list(columns)).to_pylist()}
 
 
-def until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 class FaultyWorker(VideoWorker):
     """Scores as usual, but some clips crash, hang or trip it: by their file, as none is known that does."""
 
@@ -313,42 +304,12 @@ def test_a_clip_that_crashes_hangs_or_trips_a_worker_fails_alone(videos: Path, t
     assert {path for path, error in found.items() if error} == {"empty.webm", "text.mp4"}
 
 
-@pytest.fixture
-def job_server(tmp_path: Path) -> Iterator[str]:
-    """The address of the job server of a `ray start --head` with ports of its own."""
-    port, dashboard, agent = (str(free_port()) for _ in range(3))
-    command = [str(RAY), "start", "--head", "--block", "--num-cpus", "2", "--port", port]
-    command += ["--dashboard-port", dashboard, "--dashboard-agent-listen-port", agent]
-    command += ["--temp-dir", f"/tmp/ray-{port}"]
-    head = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    address = f"http://127.0.0.1:{dashboard}"
-    listed = [str(RAY), "job", "list", "--address", address]
-    try:
-        until(lambda: subprocess.run(listed, capture_output=True).returncode == 0)
-        yield address
-    finally:
-        for process in [*psutil.Process(head.pid).children(recursive=True), head]:
-            process.kill()
-        head.wait()
-        shutil.rmtree(f"/tmp/ray-{port}", ignore_errors=True)
-
-
-def free_port() -> int:
-    with socket.socket() as probe_socket:
-        probe_socket.bind(("127.0.0.1", 0))
-        port: int = probe_socket.getsockname()[1]
-        return port
-
-
 def test_the_job_runs_by_ray_job_submit_from_the_working_directory(
-    job_server: str, dataset: Path, videos: Path, tmp_path: Path
+    job_server: JobServer, dataset: Path, videos: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "dataset"
     entry = [sys.executable, "pipeline/curate.py", "--input", str(videos), "--output", str(output), *RULES]
-    command = [str(RAY), "job", "submit", "--address", job_server, "--working-dir", ".", "--", *entry]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    done = job_server.job("submit", "--working-dir", ".", "--", *entry)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "score    6/6 videos" in done.stdout and "1 kept, 3 rejected, 2 failed" in done.stdout
     assert rows(output).equals(rows(dataset))

@@ -131,11 +131,12 @@ def test_workers_together_see_what_one_would(config: DataConfig, workers: int) -
 def test_a_stream_goes_on_anywhere(config: DataConfig) -> None:
     for step, batch in enumerate(take(config, 4)):
         assert_same(batch, *take(config, 1, start=step))
-    assert (
-        TrainingStream(config).fingerprint
-        == TrainingStream(replace(config, encode_workers=3, window=2)).fingerprint
-    )
-    assert TrainingStream(config).fingerprint != TrainingStream(replace(config, drop_pose=0.2)).fingerprint
+    assert TrainingStream(config).fingerprint(1) == TrainingStream(
+        replace(config, encode_workers=3, window=2)
+    ).fingerprint(1)
+    assert TrainingStream(config).fingerprint(1) != TrainingStream(
+        replace(config, drop_pose=0.2)
+    ).fingerprint(1)
 
 
 def test_another_epoch_and_another_seed_differ(config: DataConfig) -> None:
@@ -486,9 +487,9 @@ def test_datasets_are_mixed_and_a_clip_of_both_counts_for_the_first(
     keys = [key for batch in batches for key in batch.keys]
     assert len(set(keys)) == len(keys)
     assert not any(batch.replaced for batch in batches)
-    assert (
-        stream.fingerprint != TrainingStream(replace(config, mix={str(tmp_path / "more"): 1.0})).fingerprint
-    )
+    assert stream.fingerprint(1) != TrainingStream(
+        replace(config, mix={str(tmp_path / "more"): 1.0})
+    ).fingerprint(1)
 
 
 # Elsewhere

@@ -296,10 +296,11 @@ def test_validation_losses_are_told_with_their_intervals() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "told"), [(60, "60 steps 1 minutes"), (9000, "2.5 hours"), (10**6, "12 days")]
+    ("steps", "told"),
+    [(60, "60 steps 1 minutes"), (9000, "2.5 hours and 20.0 GPU hours"), (10**6, "12 days")],
 )
 def test_it_is_told_how_long_a_training_takes(steps: int, told: str) -> None:
-    assert told in str(Estimate({"peak": 1}, 1.0, 1, steps))
+    assert told in str(Estimate({"peak": 1}, 1.0, 1, steps, gpus=8.0))
 
 
 def test_what_cannot_fit_is_refused_in_a_sentence(folder: Path) -> None:

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +126,9 @@ def prepare(config: DataConfig, tell: Callable[[str], object] = print) -> None:
 
     Raises FileNotFoundError for a folder without curated tables.
     """
-    for dataset in config.datasets:
-        _write(config, dataset, tell)
+    for taken in (config.dataset_versions, *(later for _, later in config.later_versions)):
+        for dataset in config.datasets:
+            _write(replace(config, dataset_versions=taken), dataset, tell)
 
 
 def _write(config: DataConfig, dataset: str, tell: Callable[[str], object]) -> None:

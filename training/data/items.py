@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
+import tyro
 
 from posegen.dataset import SCORES
 from training.data.augment import PoseAugmentation
@@ -40,6 +41,10 @@ class DataConfig:
     """Folder with vae, text_encoder, tokenizer and, where the model has one, image_encoder and image_processor."""
     dataset_versions: Mapping[str, int] = field(default_factory=dict)
     """Datasets -> number of the version, as in their folder versions/; by default the newest as a training begins."""
+    new_versions: bool = False
+    """Go on with the newest versions from the next epoch's beginning, instead of with those the training is on."""
+    later_versions: Annotated[tuple[tuple[int, Mapping[str, int]], ...], tyro.conf.Suppress] = ()
+    """The steps before it and the versions of each part of the run after its first, as the program found them."""
     mix: Mapping[str, float] = field(default_factory=dict)
     """Further datasets -> how often an epoch shows each of their clips: 2 twice, 0.5 half of them."""
     sizes: tuple[tuple[int, int], ...] = ((64, 96),)

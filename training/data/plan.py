@@ -57,14 +57,68 @@ class Request:
 class Plan:
     """The items of every step of a run, and those to validate on.
 
-    steps_per_epoch: how many steps show each clip once (to a batch's rounding, for each bucket). left_out: how many
-    kept clips are not used, by reason. fingerprint: 16 digits; plans with the same ones give the same batches.
+    It has a part for the versions of the datasets that the run began with, and one for those that it took at the
+    beginning of each later epoch. Clips are validated on as in the first part.
 
-    Raises ValueError where there is no index or no clip.
+    steps_per_epoch: how many steps show each clip of the last part once (to a batch's rounding, for each bucket).
+    left_out: how many of its kept clips are not used, by reason.
+
+    Raises ValueError where there is no index or no clip, or versions are taken within an epoch.
     """
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
+        self._parts = [Part(config)]
+        for step, taken in config.later_versions:
+            epoch, rest = self._parts[-1].epoch_of(step)
+            if rest:
+                raise ValueError(f"Step {step:,} does not begin an epoch, so no version can be taken there.")
+            self._parts.append(
+                Part(replace(config, dataset_versions=taken), step, epoch, self._parts[0].kept_videos)
+            )
+        self.left_out, self.steps_per_epoch = self._parts[-1].left_out, self._parts[-1].steps_per_epoch
+
+    @property
+    def validation(self) -> list[list[Request]]:
+        """The batches to validate on, always the same."""
+        return self._parts[0].validation
+
+    def fingerprint(self, step: int) -> str:
+        """16 digits; plans with the same ones give the same batches for all steps before this one."""
+        begun = [part for part in self._parts if part.first_step < step or part is self._parts[0]]
+        if len(begun) == 1:
+            return begun[0].fingerprint
+        return content_id(*((part.first_step, part.fingerprint) for part in begun))[:16]
+
+    def next_epoch(self, step: int) -> int:
+        """The first step of the epoch that begins at this step or after it."""
+        _, rest = self._parts[-1].epoch_of(step)
+        return step + (self.steps_per_epoch - rest if rest else 0)
+
+    def request(self, step: int, place: int, attempt: int = 0) -> Request:
+        """An item of a step; `attempt` counts the clips that were tried for it and cannot be used."""
+        part = next(part for part in reversed(self._parts) if part.first_step <= step)
+        return part.request(step, place, attempt)
+
+    def requests(self, step: int) -> Iterator[Request]:
+        """All items of a step."""
+        return (self.request(step, place) for place in range(self.config.batch_size))
+
+
+class Part:
+    """The plan's items from `first_step` on, with which epoch `first_epoch` begins, of one version of each dataset.
+
+    kept_videos: hashes of the videos that are kept from training; those of its own validation clips by default.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        first_step: int = 0,
+        first_epoch: int = 0,
+        kept_videos: np.ndarray | None = None,
+    ) -> None:
+        self.config, self.first_step = config, first_step
         self._indexes = [Index(config, dataset) for dataset in config.datasets]
         self.left_out = _sum([index.left_out for index in self._indexes])
         sizes = [len(index) for index in self._indexes]
@@ -74,31 +128,35 @@ class Plan:
         # A clip of two datasets counts for the first of them.
         first[np.unique(keys, return_index=True)[1]] = True
         chosen, kept_from = validation_split(keys, videos, config.validation_clips)
+        self.kept_videos = videos[chosen] if kept_videos is None else kept_videos
+        if kept_videos is not None:
+            kept_from = np.isin(videos, kept_videos)
         starts = np.cumsum([0, *sizes])
         self._validation = [self._place(starts, int(number)) for number in chosen]
         free = np.split(first & ~kept_from, starts[1:-1])
         self._numbers, parts = self._parts(free)
         self._sampler = BatchSampler(parts, config.batch_size, config.seed)
         self.steps_per_epoch = self._sampler.steps_per_epoch
+        # Steps are the sampler's from its first epoch on, so that a clip's epochs, and with them its noise, go on.
+        self._shift = first_epoch * self.steps_per_epoch - first_step
         self._step = lru_cache(4)(self._sampler.step)
 
     @cached_property
     def fingerprint(self) -> str:
         return content_id(self._sampler.fingerprint, *_content(self.config))[:16]
 
-    def request(self, step: int, place: int, attempt: int = 0) -> Request:
-        """An item of a step; `attempt` counts the clips that were tried for it and cannot be used."""
-        bucket, items = self._step(step)
+    def epoch_of(self, step: int) -> tuple[int, int]:
+        """The epoch of a step, and how many steps of it are before this one."""
+        return divmod(step + self._shift, self.steps_per_epoch)
+
+    def request(self, step: int, place: int, attempt: int) -> Request:
+        bucket, items = self._step(step + self._shift)
         item = items[place]
         clip = self._clip(bucket, item.part, item.clip)
         key = Key(clip.clip_id, item.epoch)
         if attempt:
             clip = self._clip(bucket, *self._sampler.substitute(bucket, *key, attempt))
         return self._drawn(key, clip, attempt)
-
-    def requests(self, step: int) -> Iterator[Request]:
-        """All items of a step."""
-        return (self.request(step, place) for place in range(self.config.batch_size))
 
     @cached_property
     def validation(self) -> list[list[Request]]:

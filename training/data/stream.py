@@ -25,8 +25,7 @@ class TrainingStream:
     """The batches of datasets, indexed by `prepare` of the same settings.
 
     encoders: who makes the items, by default this process. steps_per_epoch: how many steps show each clip once.
-    left_out: how many kept clips are not used, by reason. fingerprint: 16 digits; streams with the same ones give the
-    same batches, so it tells whether a checkpoint can be resumed.
+    left_out: how many kept clips are not used, by reason.
 
     Raises ValueError where there is no index or no clip is left, and for more workers than a batch has items.
     """
@@ -36,7 +35,17 @@ class TrainingStream:
         self._plan = Plan(config)
         self._others = encoders
         self.steps_per_epoch, self.left_out = self._plan.steps_per_epoch, self._plan.left_out
-        self.fingerprint = self._plan.fingerprint
+
+    def fingerprint(self, step: int) -> str:
+        """16 digits; streams with the same ones give the same batches for all steps before this one.
+
+        It tells whether a checkpoint at this step can be resumed.
+        """
+        return self._plan.fingerprint(step)
+
+    def next_epoch(self, step: int) -> int:
+        """The first step of the epoch that begins at this step or after it."""
+        return self._plan.next_epoch(step)
 
     @cached_property
     def _encoders(self) -> Encoders:
