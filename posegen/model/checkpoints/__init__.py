@@ -15,6 +15,7 @@ from posegen.model.checkpoints.lora import (
     read_adapter,
     save_adapter,
     set_adapter,
+    set_strengths,
     write_adapter,
 )
 from posegen.model.checkpoints.lora_file import load_lora
@@ -58,6 +59,7 @@ __all__ = [
     "save_adapter",
     "save_published",
     "set_adapter",
+    "set_strengths",
     "transformer_config",
     "write_adapter",
 ]
