@@ -11,6 +11,7 @@ from posegen.model.checkpoints.lora import (
     Adapter,
     attach_adapter,
     load_adapter,
+    model_shapes,
     model_weights,
     read_adapter,
     save_adapter,
@@ -18,7 +19,7 @@ from posegen.model.checkpoints.lora import (
     set_strengths,
     write_adapter,
 )
-from posegen.model.checkpoints.lora_file import load_lora
+from posegen.model.checkpoints.lora_file import load_lora, read_lora_file
 from posegen.model.checkpoints.names import (
     CheckpointError,
     diffusers_name,
@@ -50,11 +51,13 @@ __all__ = [
     "load_published",
     "load_single_file",
     "model_config",
+    "model_shapes",
     "model_weights",
     "published_adapter",
     "published_name",
     "published_tensors",
     "read_adapter",
+    "read_lora_file",
     "read_published",
     "save_adapter",
     "save_published",
