@@ -21,7 +21,7 @@ def test_a_style_is_chosen_by_its_name(browser: Browser, tmp_path: Path) -> None
         tab.page.select_option("[name=style]", "oil")
         tab.page.fill("[name=strength]", "strong")
         tab.ask_for("A dance")
-        tab.see("#error", re.compile("^ ?Strength of the style: input should be a valid number"))
+        tab.see("#error", re.compile("^ ?Style strength: input should be a valid number"))
         expect(tab.page.locator("[name=strength]")).to_have_attribute("aria-invalid", "true")
         tab.screens("7-style")
         tab.page.fill("[name=strength]", "0.6")
