@@ -143,11 +143,15 @@ class Preparer(RoleReplica):
     """Reads uploads and plans jobs."""
 
     def __init__(self, settings: ReplicaSettings) -> None:
+        from posegen.driving.humans import HumanEvidence
         from posegen.driving.poses import load_estimator
         from serving.uploads.inspection import UploadLimits
         from serving.work.prepare import Prepare
 
-        load_estimator("blazepose")  # fetches and checks its weights, so that no job waits for them or fails
+        (
+            load_estimator("blazepose"),
+            HumanEvidence(),
+        )  # fetched and checked, so that no job waits for them or fails
 
         config, api, database = settings.config, settings.config.api, settings.database()
         limits = UploadLimits(
