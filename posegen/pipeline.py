@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -29,10 +30,7 @@ from posegen.driving.alignment import Fit, fit_picture
 from posegen.driving.driving_video import Align, Driving, place_on_picture
 from posegen.driving.framing import framing_of
 from posegen.driving.poses import PoseEstimator
-from posegen.longvideo.conditions import (
-    Conditions,
-    decode_latents,
-)
+from posegen.longvideo.conditions import Conditions, decode_latents
 from posegen.longvideo.decoding import Decoder, Made, one_behind
 from posegen.longvideo.inputs import SegmentInputs
 from posegen.longvideo.job import (
@@ -54,8 +52,13 @@ from posegen.longvideo.sampling import (
     shared_positions,
 )
 from posegen.longvideo.segments import Segment, Stitcher, plan
-from posegen.model.checkpoints import load_adapter, model_weights, save_adapter, set_adapter
-from posegen.model.folder import model_folder, quantisation_of_transformer, require_one_image_transformer
+from posegen.model.checkpoints import load_adapter, model_weights, save_adapter
+from posegen.model.folder import (
+    FILE_ARGUMENTS,
+    model_folder,
+    require_one_image_transformer,
+    transformer_arguments,
+)
 from posegen.model.merging import AdapterMerger, segment_adapters
 from posegen.model.transformer import PoseGenTransformer3DModel
 from posegen.sharing import (
@@ -70,8 +73,6 @@ from posegen.sharing import (
 )
 
 HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
-QUANTISATION = "quantization_config"
-FILE_ARGUMENTS = ("dtype", "torch_dtype", "variant", "use_safetensors", "low_cpu_mem_usage", "disable_mmap")
 ADAPTERS = ("base", "cond")  # for base segments and for bridges
 
 Callback = Callable[[int, Step], object]
@@ -93,6 +94,8 @@ class PoseGenPipeline(DiffusionPipeline):
     vae: Any
     group: Any = None
     """A `posegen.distributed.group.Group`: the workers that denoise together with this process."""
+    loras: Mapping[str, str] = MappingProxyType({})
+    """LoRAs that a job may ask for by name, and the transformer's adapters that they are; no other job has them."""
     decodes_beside = False
     """Whether `generate` decodes a segment while the next one is denoised, which takes memory for both at once."""
     model_cpu_offload_seq = "text_encoder->image_encoder->transformer->vae"
@@ -148,11 +151,11 @@ class PoseGenPipeline(DiffusionPipeline):
 
         A plain Wan 2.1 image-to-video folder will do too; its transformer lacks what the adapters bring. Further
         arguments are diffusers': those of the hub (`HUB_ARGUMENTS`), those that say how files become tensors
-        (`FILE_ARGUMENTS`), a `PipelineQuantizationConfig` as `quantization_config`, components and settings by name.
-        Raises ValueError for others, rather than ignore them.
+        (`FILE_ARGUMENTS`, among them a `PipelineQuantizationConfig`), components and settings by name. Raises
+        ValueError for others, rather than ignore them.
         """
         parameters = inspect.signature(cls.__init__).parameters
-        if unknown := set(kwargs) - {*HUB_ARGUMENTS, *FILE_ARGUMENTS, *parameters, QUANTISATION}:
+        if unknown := set(kwargs) - {*HUB_ARGUMENTS, *FILE_ARGUMENTS, *parameters}:
             raise ValueError(
                 f"PoseGenPipeline.from_pretrained does not take {', '.join(sorted(unknown))}: load that part by itself "
                 "and give it by its name, such as transformer=."
@@ -165,14 +168,9 @@ class PoseGenPipeline(DiffusionPipeline):
                 importlib.import_module(value[0])  # diffusers takes no class of a module that is not imported
         if "torch_dtype" in kwargs:
             kwargs["dtype"] = kwargs.pop("torch_dtype")
-        files = {name: kwargs[name] for name in FILE_ARGUMENTS if name in kwargs}
-        if isinstance(dtype := files.get("dtype"), dict):
-            files["dtype"] = dtype.get("transformer", dtype.get("default"))
-        if quantisation := kwargs.get(QUANTISATION):
-            files[QUANTISATION] = quantisation_of_transformer(quantisation)
         # The transformer's class loads its own folders and plain Wan's; diffusers would take what the folder names.
         transformer = kwargs.pop("transformer", None) or PoseGenTransformer3DModel.from_pretrained(
-            folder, subfolder="transformer", **files
+            folder, subfolder="transformer", **transformer_arguments(kwargs)
         )
         pipeline = super().from_pretrained(folder, transformer=None, **kwargs)
         pipeline.register_modules(transformer=transformer)
@@ -217,6 +215,7 @@ class PoseGenPipeline(DiffusionPipeline):
         form: Form = "key_value",
         hands: Frames | None = None,
         mask: Frames | None = None,
+        loras: Mapping[str, float] = MappingProxyType({}),
     ) -> VideoJob:
         """All that a video depends on, checked; raises ValueError in a sentence.
 
@@ -233,10 +232,15 @@ class PoseGenPipeline(DiffusionPipeline):
             keep_person: whether backgrounds may attend to the anchor's person.
             form: what is kept of the anchor: "input" takes half of the memory, and a little time.
             hands: the hands' surface normals on black, T frames of `size`. mask: T frames, white where the person is.
+            loras: names of `self.loras`, and how strong each is, 1 as its file says.
         """
         config = self.config
         size = tuple(size or config.size)
         self.check_size(size)
+        if unknown := sorted(loras.keys() - self.loras.keys()):
+            raise ValueError(
+                f"There is no LoRA {unknown[0]!r}; this pipeline was loaded with {[*self.loras]}."
+            )
         image = np.asarray(image.convert("RGB") if isinstance(image, Image) else image)
         if not isinstance(driving, np.ndarray):
             driving = place_on_picture(driving, image, size, config.rate, estimator, align, fit)
@@ -260,6 +264,7 @@ class PoseGenPipeline(DiffusionPipeline):
             sharing=sharing,
             hands=hands,
             mask=mask,
+            loras=tuple(sorted(loras.items())),
         )
 
     def check_size(self, size: tuple[int, int]) -> None:
@@ -425,20 +430,18 @@ class PoseGenPipeline(DiffusionPipeline):
         """The segment's latents after all steps of the job, or after the first few."""
         noise = initial_noise(job.seed, (1, self.vae.config.z_dim, *conditions.pose.shape[2:]))
         tell = None if callback is None else lambda step: callback(segment.index, step)
-        run = self.group.denoise if self.group else denoise
-        levels = schedule(
-            job.num_inference_steps,
-            flow_shift(self.scheduler.config),
-            getattr(torch, self.config.timestep_dtype),
-        )
+        strengths = {self.loras[name]: strength for name, strength in job.loras}
+        run = partial(self.group.denoise, strengths=strengths) if self.group else denoise
+        dtype = getattr(torch, self.config.timestep_dtype)
+        levels = schedule(job.num_inference_steps, flow_shift(self.scheduler.config), dtype)
         levels = levels.first(steps or job.num_inference_steps)
         device = conditions.pose.device
         with ExitStack() as stack:
-            names = segment_adapters(self.transformer, ADAPTERS[segment.kind == "bridge"], ADAPTERS)
-            if names and self.group:  # whose processes map one copy of the weights, so none writes to them
-                set_adapter(self.transformer, names)
-            elif names:
-                stack.enter_context(self._merger.merged(self.transformer, names, device))
+            own = ADAPTERS[segment.kind == "bridge"]
+            names = segment_adapters(self.transformer, own, ADAPTERS, self.loras.values(), strengths)
+            # A group's processes map one copy of the weights, so none writes to them.
+            merged_on = None if self.group else device
+            stack.enter_context(self._merger.active(self.transformer, names, strengths, merged_on))
             if isinstance(sharing, AnchorReader):
                 order = shared_positions(sharing.shared, levels, job.guidance)
                 store = stack.enter_context(ReadAhead(sharing.store, order, copies_to(device)))

@@ -23,13 +23,15 @@ class ModelSource:
 
     folder: of a pipeline, or a repository of the Hugging Face hub. transformer: a single file of plain Wan in place of
     the folder's transformer, see `load_single_file`. loras: files and their strengths, on top of base and cond.
-    fp8_products: whether layers of fp8 weights multiply in fp8, see `use_fp8_products`.
+    fp8_products: whether layers of fp8 weights multiply in fp8, see `use_fp8_products`. by_name: LoRA files that only
+    jobs have that ask for them, by the names that they ask by, letters, digits, - and _.
     """
 
     folder: str | Path
     transformer: Path | None = None
     loras: tuple[tuple[Path, float], ...] = ()
     fp8_products: bool = False
+    by_name: tuple[tuple[str, Path], ...] = ()
 
     def load(self, dtype: torch.dtype | dict[str, torch.dtype], **components: Any) -> PoseGenPipeline:
         """The pipeline on the CPU, its adapters loaded; components replace the folder's, None leaves one out.
@@ -42,6 +44,9 @@ class ModelSource:
         pipeline = PoseGenPipeline.from_pretrained(self.folder, dtype=dtype, **components)
         for number, (path, strength) in enumerate(self.loras):
             load_lora(pipeline.transformer, path, f"lora{number}", strength)
+        pipeline.loras = {name: f"by-name-{name}" for name, _ in self.by_name}
+        for name, path in self.by_name:
+            load_lora(pipeline.transformer, path, pipeline.loras[name], switched=True)
         if self.fp8_products:
             use_fp8_products(pipeline.transformer)
         return pipeline

@@ -26,6 +26,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingP
 from serving.api.routes import create_app
 from serving.api.settings import Model
 from serving.config import ConfigError, Replicas, ServingConfig, load_config
+from serving.loras import read_loras
 from serving.model_info import ModelInfo, read_model_info
 from serving.state.artifacts import Artifacts
 from serving.state.database import Database
@@ -123,7 +124,9 @@ class Generator(RoleReplica):
             attention=config.attention,
             compile=config.compile,
         )
-        pipeline = placement.load(ModelSource(settings.model.folder()), patience=config.lease / 2)
+        loras = tuple((lora.name, lora.file()) for lora in settings.model.loras)
+        source = ModelSource(settings.model.folder(), by_name=loras)
+        pipeline = placement.load(source, patience=config.lease / 2)
         work = Generate(pipeline, database, settings.artifacts(database), self._records)
         self._group, self._swept = pipeline.group, 0.0
         super().__init__(Role.GENERATE, settings, work, database, self._between, store=self._records.here())
@@ -140,11 +143,15 @@ class Preparer(RoleReplica):
     """Reads uploads and plans jobs."""
 
     def __init__(self, settings: ReplicaSettings) -> None:
+        from posegen.driving.humans import HumanEvidence
         from posegen.driving.poses import load_estimator
         from serving.uploads.inspection import UploadLimits
         from serving.work.prepare import Prepare
 
-        load_estimator("blazepose")  # fetches and checks its weights, so that no job waits for them or fails
+        (
+            load_estimator("blazepose"),
+            HumanEvidence(),
+        )  # fetched and checked, so that no job waits for them or fails
 
         config, api, database = settings.config, settings.config.api, settings.database()
         limits = UploadLimits(
@@ -246,6 +253,10 @@ def _check_sharing(model: ModelInfo, gpus: int) -> None:
 def _settings(config: ServingConfig) -> ReplicaSettings:
     """The settings completed by what the model's folder says and by where the artifacts are."""
     model = read_model_info(config.model, ITEMSIZE[config.dtype])
+    try:
+        model = replace(model, loras=read_loras(config.loras, model.transformer))
+    except ValueError as error:
+        raise ConfigError(f"loras: {error}") from error
     processes = config.generators.processes
     _check_sharing(model, processes)
     served = Model(
@@ -257,6 +268,8 @@ def _settings(config: ServingConfig) -> ReplicaSettings:
         model.transformer["num_layers"],
         processes,
         model.summary,
+        tuple(lora.name for lora in model.loras),
+        model.transformer.get("hand_channels") is not None,
     )
     disks = config.api.disks
     if "://" not in config.artifacts:

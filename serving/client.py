@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,8 @@ import requests
 import tyro
 
 FINAL = ("completed", "failed")
+FILES = {"image": "input_reference", "video": "driving_video", "mask": "mask", "hands": "hands"}
+"""The parameters of the endpoint that files are sent as."""
 TIMEOUT_S = 60.0  # for an answer, or the next bytes of one
 PATIENCE_S = 120.0  # with a server that has stopped answering
 
@@ -62,6 +64,14 @@ class VideoRequest:
     """The segment whose background the others take, by its even index."""
     negative_prompt: str | None = None
     """What is not to be seen; by default the model's."""
+    lora: tuple[str, ...] = ()
+    """LoRAs that the server has, each NAME or NAME:STRENGTH; /v1/models lists them."""
+    foreground: Literal["pose", "subject", "mask", "none"] = "pose"
+    """Where the person is told from: the pose, the prompt's word for them, --mask, or nowhere."""
+    mask: Path | None = None
+    """Video of the person in white, in step with the driving video."""
+    hands: Path | None = None
+    """Video of the hands' surface normals on black, in step with the driving video."""
 
 
 def make_video(request: VideoRequest) -> None:
@@ -92,19 +102,28 @@ def make_video(request: VideoRequest) -> None:
 
 def post(request: VideoRequest) -> str:
     """The id of a new job."""
-    form = {
-        name: value
-        for name, value in vars(request).items()
-        if name not in ("image", "video", "output", "url")
-    }
+    form = {name: value for name, value in vars(request).items() if name not in ("output", "url", *FILES)}
+    form["lora"] = json.dumps([parse_lora(text) for text in request.lora])
     url = f"{request.url}/v1/videos"
     try:
-        with request.image.open("rb") as image, request.video.open("rb") as video:
-            files = {"input_reference": image, "driving_video": video}
+        with ExitStack() as stack:
+            paths = {parameter: getattr(request, name) for name, parameter in FILES.items()}
+            files = {
+                name: stack.enter_context(path.open("rb")) for name, path in paths.items() if path is not None
+            }
             answer = requests.post(url, data=form, files=files, headers=_headers(), timeout=TIMEOUT_S)
             return str(_checked(answer).json()["id"])
     except OSError as error:  # requests' own are of this kind too
         raise ClientError(_unsent(request, error)) from error
+
+
+def parse_lora(text: str) -> dict[str, Any]:
+    """What the server takes for NAME or NAME:STRENGTH."""
+    name, colon, strength = text.partition(":")
+    try:
+        return {"name": name, "strength": float(strength) if colon else 1.0}
+    except ValueError:
+        raise ClientError(f"--lora {text}: give NAME or NAME:STRENGTH, such as ink:0.8.") from None
 
 
 def events(url: str, video_id: str) -> Iterator[dict[str, Any]]:

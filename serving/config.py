@@ -66,7 +66,9 @@ class ServingConfig:
 
     database: SQLite file (sqlite:///FILE) or PostgreSQL server (postgresql+psycopg://USER:PASSWORD@HOST/NAME).
     artifacts: folder or bucket (s3://.., gs://..) of uploads and results, seen by all machines. model: folder or
-    repository of the Hugging Face hub; the bundled mini model by default. device: of the generators, of torch's names.
+    repository of the Hugging Face hub; the bundled mini model by default. loras: the LoRAs that a video may ask for: a
+    folder of .safetensors files, called as they are, or names and what each is: a file, a URI, or OWNER/REPOSITORY/FILE
+    of the hub. device: of the generators, of torch's names.
     dtype: what they compute in. attention: by which kernels, see `posegen.model.backends`. compile: whether they
     compile the transformer's blocks; the first step then takes a minute longer, which the lease must bear. lease:
     seconds after which a silent worker's task goes to another; longer than a denoising step, than encoding a job
@@ -79,6 +81,7 @@ class ServingConfig:
     database: str = "sqlite:///serving.db"
     artifacts: str = "serving_artifacts"
     model: str = BUNDLED
+    loras: str | dict[str, str] = field(default_factory=dict)
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["torch", "cudnn", "flash", "flash3", "sage"] = "torch"
@@ -129,7 +132,15 @@ def _absolute(config: ServingConfig) -> ServingConfig:
         config,
         database=database.render_as_string(hide_password=False),
         artifacts=absolute(config.artifacts),
+        loras=_absolute_loras(config.loras),
     )
+
+
+def _absolute_loras(loras: str | dict[str, str]) -> str | dict[str, str]:
+    if isinstance(loras, str):
+        return absolute(loras)
+    # What is no file here is a URI or a file of the hub.
+    return {name: absolute(where) if Path(where).exists() else where for name, where in loras.items()}
 
 
 def _yaml(text: str, source: str) -> Any:

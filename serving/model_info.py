@@ -14,6 +14,7 @@ from typing import Any
 
 from posegen.costs import tokens
 from posegen.model.folder import model_folder, model_summary
+from serving.loras import Lora
 
 SAMPLE = 1 << 20  # bytes that are read at each place
 
@@ -26,7 +27,7 @@ class ModelInfo:
     tells it from others. size: of its videos (width, height) in pixels unless others are asked for, multiples of
     `unit`. rate: frames/s. steps, guidance_scale: used unless others are asked for. segment_frames, head, tail: see
     `posegen.longvideo.segments.plan`. transformer: its config. itemsize: bytes of a number in its attention. summary:
-    what it can do, in a sentence or two.
+    what it can do, in a sentence or two. loras: those that a video may ask for.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ModelInfo:
     transformer: dict[str, Any]
     itemsize: int
     summary: str = ""
+    loras: tuple[Lora, ...] = ()
 
     def folder(self) -> Path:
         """The model's folder on this machine, fetched from the hub where it is not here yet; raises ValueError where

@@ -10,9 +10,10 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -123,9 +124,12 @@ class Place:
         shutil.copytree(self.folder, folder)
         return replace(self, folder=folder)
 
-    def post(self, frames: int, **changes: Any) -> Job:
-        """Queues a job whose uploads are a picture and poses, as the endpoint would."""
+    def post(self, frames: int, videos: Mapping[str, Path] = MappingProxyType({}), **changes: Any) -> Job:
+        """Queues a job whose uploads are a picture, poses and further videos, as the endpoint would."""
         job_id, uploads = new_job_id(), {"input_reference": {"sha256": ""}, "poses": {"sha256": ""}}
+        for parameter, video in videos.items():
+            uploads[parameter] = {"sha256": ""}
+            self.artifacts.save(upload_artifact(job_id, parameter), video)
         scratch = self.folder / "picture.png"
         Image.fromarray(picture()).save(scratch)
         self.artifacts.save(upload_artifact(job_id, "input_reference"), scratch)

@@ -23,15 +23,13 @@ import numpy as np
 
 from pipeline.score.faces import FaceDetector
 from pipeline.score.looks import Looks, at_least
-from pipeline.score.person import COUNTS_FROM, HEAD, SHOULDERS
-from pipeline.score.segmentation import PersonSegmenter
+from pipeline.score.person import COUNTS_FROM
+from posegen.driving.humans import HEAD, SURE, HumanEvidence, head_region, head_size
 from posegen.driving.poses import Person
-from posegen.driving.poses.landmarks import Body, BodyNetwork, FaceNetwork
+from posegen.driving.poses.landmarks import Body, FaceNetwork
 from posegen.driving.poses.regions import Region, overlap
-from posegen.driving.skeleton import BODY, FACE, VISIBLE
+from posegen.driving.skeleton import FACE, VISIBLE
 
-SURE = 0.5
-"""Least presence or score for a network's answer to count."""
 SEEN_POINTS = 0.25
 """Least share of a body's 33 points that are seen for it to be one; clutter shows none or two."""
 SAME_PLACE = 0.3
@@ -60,7 +58,7 @@ class Evidence:
     def __init__(self, detector: Detector | None = None):
         self._detector = detector
         self._faces, self._face_points = FaceDetector(threshold=SURE), FaceNetwork()
-        self._bodies, self._segments = BodyNetwork(), PersonSegmenter()
+        self._opinion = HumanEvidence()
         self.begin(0.0)
 
     def begin(self, seconds: float) -> None:
@@ -143,43 +141,24 @@ class Evidence:
 
     def _people(self, frame: np.ndarray) -> list[Body]:
         """The bodies in a frame that the segmentation agrees are human beings."""
-        bodies = [self._bodies(frame, region) for region in self._bodies.find(frame)]
+        bodies = [self._opinion.bodies(frame, region) for region in self._opinion.bodies.find(frame)]
         return [body for body in bodies if body.presence >= SURE and self._is_human(frame, body)]
 
     def _is_human(self, frame: np.ndarray, body: Body) -> bool:
         seen = body.confidence[:33] >= SURE
         if seen.mean() < SEEN_POINTS:
             return False
-        share = self._segments.at(frame, body_box(body), body.points[:33, :2][seen]).mean()
+        share = self._opinion.segments.at(frame, body_box(body), body.points[:33, :2][seen]).mean()
         return bool(share >= SURE)
 
     def _human_share(self, frame: np.ndarray, person: Person) -> float:
         """How much of this person the other networks confirm, 0..1."""
-        head = head_region(person)
-        face = person.keypoints[FACE, 2].mean() >= SURE
-        if shows_front(person) and head.size >= LEAST_FACE and not face:
+        head, face = head_region(person), bool(person.keypoints[FACE, 2].mean() >= SURE)
+        if not face and shows_front(person) and head.size >= LEAST_FACE:
             face = bool(self._faces(frame, [head.scaled(3)]))
             if not face:
                 return 0.0
-        if not face and not any(is_of(region, person) for region in self._bodies.find(frame)):
-            return 0.0
-        joints = person.keypoints[BODY]
-        joints = joints[joints[:, 2] >= SURE, :2]
-        return float(self._segments.at(frame, person.box, joints).mean()) if len(joints) else 0.0
-
-
-def head_region(person: Person) -> Region:
-    """A square about as large as the head, on its middle."""
-    points = person.keypoints[HEAD, :2]
-    centre = points.mean(0)
-    return Region(float(centre[0]), float(centre[1]), head_size(points[3:5], person.keypoints[SHOULDERS, :2]))
-
-
-def head_size(ears: np.ndarray, shoulders: np.ndarray) -> float:
-    """About how large a head is in pixels, from the ears and shoulders (2, 2)."""
-    # The head is about as high as the shoulders are wide apart, halved; seen from the side the ears say nothing.
-    apart, broad = (np.linalg.norm(left - right) for left, right in (ears, shoulders))
-    return float(max(1.6 * apart, 0.5 * broad))
+        return self._opinion(frame, person, face)
 
 
 def body_box(body: Body) -> np.ndarray:
@@ -194,16 +173,6 @@ def heads_apart(one: Body, other: Body) -> bool:
     size = max(head_size(body.points[7:9, :2], body.points[11:13, :2]) for body in (one, other))
     shorter, taller = sorted(box[3] - box[1] for box in (body_box(one), body_box(other)))
     return bool(np.hypot(*between) > size and shorter >= COUNTS_FROM * taller)
-
-
-def is_of(region: Region, person: Person) -> bool:
-    """Whether a region that a body was found for is that person's: it holds the head and is about as large.
-
-    Regions go round the whole body, boxes end at the frame: that of a close-up is several times its box.
-    """
-    head, side = head_region(person), max(person.box[2:] - person.box[:2])
-    near = max(abs(head.x - region.x), abs(head.y - region.y)) <= 0.6 * region.size
-    return bool(near and 0.5 * side <= region.size <= 5 * side)
 
 
 def shows_front(person: Person) -> bool:

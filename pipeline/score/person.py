@@ -12,6 +12,7 @@ from collections import Counter
 
 import numpy as np
 
+from posegen.driving.humans import HEAD, SHOULDERS
 from posegen.driving.poses import Person
 from posegen.driving.poses.regions import overlap
 from posegen.driving.skeleton import (
@@ -32,9 +33,7 @@ SAME_BOX = 0.3
 SEEN_FACE = 0.5
 """Least mean confidence of the face points for the face to be measured."""
 
-HEAD = [KEYPOINT_INDEX[name] for name in ("nose", "left_eye", "right_eye", "left_ear", "right_ear")]
 WRISTS = [KEYPOINT_INDEX["left_wrist"], KEYPOINT_INDEX["right_wrist"]]
-SHOULDERS = [KEYPOINT_INDEX["left_shoulder"], KEYPOINT_INDEX["right_shoulder"]]
 HIPS = [KEYPOINT_INDEX["left_hip"], KEYPOINT_INDEX["right_hip"]]
 EYES, MOUTH = slice(36, 48), slice(48, 68)
 """Of the 68 points of a face."""

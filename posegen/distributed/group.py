@@ -18,11 +18,12 @@ import pickle
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -160,14 +161,17 @@ class Group:
         guidance: Guidance,
         sharing: SegmentSharing | None = None,
         callback: Callable[[Step], object] | None = None,
+        strengths: Mapping[str, float] = MappingProxyType({}),
     ) -> torch.Tensor:
         """`denoise` by all processes. What its callback or its store raise leaves the group whole.
 
+        strengths: of adapters, as they are set in the transformer; the workers set them too.
         Raises GroupError where a process has ended.
         """
         self.check()
         task = SegmentTask(
             adapters=_active_adapters(transformer),
+            strengths=dict(strengths),
             conditions=moved(conditions, torch.device("cpu")),
             noise=noise.cpu(),
             schedule=schedule,

@@ -28,7 +28,7 @@ from posegen.distributed.progress import count_blocks
 from posegen.distributed.shared_weights import load_shared
 from posegen.longvideo.conditions import Conditions
 from posegen.longvideo.sampling import Guidance, Schedule, denoise
-from posegen.model.checkpoints import set_adapter
+from posegen.model.checkpoints import set_adapter, set_strengths
 from posegen.model.offloading import offload_blocks
 from posegen.sharing import Position, SegmentSharing, SharedEntry
 from posegen.sharing.parts import gather, scatter
@@ -89,6 +89,7 @@ class SegmentTask:
     """The arguments of `denoise` for one segment, all on the CPU, without the store of what is shared."""
 
     adapters: list[str]
+    strengths: dict[str, float]
     conditions: Conditions
     noise: torch.Tensor
     schedule: Schedule
@@ -128,8 +129,9 @@ def _take_part(
     task: SegmentTask, transformer: Any, device: torch.device, passes: GroupPasses, receive: Callable[[], Any]
 ) -> None:
     """Computes this rank's part of a segment."""
-    if task.adapters:
+    if getattr(transformer, "peft_config", {}):
         set_adapter(transformer, task.adapters)
+        set_strengths(transformer, task.strengths)
     denoise(
         transformer,
         moved(task.conditions, device),

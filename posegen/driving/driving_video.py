@@ -1,21 +1,25 @@
 """A driving video of any size and rate -> the poses of its main person, where the picture's person stands.
 
 The video is sampled at the model's rate on the exact clock of `posegen.video`, so a pose a frame is all that is kept of
-it. The main person is who is largest for longest (main_person.py). Frames without them, and gaps of the video, are
-filled in and reported: between two seen frames joints move evenly, at the ends the nearest pose stays.
+it. The main person is who is largest for longest (main_person.py), and where several are followed a person by the word
+of other networks (humans.py). Frames without them, and gaps of the video, are filled in and reported: between two seen
+frames joints move evenly, at the ends the nearest pose stays.
 """
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from posegen.driving.alignment import Fit, align, fit, fit_picture, outside
-from posegen.driving.main_person import main_tracks, poses
+from posegen.driving.humans import HumanEvidence
+from posegen.driving.main_person import Track, main_tracks, poses
 from posegen.driving.poses import PoseEstimator, load_estimator
 from posegen.driving.proportions import with_proportions
 from posegen.video import VideoError, VideoInfo, probe, read_frames, require_continuous, sample_indices
@@ -23,6 +27,8 @@ from posegen.video.info import TOLERANCE
 
 PATIENCE_S = 1.0
 """Seconds for which a person who is out of sight is waited for before another one is followed."""
+LOOKS = 8
+"""Frames of a track in which other networks are asked whether it is a person; as curation looks at a clip."""
 MOSTLY_OUTSIDE = 0.2
 """Share of frames with most of the person outside the picture from which that is told."""
 REDUCED = (1, 2, 4)
@@ -109,7 +115,7 @@ def read_driving(
         raise VideoError(f"{path}: it is {info.duration:.1f} s long; give at most {seconds:g} s.")
     estimator.reset()
     people = [present for frames in read_frames(info, shown) for present in estimator(frames)]
-    followed = main_tracks(people, round(PATIENCE_S * rate), info.height)
+    followed = main_tracks(people, round(PATIENCE_S * rate), info.height, partial(_evidence, info, shown))
     keypoints = poses(followed, len(people))
     keypoints[np.arange(len(shown)) / rate + TOLERANCE > info.frame_ends[shown]] = np.nan
     try:
@@ -118,6 +124,19 @@ def read_driving(
         raise VideoError(f"{path}: {error}") from error
     others = tuple(track.frames[0] for track in followed[1:])
     return Driving(keypoints, (info.width, info.height), gaps, others)
+
+
+def _evidence(info: VideoInfo, shown: np.ndarray, track: Track) -> float:
+    """How sure other networks are that a track through the frames `shown` is of a human being, 0..1."""
+    looks = np.unique(np.linspace(0, len(track.frames) - 1, LOOKS).round().astype(int))
+    frames = read_frames(info, shown[[track.frames[look] for look in looks]])
+    seen = zip(chain.from_iterable(frames), looks, strict=True)
+    return float(np.mean([_networks()(frame, track.people[look]) for frame, look in seen]))
+
+
+@cache
+def _networks() -> HumanEvidence:
+    return HumanEvidence()
 
 
 def picture_pose(picture: np.ndarray, estimator: PoseEstimator) -> np.ndarray:

@@ -2,12 +2,13 @@
 
 Who is seen first need not be they: a table's foot in an empty room may be taken for somebody before the person comes.
 So people are linked to tracks over the whole video, and the track that covers most of the picture, added up over its
-frames, is followed. Where it does not reach, as after a cut, the next ones are, if they are large and last.
+frames, is followed. Where it does not reach, as after a cut, the next ones are, if they are large and last. What stands
+in the room for longer than the person is in it weighs more, so other networks are asked which tracks are of people.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +19,8 @@ from posegen.driving.skeleton import BODY
 
 SAME_BOX = 0.3
 """Least overlap (IoU) of the boxes of one person in two frames."""
+HUMAN = 0.5
+"""Least evidence that a track is of a human being, as curation's threshold."""
 COUNTS_FROM = 0.4
 """Least height of another track's person, as a share of the main one's, or of the tallest there can be."""
 
@@ -67,12 +70,20 @@ def poses(followed: Sequence[Track], frames: int) -> np.ndarray:
     return keypoints
 
 
-def main_tracks(people: Sequence[list[Person]], patience: int, height: float) -> list[Track]:
+def main_tracks(
+    people: Sequence[list[Person]],
+    patience: int,
+    height: float,
+    evidence: Callable[[Track], float] | None = None,
+) -> list[Track]:
     """The tracks that are followed through the people of consecutive frames, one after the other in time.
 
-    patience: frames for which somebody out of sight is still the same. height: rows of pixels of the frames.
+    patience: frames for which somebody out of sight is still the same. height: rows of pixels of the frames. evidence:
+    how sure it is that a track is of a human being, 0..1; where there is a choice, those that are not are left out.
     """
     found = sorted(tracks(people, patience), key=lambda track: -track.weight)
+    if evidence is not None:
+        found = _human(found, patience, evidence)
     taken = np.zeros(len(people), bool)
     followed = []
     for track in found:
@@ -84,6 +95,15 @@ def main_tracks(people: Sequence[list[Person]], patience: int, height: float) ->
         taken[first:last] = True
         followed.append(track)
     return sorted(followed, key=lambda track: track.frames[0])
+
+
+def _human(found: list[Track], patience: int, evidence: Callable[[Track], float]) -> list[Track]:
+    """The tracks that are of human beings, if any that lasts is; else all. Of a single one nobody is asked."""
+    lasting = [track for track in found if len(track.frames) > patience / 2]
+    if len(lasting) < 2:
+        return found
+    human = [track for track in lasting if evidence(track) >= HUMAN]
+    return human or found
 
 
 def tracks(people: Sequence[list[Person]], patience: int) -> list[Track]:

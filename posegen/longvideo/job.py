@@ -62,7 +62,8 @@ class VideoJob:
 
     picture: (H, W, 3) uint8, the reference at the video's size. keypoints: (T, 133, 3) float32, driving poses in pixels
     of that size, a person in each. hands: T frames of the hands' surface normals on black, None for black alone. mask:
-    T frames, white where the person is, for the foreground "mask". sharing: None for none.
+    T frames, white where the person is, for the foreground "mask". sharing: None for none. loras: names of those that
+    the pipeline was loaded with (`PoseGenPipeline.loras`), and their strengths.
     """
 
     picture: np.ndarray
@@ -76,6 +77,7 @@ class VideoJob:
     sharing: BackgroundSharing | None = None
     hands: Frames | None = None
     mask: Frames | None = None
+    loras: tuple[tuple[str, float], ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -127,7 +129,7 @@ class VideoJob:
 
     def _parts(self) -> Iterator[bytes | memoryview]:
         settings = (self.plan, self.seed, self.num_inference_steps, self.guidance, self.sharing, self.size)
-        yield repr((settings, self.prompt, self.negative_prompt)).encode()
+        yield repr((settings, self.prompt, self.negative_prompt, self.loras)).encode()
         for array in (self.picture, self.keypoints):
             yield np.ascontiguousarray(array).data
         for frames in (self.hands, self.mask):

@@ -12,6 +12,17 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from yaml import YAMLError
 
 INDEX_FILE = "model_index.json"
+QUANTISATION = "quantization_config"
+FILE_ARGUMENTS = (
+    "dtype",
+    "torch_dtype",
+    "variant",
+    "use_safetensors",
+    "low_cpu_mem_usage",
+    "disable_mmap",
+    QUANTISATION,
+)
+"""diffusers' arguments that say how a pipeline's files become tensors."""
 
 
 def model_folder(name: str | Path, weights: bool = True, **hub: Any) -> Path:
@@ -37,7 +48,17 @@ def model_folder(name: str | Path, weights: bool = True, **hub: Any) -> Path:
     return folder
 
 
-def quantisation_of_transformer(quantisation: object) -> object:
+def transformer_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a pipeline's `FILE_ARGUMENTS` is its transformer's; ValueError for a quantisation of another kind."""
+    own = {name: arguments[name] for name in FILE_ARGUMENTS if name in arguments}
+    if isinstance(dtype := own.get("dtype"), dict):
+        own["dtype"] = dtype.get("transformer", dtype.get("default"))
+    if quantisation := own.pop(QUANTISATION, None):
+        own[QUANTISATION] = _quantisation_of_transformer(quantisation)
+    return own
+
+
+def _quantisation_of_transformer(quantisation: object) -> object:
     """What a pipeline's quantisation says of its transformer, None where it leaves that as it is.
 
     Raises ValueError, a sentence, for the configuration of a single part.

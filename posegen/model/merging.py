@@ -9,8 +9,8 @@ rounds each product as much.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,7 +19,7 @@ from peft.tuners.lora import Linear
 from torch import nn
 
 from posegen.common.pinned import host_tensor
-from posegen.model.checkpoints import set_adapter
+from posegen.model.checkpoints import set_adapter, set_strengths
 
 
 class AdapterMerger:
@@ -27,6 +27,24 @@ class AdapterMerger:
 
     def __init__(self) -> None:
         self._kept: WeakKeyDictionary[nn.Module, torch.Tensor] = WeakKeyDictionary()
+
+    def active(
+        self,
+        transformer: WanTransformer3DModel,
+        names: Sequence[str],
+        strengths: Mapping[str, float],
+        device: torch.device | None,
+    ) -> AbstractContextManager[None]:
+        """These adapters are the active ones, at their strengths (see `set_strengths`), and merged.
+
+        device: as of `merged`, or None where no weight may be written to; adapters are beside them then.
+        """
+        set_strengths(transformer, strengths)
+        if device is not None and getattr(transformer, "peft_config", {}):
+            return self.merged(transformer, names, device)
+        if getattr(transformer, "peft_config", {}):
+            set_adapter(transformer, names)
+        return nullcontext()
 
     @contextmanager
     def merged(
@@ -68,11 +86,23 @@ class AdapterMerger:
         kept.copy_(weight, non_blocking=True)
 
 
-def segment_adapters(transformer: WanTransformer3DModel, own: str, others: Sequence[str]) -> list[str]:
-    """A segment's own adapter, if the transformer has any of `others`, and all active ones beside those."""
+def segment_adapters(
+    transformer: WanTransformer3DModel,
+    own: str,
+    others: Sequence[str],
+    switched: Collection[str] = (),
+    chosen: Collection[str] = (),
+) -> list[str]:
+    """The adapters that a segment is made with.
+
+    Its own, if the transformer has any of `others`; all active ones beside those and beside the `switched` ones, which
+    only segments have that have chosen them; and what it has chosen.
+    """
     known = getattr(transformer, "peft_config", {})
     first = [own] if set(known) & {*others} else []
-    return first + [name for name in known and transformer.active_adapters() if name not in others]
+    left_out = {*others, *switched}
+    active = [name for name in known and transformer.active_adapters() if name not in left_out]
+    return [*first, *active, *chosen]
 
 
 def _is_plain(layer: Linear) -> bool:

@@ -27,6 +27,16 @@ def check_request(form: VideoCreate, settings: ApiSettings, caller: Caller) -> N
         _check_range(form.framing, form.steps or settings.model.steps, settings.model.blocks)
     if form.seconds is not None and form.seconds > settings.video_seconds:
         raise _invalid("seconds", f"ask for at most {settings.video_seconds:g}")
+    for lora in form.lora:
+        if lora.name not in settings.model.loras:
+            there = ", ".join(settings.model.loras)
+            raise _invalid(
+                "lora",
+                f"there is no {lora.name!r}; "
+                + (f"choose from {there}" if there else "this server has none"),
+            )
+    if form.hands is not None and not settings.model.hands:
+        raise _invalid("hands", f"{settings.model.name} takes none; leave it out")
     if form.webhook_url is not None:
         if webhook_secret(settings, caller.name) is None:
             raise _invalid(

@@ -36,6 +36,8 @@ class ServedModel(BaseModel):
     rate: float = Field(description="Frames per second.")
     steps: int = Field(description="Denoising steps, unless others are asked for.")
     max_steps: int = Field(description="Most denoising steps.")
+    loras: list[str] = Field(description="LoRAs that may be asked for, by their names.")
+    hands: bool = Field(description="Whether it takes a video of hands.")
 
     @classmethod
     def of(cls, settings: ApiSettings) -> ServedModel:
@@ -52,6 +54,8 @@ class ServedModel(BaseModel):
             rate=model.rate,
             steps=model.steps,
             max_steps=settings.steps,
+            loras=list(model.loras),
+            hands=model.hands,
         )
 
 

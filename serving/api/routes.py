@@ -51,6 +51,7 @@ from serving.state.artifacts import Artifacts
 from serving.state.database import Database
 from serving.state.rows import ConflictError, Job, NewJob, new_job_id
 from serving.state.transitions import TaskState
+from serving.uploads.uploads import STORED
 
 ABOUT = """OpenAI's Videos, whose clients work unchanged, and beyond them cancelling, events, segments, the video as it
 grows, and webhooks.
@@ -89,7 +90,7 @@ def create_app(settings: ApiSettings, database: Database, artifacts: Artifacts) 
         summary="Long videos of the person in a picture, who moves as a driving video says.",
         description=ABOUT,
         lifespan=upkeep,
-        form_limits={"max_files": 3, "max_fields": 64, "max_part_size": settings.field_bytes},
+        form_limits={"max_files": len(STORED), "max_fields": 64, "max_part_size": settings.field_bytes},
     )
     app.state.server = Server(settings, database, artifacts)
     app.state.metrics = Metrics(database)
@@ -254,9 +255,9 @@ def download_upload(
     job: CurrentJob,
     server: CurrentServer,
     request: Request,
-    parameter: Literal["input_reference", "driving_video"],
+    parameter: Literal["input_reference", "driving_video", "mask", "hands"],
 ) -> Response:
-    """The picture or the driving video that the video was asked for with."""
+    """The picture or a video that the video was asked for with."""
     found, media_type = content.upload(server.artifacts, job, parameter)
     return content.respond(server.artifacts, found, request.headers, media_type)
 

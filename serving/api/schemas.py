@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import UploadFile
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Json, model_validator
 
 from posegen.driving.alignment import Fit
 from posegen.driving.driving_video import Align
@@ -19,6 +19,7 @@ from serving.api.settings import ApiSettings, Model
 from serving.api.sizes import SIZE
 from serving.state.rows import JOB_ID, Job, Kind, Task
 from serving.state.transitions import JobStatus, TaskState
+from serving.uploads.uploads import STORED
 
 FRAMING = r"^(auto|close-up|half-body|full-body|distant|off|[0-9]{1,4}:[0-9]{1,4},[0-9]{1,4}:[0-9]{1,4})$"
 VIDEO_ID = f"^{JOB_ID}$"
@@ -36,6 +37,32 @@ Text = Annotated[str, Field(max_length=4000), AfterValidator(_without_nul)]
 Size = Annotated[str, Field(pattern=f"^{SIZE}$", description="WIDTHxHEIGHT in pixels")]
 Seed = Annotated[int, Field(ge=0, le=2**53 - 1)]  # what JavaScript holds exactly
 Upload = Annotated[UploadFile | str, Field()]
+
+
+class LoraChoice(BaseModel):
+    """A LoRA that the video is made with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(max_length=64, description="One of the model's, see /v1/models.")
+    strength: float = Field(
+        1.0, ge=-2, le=2, allow_inf_nan=False, description="Of what it adds; 0 is without it."
+    )
+
+
+def _listed(sent: Any) -> Any:
+    return [sent] if isinstance(sent, dict) else sent
+
+
+def _named_once(choices: list[LoraChoice]) -> list[LoraChoice]:
+    if len({choice.name for choice in choices}) < len(choices):
+        raise ValueError("a name comes twice; send each once")
+    return choices
+
+
+LoraChoices = Annotated[
+    list[LoraChoice], BeforeValidator(_listed), AfterValidator(_named_once), Field(max_length=8)
+]
 
 
 class VideoCreate(BaseModel):
@@ -95,8 +122,25 @@ class VideoCreate(BaseModel):
         description="How much of the background the segments share; auto looks at the poses. Or at which denoising "
         "steps and in which blocks: 0:2,34:40 are steps 0 and 1 in blocks 34 to 39.",
     )
-    foreground: Literal["pose", "subject", "none"] = Field(
-        "pose", description="Where the person is told from: the pose, the prompt's word for them, or nowhere."
+    foreground: Literal["pose", "subject", "mask", "none"] = Field(
+        "pose",
+        description="Where the person is told from: the pose, the prompt's word for them, the mask, or nowhere.",
+    )
+    mask: Upload | None = Field(
+        None,
+        description="For foreground=mask: video of the person in white where the new video shows them, of as many "
+        "frames as the movement has at the model's rate; a file, or a data URL.",
+    )
+    hands: Upload | None = Field(
+        None,
+        description="Video of the hands' surface normals on black where the new video shows them, likewise; "
+        "`posegen hands` makes one. Neither is moved by align.",
+    )
+    lora: Json[LoraChoices] = Field(
+        [],
+        description="What else the model has learnt, see /v1/models: JSON, one object or a list of them.",
+        examples=['[{"name": "ink", "strength": 0.8}]'],
+        json_schema_extra={"default": "[]"},
     )
     keep_person: bool = Field(
         True, description="Whether shared backgrounds may attend to the first segment's person."
@@ -132,16 +176,18 @@ class VideoCreate(BaseModel):
             raise ValueError("send the movement as either driving_video or poses")
         if self.poses_size is not None and self.poses is None:
             raise ValueError("poses_size goes with poses; leave it out")
+        if (self.mask is None) == (self.foreground == "mask"):
+            raise ValueError("send a mask with foreground=mask, and only then")
         return self
 
     def uploads(self) -> dict[str, UploadFile | str]:
         """The files that were sent, by the parameter that says what they are."""
-        sent = {name: getattr(self, name) for name in ("input_reference", "driving_video", "poses")}
+        sent = {name: getattr(self, name) for name in STORED}
         return {name: upload for name, upload in sent.items() if upload is not None}
 
     def request(self, settings: ApiSettings, uploads: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """The job's request: every option with its value, and what is known of each upload."""
-        left_out = {"input_reference", "driving_video", "poses", "webhook_url"}
+        left_out = {*STORED, "webhook_url"}
         size = self.size or "{}x{}".format(*settings.model.size)
         given = self.model_dump(exclude=left_out) | {"size": size, "model": settings.model.name}
         return given | {"steps": self.steps or settings.model.steps, "uploads": uploads}

@@ -56,7 +56,8 @@ class Token:
 class Model:
     """The model as its clients see it: its name; its videos' size (width, height) in pixels unless another is asked
     for, multiples of `unit`; its rate in frames/s; its steps unless others are asked for; its blocks; how many GPUs
-    share a video's frames, which have a multiple of so many squares of `unit`; what it can do, in a sentence or two."""
+    share a video's frames, which have a multiple of so many squares of `unit`; what it can do, in a sentence or two;
+    the LoRAs that may be asked for; whether it takes hand videos."""
 
     name: str = "posegen"
     size: tuple[int, int] = (720, 1280)
@@ -66,6 +67,8 @@ class Model:
     blocks: int = 40
     shared_by: int = 1
     summary: str = ""
+    loras: tuple[str, ...] = ()
+    hands: bool = False
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,8 @@ export function setUpForm(form, made, failed) {
   /** Marks the field that a refusal is about, and says so by the field's name. */
   const refuse = (error) => {
     const kind = Object.keys(PARAMETERS).find((one) => PARAMETERS[one] === error.parameter);
-    const field = kind ? drop(kind).querySelector("input") : error.parameter && form.elements[error.parameter];
+    const name = error.parameter === "lora" ? styleField(error) : error.parameter;
+    const field = kind ? drop(kind).querySelector("input") : name && form.elements[name];
     if (!field) return failed(error);
     const label = (kind ? drop(kind).querySelector("strong") : field.labels[0].firstChild).textContent.trim();
     field.setAttribute("aria-invalid", true);
@@ -105,6 +106,9 @@ export function setUpForm(form, made, failed) {
       await take(kind, new File([blob], parameter, { type: blob.type }), "as before");
     }
     for (const name of FIELDS) form.elements[name].value = options[name] ?? "";
+    const [style] = options.lora ?? [];
+    form.elements.style.value = style?.name ?? "";
+    form.elements.strength.value = style?.strength ?? "";
     form.elements.prompt.focus();
   };
 
@@ -128,15 +132,22 @@ async function problem(kind, file) {
 }
 
 async function showModel(form) {
-  const { id, summary, sizes, rate, steps, seconds } = await model();
+  const { id, summary, sizes, rate, steps, seconds, loras } = await model();
   const about = form.querySelector("#model");
   const facts = `${sizes[0].replace("x", " × ")}, ${rate} frames/s, up to ${Math.round(seconds / 60)} min`;
   about.textContent = [`Model ${id}: ${facts}.`, summary].filter(Boolean).join(" ");
   about.hidden = false;
   form.elements.size.placeholder = sizes[0];
   form.elements.steps.placeholder = steps;
-  form.querySelector("#sizes").replaceChildren(...sizes.map((size) => Object.assign(document.createElement("option"), { value: size })));
+  const option = (value) => Object.assign(document.createElement("option"), { value });
+  form.querySelector("#sizes").replaceChildren(...sizes.map(option));
+  const [none] = form.elements.style.options;
+  form.elements.style.replaceChildren(none, ...loras.map((name) => Object.assign(option(name), { textContent: name })));
+  form.querySelector("#styles").hidden = !loras.length;
 }
+
+/** Which of the style's two fields a refusal is about. */
+const styleField = (error) => (/there is no/.test(error.message) ? "style" : "strength");
 
 const forgive = (form) => form.querySelectorAll("[aria-invalid]").forEach((field) => field.removeAttribute("aria-invalid"));
 
@@ -147,6 +158,10 @@ function body(form, files) {
     const value = form.elements[name].value.trim();
     if (value) sent.set(name, value);
   }
+  const style = form.elements.style.value;
+  const strength = form.elements.strength.value.trim() || "1";
+  // As typed, so that it is the server that says what is wrong with it.
+  if (style) sent.set("lora", `{"name": ${JSON.stringify(style)}, "strength": ${JSON.stringify(strength)}}`);
   return sent;
 }
 

@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import pairwise
 from typing import IO, NamedTuple
 
@@ -80,16 +80,9 @@ class Artifacts(Folder):
         return [(name[6:-4], times[name]) for name in sorted(names, key=lambda name: -times[name])]
 
     def save_frames(self, name: str, frames: np.ndarray, cuts: Collection[int] = ()) -> None:
-        """Keeps frames (F, H, W, 3) uint8, which can be loaded from one cut (or end) to another.
-
-        The file is of safetensors' format; each tensor holds the compressed frames of the span that names it.
-        """
+        """Keeps frames (F, H, W, 3) uint8, which can be loaded from one cut (or end) to another."""
         edges = sorted({0, len(frames), *(cut for cut in cuts if 0 < cut < len(frames))})
-        parts = {
-            f"{start}-{stop}": np.frombuffer(compress_frames(frames[start:stop]), np.uint8)
-            for start, stop in pairwise(edges)
-        }
-        self.write(name, save(parts))
+        self.write(name, packed_frames(frames[start:stop] for start, stop in pairwise(edges)))
 
     def load_frames(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Frames start to stop, not included, or to the last one, (F, H, W, 3) uint8; raises FileNotFoundError.
@@ -111,6 +104,18 @@ class Artifacts(Folder):
             if re.fullmatch(JOB_ID, job_id := name.partition("/")[0]):
                 taken[job_id] = taken.get(job_id, 0) + size
         return taken
+
+
+def packed_frames(spans: Iterable[np.ndarray]) -> bytes:
+    """A file of frames (F, H, W, 3) uint8 that are given span by span, and can be loaded so.
+
+    It is of safetensors' format; each tensor holds the compressed frames of the span that names it.
+    """
+    parts, start = {}, 0
+    for frames in spans:
+        parts[f"{start}-{start + len(frames)}"] = np.frombuffer(compress_frames(frames), np.uint8)
+        start += len(frames)
+    return save(parts)
 
 
 class _Part(NamedTuple):
@@ -145,6 +150,11 @@ def sound_artifact(job_id: str) -> str:
 def prepared_artifact(job_id: str) -> str:
     """The name of what a job's uploads were made into."""
     return f"{job_id}/prepared.safetensors"
+
+
+def frames_artifact(job_id: str, parameter: str) -> str:
+    """The name of the frames that an uploaded mask or hand video was made into."""
+    return f"{job_id}/{parameter}.safetensors"
 
 
 def preview_artifact(job_id: str, index: int) -> str:

@@ -153,6 +153,8 @@ INSPECTORS: dict[str, Callable[[Path, UploadLimits], dict[str, Any]]] = {
     "input_reference": inspect_picture,
     "driving_video": inspect_video,
     "poses": inspect_poses,
+    "mask": inspect_video,
+    "hands": inspect_video,
 }
 
 

@@ -38,6 +38,8 @@ STORED = {
     "input_reference": "input_reference",
     "driving_video": "driving_video",
     "poses": "poses.safetensors",
+    "mask": "mask",
+    "hands": "hands",
 }
 """The file in the job's folder that each upload becomes; poses are "keypoints" (T, 133, 3) float32 there."""
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load
@@ -22,7 +23,7 @@ from posegen.longvideo.sampling import Step
 from posegen.longvideo.segments import Plan
 from posegen.pipeline import Callback, PoseGenPipeline
 from posegen.sharing import SharingError
-from serving.state.artifacts import Artifacts, prepared_artifact, preview_artifact
+from serving.state.artifacts import Artifacts, frames_artifact, prepared_artifact, preview_artifact
 from serving.state.database import Database
 from serving.state.rows import Claim, Job, Kind
 from serving.work.loop import Beat, HandedBack, Refused
@@ -160,10 +161,46 @@ class Generate:
             foreground=request["foreground"],
             keep_person=request["keep_person"],
             form=job.plan.record_form,
+            mask=self._in_step(job, "mask"),
+            hands=self._in_step(job, "hands"),
+            loras=self._loras(request),
         )
         if video.plan != job.plan.timeline:
             raise RuntimeError(f"{job.id} was planned for another model; give all workers the same folder.")
         return video
+
+    def _loras(self, request: Mapping[str, Any]) -> dict[str, float]:
+        """Names and strengths of a job's LoRAs; a server may have been started without one since."""
+        loras = {lora["name"]: lora["strength"] for lora in request.get("lora", ())}  # older jobs have none
+        if missing := sorted(loras.keys() - self._pipeline.loras.keys()):
+            raise Refused(f"This server has no LoRA {missing[0]!r} any more; ask for the video without it.")
+        return loras
+
+    def _in_step(self, job: Job, name: str) -> StoredFrames | None:
+        """The mask or the hands of a job, if they were sent."""
+        assert job.plan is not None
+        if name not in job.request["uploads"]:
+            return None
+        return StoredFrames(self._artifacts, frames_artifact(job.id, name), job.plan.frames)
+
+
+@dataclass(frozen=True)
+class StoredFrames:
+    """Frames of an artifact, read when they are asked for; see `posegen.longvideo.job.Frames`."""
+
+    artifacts: Artifacts
+    name: str
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, frames: np.ndarray) -> np.ndarray:
+        first, last = int(frames.min()), int(frames.max())
+        return self.artifacts.load_frames(self.name, first, last + 1)[frames - first]
+
+    def tobytes(self) -> bytes:
+        return self.artifacts.read(self.name)
 
 
 def _shown(preview: Preview, artifacts: Artifacts, name: str, beat: Beat) -> Callable[[Step], None]:

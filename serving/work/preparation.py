@@ -7,6 +7,7 @@ when stdin closes, so it does not outlive its parent.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -20,27 +21,41 @@ from safetensors.numpy import load_file, save
 
 from posegen.common.weights import WeightsError
 from posegen.driving.alignment import Fit, fit_picture
-from posegen.driving.driving_video import Align, Driving, fill_gaps, place_on_picture, read_driving
+from posegen.driving.driving_video import (
+    Align,
+    Driving,
+    VideoFrames,
+    fill_gaps,
+    place_on_picture,
+    read_driving,
+)
 from posegen.driving.poses import Person, PoseEstimator, load_estimator
 from posegen.video.pictures import read_picture
 from posegen.video.sound import extract_sound
+from serving.state.artifacts import packed_frames
 from serving.uploads.inspection import PICTURES, UploadLimits, confine
 
 PREPARED, SOUND = "prepared.safetensors", "sound.mp4"
+IN_STEP = "mask", "hands"
+"""Videos that go along with the movement; what becomes of each has its name."""
+PART = 32
+"""Frames that are compressed together, and read together by who needs one of them."""
 
 
 @dataclass(frozen=True)
 class Preparation:
     """The uploads to prepare, and how.
 
-    picture, and driving video or poses: paths. poses_size, size: (width, height) in pixels of the pictures that the
-    poses were seen in, and of the video. rate: of the video, frames/s. seconds: at most so much of the movement.
-    folder: where the results go.
+    picture, driving video or poses, mask and hands: paths. poses_size, size: (width, height) in pixels of the pictures
+    that the poses were seen in, and of the video. rate: of the video, frames/s. seconds: at most so much of the
+    movement. folder: where the results go.
     """
 
     picture: str
     driving_video: str | None
     poses: str | None
+    mask: str | None
+    hands: str | None
     poses_size: tuple[int, int]
     size: tuple[int, int]
     rate: float
@@ -71,7 +86,8 @@ def prepare(wanted: Preparation, longest: float) -> int:
 
     longest: seconds that a driving video may have.
     PREPARED holds "picture" (H, W, 3) uint8 at the video's size, "keypoints" (T, 133, 3) float32 in its pixels, and as
-    UTF-8 in "notes" what the client should know of the movement, a sentence a line.
+    UTF-8 in "notes" what the client should know of the movement, a sentence a line. Mask and hands become frames, as
+    many as keypoints, see `serving.state.artifacts.Artifacts.load_frames`.
     """
     picture = read_picture(wanted.picture, PICTURES)
     estimator = Counted(load_estimator("blazepose"))
@@ -83,9 +99,13 @@ def prepare(wanted: Preparation, longest: float) -> int:
             movement, picture, wanted.size, wanted.rate, estimator, wanted.align, wanted.fit
         )
     notes = "\n".join([*movement.notes(wanted.rate), *(str(warning.message) for warning in warned)])
+    whole = len(keypoints)
     if wanted.seconds is not None:
         keypoints = keypoints[: max(1, round(wanted.seconds * wanted.rate))]
     folder = Path(wanted.folder)
+    for name in IN_STEP:
+        if path := getattr(wanted, name):
+            _prepare_frames(name, path, wanted, whole, len(keypoints))
     fitted = fit_picture(picture, wanted.size, wanted.fit)
     prepared = {
         "picture": np.ascontiguousarray(
@@ -98,6 +118,17 @@ def prepare(wanted: Preparation, longest: float) -> int:
     if wanted.driving_video is not None:
         extract_sound(Path(wanted.driving_video), len(keypoints) / wanted.rate, folder / SOUND)
     return len(keypoints)
+
+
+def _prepare_frames(name: str, path: str, wanted: Preparation, whole: int, kept: int) -> None:
+    """Writes the first `kept` frames of a video at the size and rate of the one to be made; it must have `whole`."""
+    frames = VideoFrames(path, wanted.rate, wanted.size)
+    if len(frames) != whole:
+        raise ValueError(
+            f"The {name} have {len(frames)} frames at the model's rate and the movement {whole}; send as many."
+        )
+    parts = (frames[np.arange(start, min(start + PART, kept))] for start in range(0, kept, PART))
+    (Path(wanted.folder) / f"{name}.safetensors").write_bytes(packed_frames(parts))
 
 
 def _movement(wanted: Preparation, longest: float, estimator: PoseEstimator) -> Driving:
@@ -119,6 +150,8 @@ def main() -> None:
     except MemoryError:
         print(json.dumps({"error": "The uploads take too much memory; send a smaller or shorter video."}))
     except (ValueError, OSError, WeightsError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EFBIG:
+            error = ValueError("What the uploads are made into is too large; send a shorter video.")
         about_file = isinstance(error, ValueError)
         print(json.dumps({"error" if about_file else "fault": _without_paths(str(error), wanted)}))
 
@@ -131,7 +164,7 @@ def _end_with_parent() -> None:
 
 def _without_paths(message: str, wanted: Preparation) -> str:
     """A sentence that names uploads by what they are, not by where this process found them."""
-    for name in ("picture", "driving_video", "poses"):
+    for name in ("picture", "driving_video", "poses", *IN_STEP):
         if path := getattr(wanted, name):
             message = message.replace(path, name)
     return message

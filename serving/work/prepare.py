@@ -29,13 +29,13 @@ from posegen.driving.framing import framing_of
 from posegen.longvideo.segments import plan
 from posegen.sharing import SharedRange
 from serving.model_info import ModelInfo
-from serving.state.artifacts import Artifacts, sound_artifact
+from serving.state.artifacts import Artifacts, frames_artifact, sound_artifact
 from serving.state.rows import Claim, JobPlan
 from serving.uploads.inspection import UploadLimits
 from serving.uploads.scratch import scratch_folder
 from serving.uploads.uploads import ENVIRONMENT, upload_artifact
 from serving.work.loop import Beat, Refused
-from serving.work.preparation import PREPARED, SOUND, Preparation
+from serving.work.preparation import IN_STEP, PREPARED, SOUND, Preparation
 
 FETCHING = re.compile(
     "HOME|POSEGEN_CACHE|XDG_CONFIG_HOME|PIP_.*|SSL_CERT_.*|(REQUESTS|CURL)_CA_BUNDLE|(?i:(https?|all|no)_proxy)"
@@ -86,6 +86,10 @@ class Prepare:
             beat(0, 0)  # a worker that was replaced must not write over the result
             if (folder / SOUND).exists():
                 self._artifacts.save(sound_artifact(claim.job.id), folder / SOUND)
+            for name in IN_STEP:
+                if name in paths:
+                    made = frames_artifact(claim.job.id, name)
+                    self._artifacts.save(made, folder / f"{name}.safetensors")
             self._artifacts.save(claim.task.artifact, folder / PREPARED)
 
     def _run(self, wanted: Preparation, counted: Callable[[int], None]) -> dict[str, Any]:
@@ -154,6 +158,8 @@ def _preparation(request: dict[str, Any], paths: dict[str, str], rate: float, fo
         picture=paths["input_reference"],
         driving_video=paths.get("driving_video"),
         poses=paths.get("poses"),
+        mask=paths.get("mask"),
+        hands=paths.get("hands"),
         poses_size=_size(request["poses_size"]) if request["poses_size"] else size,
         size=size,
         rate=rate,
@@ -185,7 +191,9 @@ def job_plan(request: dict[str, Any], prepared: bytes, model: ModelInfo) -> JobP
         branches = 1 if (model.guidance_scale if scale is None else scale) == 1 else 2
         tokens = model.tokens(timeline.segment_frames, size)
         record_bytes = shared.nbytes(tokens, dim, model.itemsize, branches=branches)
-    content = json.dumps([model.digest, hashlib.sha256(prepared).hexdigest(), request], sort_keys=True)
+    asked = {lora["name"] for lora in request.get("lora", ())}  # jobs of an older version have none
+    loras = {lora.name: lora.sha256 for lora in model.loras if lora.name in asked}
+    content = json.dumps([model.digest, hashlib.sha256(prepared).hexdigest(), request, loras], sort_keys=True)
     return JobPlan(
         frames=timeline.frames,
         segment_frames=timeline.segment_frames,

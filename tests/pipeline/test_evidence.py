@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from pipeline.sample_videos import SAMPLES
-from pipeline.score.evidence import Evidence, beside, head_region, shows_front
+from pipeline.score.evidence import Evidence, beside, shows_front
 from pipeline.score.looks import at_least
-from pipeline.score.segmentation import PersonSegmenter
 from pipeline.verdict import load_thresholds
 from posegen.common.weights import wheel_file
+from posegen.driving.humans import head_region
 from posegen.driving.poses import Person, load_estimator
+from posegen.driving.poses.segmentation import PersonSegmenter
 from posegen.driving.skeleton import KEYPOINT_INDEX
 
 INDEX = KEYPOINT_INDEX

@@ -14,7 +14,7 @@ from posegen.model.checkpoints import CheckpointError
 from posegen.model.transformer import PoseGenTransformer3DModel
 from posegen.pipeline import ADAPTERS
 from posegen.source import ModelSource
-from testkit.lora_files import comfyui_file, random_matrices
+from testkit.lora_files import comfyui_file, distillation_file, random_differences, random_matrices
 from testkit.single_files import original_tensors, tiny_wan, write
 from testkit.tiny_model import add_random_adapter, picture, tiny_pipeline, walking
 
@@ -71,6 +71,29 @@ def test_a_lora_acts_in_base_segments_and_bridges(folder: Path, plain: np.ndarra
 
 def test_of_no_strength_a_lora_changes_nothing(folder: Path, plain: np.ndarray, lora: Path) -> None:
     assert np.array_equal(frames(ModelSource(folder, loras=((lora, 0.0),))), plain)
+
+
+def test_a_lora_asked_for_by_name_acts_in_that_job_alone(folder: Path, plain: np.ndarray, lora: Path) -> None:
+    pipeline = ModelSource(folder, by_name=(("ink", lora),)).load(torch.float32)
+
+    def video(**loras: float) -> np.ndarray:
+        options = {"num_inference_steps": 1, "guidance_scale": 1.0, "framing": "off", "loras": loras}
+        return pipeline(picture(), walking(FRAMES), "a woman dances", **options).frames  # type: ignore[arg-type]
+
+    assert np.array_equal(video(), plain)
+    assert np.array_equal(video(ink=0.5), frames(ModelSource(folder, loras=((lora, 0.5),))))
+    assert not np.array_equal(video(ink=1.0), video(ink=0.5))
+    assert np.array_equal(video(), plain), "the job before it does not matter"
+    with pytest.raises(ValueError, match=r"There is no LoRA 'oil'; this pipeline was loaded with \['ink'\]"):
+        video(oil=1.0)
+
+
+def test_a_lora_that_cannot_be_taken_out_again_is_not_taken_by_name(
+    folder: Path, wan: WanTransformer3DModel, tmp_path: Path
+) -> None:
+    file = distillation_file(random_matrices(wan), random_differences(wan), tmp_path)
+    with pytest.raises(CheckpointError, match=r"lora\.safetensors changes whole tensors, so it cannot"):
+        ModelSource(folder, by_name=(("fast", file),)).load(torch.float32)
 
 
 def test_an_adapter_of_the_users_own_stays_on(folder: Path) -> None:

@@ -11,13 +11,15 @@ from posegen.model.checkpoints.lora import (
     Adapter,
     attach_adapter,
     load_adapter,
+    model_shapes,
     model_weights,
     read_adapter,
     save_adapter,
     set_adapter,
+    set_strengths,
     write_adapter,
 )
-from posegen.model.checkpoints.lora_file import load_lora
+from posegen.model.checkpoints.lora_file import load_lora, read_lora_file
 from posegen.model.checkpoints.names import (
     CheckpointError,
     diffusers_name,
@@ -49,15 +51,18 @@ __all__ = [
     "load_published",
     "load_single_file",
     "model_config",
+    "model_shapes",
     "model_weights",
     "published_adapter",
     "published_name",
     "published_tensors",
     "read_adapter",
+    "read_lora_file",
     "read_published",
     "save_adapter",
     "save_published",
     "set_adapter",
+    "set_strengths",
     "transformer_config",
     "write_adapter",
 ]

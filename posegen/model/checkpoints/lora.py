@@ -20,6 +20,7 @@ from diffusers import WanTransformer3DModel
 from peft import LoraConfig
 from peft.functional import get_peft_model_state_dict
 from peft.functional import set_adapter as set_peft_adapter
+from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 from safetensors.torch import save_file
@@ -151,6 +152,14 @@ def set_adapter(
     for name in names:
         _check_name(transformer, name)
     set_peft_adapter(transformer, names, inference_mode=not trainable)
+
+
+def set_strengths(transformer: WanTransformer3DModel, strengths: Mapping[str, float]) -> None:
+    """Multiply what each of these adapters adds by its number, in place of the number set before; 1 is as loaded."""
+    for module in transformer.modules():
+        if isinstance(module, LoraLayer):
+            for name in strengths.keys() & module.scaling.keys():
+                module.set_scale(name, strengths[name])
 
 
 def adapter_of(transformer: WanTransformer3DModel, adapter_name: str) -> Adapter:

@@ -71,20 +71,35 @@ class LoraFile:
     differences: Tensors = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
+    def require_switchable(self, path: str | Path) -> None:
+        """Raise CheckpointError unless all of it can be taken out of a transformer again."""
+        if self.differences or not self.matrices:
+            what = "changes whole tensors" if self.differences else "has no low-rank matrices"
+            raise CheckpointError(
+                f"{path} {what}, so it cannot be switched on and off: take a LoRA file of matrices alone."
+            )
+
 
 def load_lora(
-    transformer: WanTransformer3DModel, path: str | Path, adapter_name: str, strength: float = 1.0
+    transformer: WanTransformer3DModel,
+    path: str | Path,
+    adapter_name: str,
+    strength: float = 1.0,
+    switched: bool = False,
 ) -> None:
     """Add a LoRA file to a transformer, beside whatever adapters are active; any number may be added.
 
     path: a `.safetensors` file (or a PEFT folder) with names of PEFT, diffusers, ComfyUI (`diffusion_model.`) or musubi
     (`lora_unet_`): low-rank matrices with or without alpha, and whole differences (`.diff`, `.diff_b`, `.diff_m`).
     adapter_name: of the PEFT adapter that the matrices become; whole differences cannot be taken out again. strength:
-    factor on all that the file adds. Patch embeddings are left out, which a warning says.
-    Raises CheckpointError where the file is damaged, or holds a key that fits nothing in the transformer, and then
-    changes nothing.
+    factor on all that the file adds. switched: the adapter is only added, to be switched on and off by `set_adapter`.
+    Patch embeddings are left out, which a warning says.
+    Raises CheckpointError where the file is damaged, or holds a key that fits nothing in the transformer, or whole
+    differences that are to be switched, and then changes nothing.
     """
     file = read_lora_file(path, model_shapes(transformer))
+    if switched:
+        file.require_switchable(path)
     if file.left_out:
         logger.warning(
             "%s: left out %s, as PoseGen's adapters bring patch embeddings of their own.",
@@ -94,7 +109,7 @@ def load_lora(
     active = transformer.active_adapters() if getattr(transformer, "peft_config", {}) else []
     if file.matrices:
         attach_adapter(transformer, _adapter(file, strength), adapter_name, path)
-        set_adapter(transformer, [*active, adapter_name])
+        set_adapter(transformer, active if switched else [*active, adapter_name])
     keys = {plain_name(key): key for key, _ in transformer.named_parameters()}
     for name, difference in file.differences.items():
         _add(transformer, keys[name], strength * difference.float())

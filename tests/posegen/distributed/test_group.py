@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import get_args
@@ -11,13 +12,16 @@ from typing import get_args
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from posegen.distributed.group import Group
 from posegen.longvideo.job import VideoJob
 from posegen.longvideo.sampling import Cancelled, Step
 from posegen.pipeline import PoseGenPipeline
 from posegen.sharing import Form, Position, SharedEntry, SharedRecord
-from testkit.tiny_model import picture, save_tiny_model, tiny_pipeline, walking
+from posegen.source import ModelSource
+from testkit.lora_files import comfyui_file, random_matrices
+from testkit.tiny_model import picture, save_tiny_model, tiny_pipeline, tiny_transformer, walking
 
 pytestmark = pytest.mark.slow
 
@@ -32,14 +36,21 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alone(model: Path) -> PoseGenPipeline:
-    return PoseGenPipeline.from_pretrained(model)
+def source(model: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
+    """The model, with a LoRA that jobs may ask for."""
+    lora = comfyui_file(random_matrices(tiny_transformer()), tmp_path_factory.mktemp("lora"))
+    return ModelSource(model, by_name=(("ink", lora),))
 
 
 @pytest.fixture(scope="module")
-def pair(model: Path) -> Iterator[PoseGenPipeline]:
+def alone(source: ModelSource) -> PoseGenPipeline:
+    return source.load(torch.float32)
+
+
+@pytest.fixture(scope="module")
+def pair(source: ModelSource) -> Iterator[PoseGenPipeline]:
     """A pipeline that denoises in two processes."""
-    pipeline = PoseGenPipeline.from_pretrained(model)
+    pipeline = source.load(torch.float32)
     pipeline.group = Group(pipeline, processes=2)
     yield pipeline
     pipeline.group.close()
@@ -63,6 +74,21 @@ def test_two_processes_make_the_video_of_one(
 ) -> None:
     whole, parted = (list(pipeline.generate(video_job(pipeline, form))) for pipeline in (alone, pair))
     assert same(np.concatenate(whole), np.concatenate(parted))
+
+
+def test_both_processes_take_the_lora_that_a_job_asks_for(
+    alone: PoseGenPipeline, pair: PoseGenPipeline
+) -> None:
+    videos = []
+    for strength in (1.0, 0.0):
+        jobs = [replace(video_job(alone), loras=(("ink", strength),)), video_job(alone)]
+        for job in jobs:
+            whole, parted = (np.concatenate(list(pipeline.generate(job))) for pipeline in (alone, pair))
+            assert same(whole, parted)
+            videos.append(whole)
+    strong, without, *others = videos
+    assert not same(strong, without)
+    assert all(same(without, other) for other in others)
 
 
 @pytest.mark.parametrize("form", FORMS)

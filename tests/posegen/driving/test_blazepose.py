@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from pipeline.score.faces import FaceDetector
-from pipeline.score.segmentation import PersonSegmenter
 from posegen.common.weights import fetch, wheel_file
 from posegen.driving.poses import Person, load_estimator
 from posegen.driving.poses.blazepose import BlazePose, TrackedPerson
@@ -22,6 +21,7 @@ from posegen.driving.poses.detection import anchor_centres, decode, merge
 from posegen.driving.poses.landmarks import BODY_LANDMARKS, Body, BodyNetwork, HandNetwork, refined
 from posegen.driving.poses.regions import Region, bounding, circle, overlap, tiles
 from posegen.driving.poses.runtime import TFLiteModel
+from posegen.driving.poses.segmentation import PersonSegmenter
 from posegen.driving.poses.wholebody import FACE_68, body_keypoints
 from testkit import ROOT
 

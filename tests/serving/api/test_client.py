@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from serving.client import ClientError, VideoRequest, describe, events, make_video
+from serving.client import ClientError, VideoRequest, describe, events, make_video, post
 from serving.state.transitions import JobStatus
 from testkit import ROOT
-from testkit.api_server import Site, movie, picture
+from testkit.api_server import MODEL, Site, movie, picture
 
 CLIENT = ROOT / "serving/client.py"
 
@@ -50,6 +50,20 @@ def test_it_makes_a_video_and_says_how_far_it_is(
     (job,) = site.database.jobs.page()
     assert job.request["seed"] == 3 and job.request["uploads"].keys() == {"input_reference", "driving_video"}
     assert capsys.readouterr().out.endswith(f"completed\nsaved as {wanted.output}\n")
+
+
+def test_it_sends_loras_hands_and_a_mask(tmp_path: Path, wanted: VideoRequest) -> None:
+    site = Site(tmp_path, model=replace(MODEL, loras=("ink", "oil"), hands=True))
+    more = {"hands": wanted.video, "mask": wanted.video, "foreground": "mask", "lora": ("ink:0.5", "oil")}
+    with (
+        site.served() as url,
+        pytest.raises(ClientError, match="--lora ink:strong: give NAME or NAME:STRENGTH"),
+    ):
+        post(replace(wanted, url=url, **more))  # type: ignore[arg-type]
+        post(replace(wanted, url=url, lora=("ink:strong",)))
+    (job,) = site.database.jobs.page()
+    assert job.request["lora"] == [{"name": "ink", "strength": 0.5}, {"name": "oil", "strength": 1.0}]
+    assert job.request["uploads"].keys() == {"input_reference", "driving_video", "mask", "hands"}
 
 
 def stage(state: str, step: int, steps: int = 4) -> dict[str, Any]:

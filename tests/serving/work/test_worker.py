@@ -286,7 +286,9 @@ def test_a_full_disk_is_not_the_clients_fault(empty: Place, tmp_path: Path) -> N
 def test_a_preparation_does_not_outlive_its_worker(empty: Place, tmp_path: Path) -> None:
     limits = UploadLimits(pixels=2**20, seconds=60, pose_frames=2000, memory=8 * 2**30, time=300)
     picture, video = str(SAMPLES / "person.jpg"), str(SAMPLES / "dance.mp4")
-    wanted = Preparation(picture, video, None, SIZE, SIZE, 16.0, None, "crop", "reference", str(tmp_path))
+    wanted = Preparation(
+        picture, video, None, None, None, SIZE, SIZE, 16.0, None, "crop", "reference", str(tmp_path)
+    )
     given = {"limits": asdict(limits), "wanted": asdict(wanted)}
     child = subprocess.Popen(
         [sys.executable, "-m", "serving.work.preparation"],
