@@ -34,7 +34,7 @@ from pipeline.groups import Groups
 from pipeline.journals import CUT, cut_journal, plan_journal, score_journal, video_key
 from pipeline.plan.listing import LISTED, PART
 from pipeline.plan.planner import PLAN
-from pipeline.records.journal import ROW_GROUP, Journal, group_of
+from pipeline.records.journal import Journal, group_of
 from pipeline.score.scorer import SCORED
 from pipeline.verdict import Rule, Thresholds
 from posegen import versions
@@ -216,9 +216,7 @@ def make_group(config: CurateConfig, group: str, numbers: list[int]) -> None:
 def write_packed(journal: Journal, group: str, rows: pa.Table) -> None:
     """Writes a group's records as `Journal.pack` does."""
     for number, first in enumerate(range(0, rows.num_rows, journal.packed_rows)):
-        part = rows.slice(first, journal.packed_rows)
-        name = f"{journal.kind}/packed/{group}/{number:08}-{part.num_rows:05}.parquet"
-        journal.folder.write_table(name, part, ROW_GROUP)
+        journal.write_packed(group, number, rows.slice(first, journal.packed_rows))
 
 
 def make_loose_records(config: CurateConfig, numbers: range) -> None:
