@@ -25,6 +25,7 @@ from pipeline.score.scorer import SCORED, failed_clip
 from pipeline.tables.join import ERROR as ERRORS
 from pipeline.tables.join import JOINED, join_group
 from pipeline.tables.media import MediaReader, newest_media
+from pipeline.tables.shards import overlapping
 from pipeline.tables.verdicts import (
     duplicates,
     judge,
@@ -341,3 +342,21 @@ def test_a_few_new_videos_touch_a_few_files(tmp_path: Path, monkeypatch: pytest.
     folder = Folder(config.output)
     assert read(config, "clips").num_rows == 2020
     assert sum(folder.read_table(name).num_rows for name in versions.files(folder, "clips", 1)) == 2000
+
+
+@pytest.mark.parametrize(
+    "names, prefix, found",
+    [
+        (["media/all-1.parquet"], "0a", [0]),
+        (["media/0a-1.parquet", "media/0b-1.parquet", "media/b0-1.parquet"], "0b", [1]),
+        (["media/0a-1.parquet", "media/0b-1.parquet", "media/b0-1.parquet"], "0", [0, 1]),
+        (["media/0a-1.parquet", "media/0b-1.parquet", "media/b0-1.parquet"], "0b77", [1]),
+        (["media/0a-1.parquet", "media/0b-1.parquet", "media/b0-1.parquet"], "", [0, 1, 2]),
+        (["media/0a-1.parquet", "media/b0-1.parquet"], "c", []),
+        ([], "0a", []),
+    ],
+)
+def test_the_files_that_may_hold_ids_are_found_by_what_the_ids_begin_with(
+    names: list[str], prefix: str, found: list[int]
+):
+    assert overlapping(names, prefix) == [names[number] for number in found]
