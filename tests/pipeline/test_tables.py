@@ -188,6 +188,16 @@ def record(planned: dict[str, Any]) -> pa.Table:
     return table([row | pack_keypoints(keypoints) | {"preview": b"picture"}], SCORED)
 
 
+def test_a_turned_clip_has_the_size_of_its_turned_pictures(config: CurateConfig):
+    for planned in joined(config).to_pylist():
+        if planned["error_stage"] is None:
+            (row,) = record(planned).to_pylist()
+            turned = table([row | {"turned": 270 if planned["path"] == "a.mp4" else 180}], SCORED)
+            score_journal(config).write(planned["video_id"], planned["clip_id"], turned)
+    sizes = {row["path"]: (row["turned"], row["width"], row["height"]) for row in joined(config).to_pylist()}
+    assert sizes == {"a.mp4": (270, 96, 160), "b.webm": (180, 160, 96), "c.mp4": (None, None, None)}
+
+
 def packed(journal: Journal) -> dict[str, Files]:
     return {group: journal.pack(group, files) for group, files in journal.files().items()}
 
