@@ -36,6 +36,8 @@ class EvaluateConfig:
     """Its weights (dwpose, sapiens)."""
     faces: bool = False
     """Compare faces, for videos of real people; takes the packages of posegen[faces]."""
+    fvd: str | None = None
+    """I3D's TorchScript file (i3d_torchscript.pt): adds the Fréchet video distance of all videos that have a truth."""
     workers: int | None = None
     """Processes that measure; by default one for each CPU (or for each share of a GPU) of the cluster."""
     gpus_per_worker: float = 0.0
@@ -47,4 +49,4 @@ class EvaluateConfig:
     def version(self) -> str:
         """Names the settings that measurements depend on."""
         poses = (self.poses, self.pose_weights, self.judge, self.judge_weights, self.faces)
-        return content_id("evaluate", 1, self.segments, self.planner, self.align, *poses)
+        return content_id("evaluate", 2, self.segments, self.planner, self.align, *poses, self.fvd)

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.evaluating.worker import ERRORS
+from pipeline.evaluating.worker import ERRORS, FEATURES
 from posegen.common.storage import Folder
+from posegen.evaluation.fvd import WINDOW_FRAMES, frechet_distance
 from posegen.evaluation.measure import MEASUREMENTS
 from posegen.evaluation.statistics import bootstrap, last_over_first, slope_per_minute
 
@@ -30,7 +31,7 @@ def write_summary(folder: Folder, records: Iterable[pa.Table]) -> dict[str, int]
     rows.sort(key=lambda row: row["video"])
     folder.write_table("measurements.parquet", done.select(MEASUREMENTS.names))
     folder.write_table("videos.parquet", pa.Table.from_pylist(rows, VIDEOS))
-    folder.write("summary.md", summary(done).encode())
+    folder.write("summary.md", (summary(done) + video_distance(done)).encode())
     return {MEASURED: len(names), FAILED: failed.num_rows}
 
 
@@ -56,6 +57,24 @@ def summary(measurements: pa.Table) -> str:
             cells += [str(bootstrap([last_over_first(curve) for curve in values])), ""]
         lines.append(f"| {' | '.join(cell.replace('nan [nan, nan]', '') for cell in cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def video_distance(records: pa.Table) -> str:
+    """A paragraph with the Fréchet video distance of all videos whose windows have features; empty where none has."""
+    made, true = (_features(records, name) for name in FEATURES)
+    if min(len(made), len(true)) < 2:
+        return ""
+    return (
+        f"\nFréchet video distance (I3D): {frechet_distance(made, true):.1f}, over {len(made):,} windows of "
+        f"{WINDOW_FRAMES} frames and as many true ones; fewer windows than the {made.shape[1]} features make it "
+        "larger.\n"
+    )
+
+
+def _features(records: pa.Table, name: str) -> np.ndarray:
+    """All windows' features (N, D) of one column."""
+    rows = records[name].drop_null().to_pylist()
+    return np.array([window for windows in rows for window in windows], np.float32)
 
 
 def _column(table: pa.Table, name: str) -> np.ndarray:

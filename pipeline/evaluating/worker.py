@@ -19,13 +19,23 @@ from posegen.common.storage import Folder
 from posegen.driving.poses import load_estimator
 from posegen.driving.poses.runtime import on_cpu, on_cuda
 from posegen.evaluation.faces import FaceDistance
+from posegen.evaluation.fvd import VideoFeatures
 from posegen.evaluation.inputs import Inputs
-from posegen.evaluation.measure import MEASUREMENTS, Instruments, measure
+from posegen.evaluation.measure import MEASUREMENTS, Instruments, Subject, measure
 from posegen.evaluation.perceptual import PerceptualDistance
 
 ERRORS = ("error_stage", "error_type", "error_message")
-EVALUATED = pa.schema([*MEASUREMENTS, ("frames", pa.int64()), *((name, pa.string()) for name in ERRORS)])
-"""A video's record: its measurements, or one row that says how it failed."""
+FEATURES = ("features", "true_features")
+EVALUATED = pa.schema(
+    [
+        *MEASUREMENTS,
+        ("frames", pa.int64()),
+        *((name, pa.string()) for name in ERRORS),
+        *((name, pa.list_(pa.list_(pa.float32()))) for name in FEATURES),
+    ]
+)
+"""A video's record: its measurements, or one row that says how it failed. The first row has the features of its windows
+and those of its truth, where the Fréchet video distance was asked for and there is a truth."""
 PACKED_ROWS = 10_000
 VIDEO_SECONDS = 6 * 3600.0
 """Longer work is taken to hang: three minutes of video take a quarter of an hour on one core."""
@@ -42,6 +52,7 @@ def make_evaluator(config: EvaluateConfig) -> Callable[[dict[str, Any]], pa.Tabl
     estimator = load_estimator(config.poses, config.pose_weights, open_model)
     judge = load_estimator(config.judge, config.judge_weights, open_model)
     instruments = Instruments(judge, PerceptualDistance(), FaceDistance() if config.faces else None)
+    network = VideoFeatures(config.fvd, "cuda" if config.gpus_per_worker else "cpu") if config.fvd else None
 
     def evaluate(row: dict[str, Any]) -> pa.Table:
         folder = Folder(config.input)
@@ -58,12 +69,23 @@ def make_evaluator(config: EvaluateConfig) -> Callable[[dict[str, Any]], pa.Tabl
             )
             subject, _ = inputs.load(estimator)
             measured = measure(replace(subject, name=row["video"]), instruments)
-        table = measured.table().append_column("frames", pa.repeat(measured.frames, len(measured.table())))
-        for name in ERRORS:
-            table = table.append_column(name, pa.nulls(len(table), pa.string()))
-        return table
+            features = window_features(subject, network) if network else {}
+        rows = measured.table().to_pylist()
+        rows[0] |= features
+        return pa.Table.from_pylist([row | {"frames": measured.frames} for row in rows], EVALUATED)
 
     return evaluate
+
+
+def window_features(subject: Subject, network: VideoFeatures) -> dict[str, list[list[float]]]:
+    """What the Fréchet video distance needs of a video: features of its windows and of its truth's, if it has one."""
+    if subject.truth is None:
+        return {}
+    videos = (subject.video, subject.truth)
+    return {
+        name: network(video, len(subject.keypoints)).tolist()
+        for name, video in zip(FEATURES, videos, strict=True)
+    }
 
 
 def failed_video(row: dict[str, Any], error: Exception) -> pa.Table:

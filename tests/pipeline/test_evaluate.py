@@ -26,6 +26,7 @@ from posegen.common.storage import Folder, StorageError
 from posegen.driving.poses.runtime import CudaError
 from posegen.video import probe, read_frames, save_video
 from testkit import ROOT, onnx_models
+from testkit.video_network import write_video_network
 
 DANCE = ROOT / "serving/page/samples/dance.mp4"
 FRAMES, STARTS = 18, (0, 24, 48)
@@ -106,6 +107,29 @@ def test_measurements_are_summed_up_over_the_videos(videos: Path, tmp_path: Path
     assert pq.read_table(tmp_path / "videos.parquet")["status"].to_pylist() == ["failed", "measured"]
     summary = (tmp_path / "summary.md").read_text()
     assert "| background_first | 1 | 0" in summary and "| seam_colour_begin | 1 |" in summary
+
+
+def test_the_frechet_video_distance_is_over_all_videos_with_a_truth(videos: Path, tmp_path: Path) -> None:
+    """Without Ray: two videos of one window each; one is its own truth, the other one's is darker."""
+    for number in (0, 1):
+        for name in (f"{number}.mp4", f"{number}.driving.mp4", f"{number}.reference.png"):
+            shutil.copyfile(videos / name, tmp_path / name)
+    shutil.copyfile(videos / "0.mp4", tmp_path / "0.truth.mp4")
+    frames = np.concatenate(list(read_frames(probe(videos / "1.mp4"), range(FRAMES))))
+    save_video(frames // 2, tmp_path / "1.truth.mp4", 12.0)
+    network = write_video_network(tmp_path / "i3d_torchscript.pt")
+    records = {}
+    for fvd in (None, str(network)):
+        config = EvaluateConfig(str(tmp_path), str(tmp_path), align="none", fvd=fvd)
+        evaluate = make_evaluator(config)
+        records[fvd] = [evaluate(row) for row in list_subjects(config)]
+        write_summary(Folder(str(tmp_path)), records[fvd])
+        said = "Fréchet video distance (I3D)" in (tmp_path / "summary.md").read_text()
+        assert said == (fvd is not None)
+    assert "over 2 windows of 16 frames" in (tmp_path / "summary.md").read_text()
+    kept = pq.read_table(tmp_path / "measurements.parquet")
+    assert "features" not in kept.column_names
+    assert kept.num_rows == sum(record.num_rows for record in records[None])
 
 
 def rows_of(table: Path) -> list[str]:
