@@ -112,7 +112,12 @@ def test_only_files_that_may_hold_the_videos_are_opened(journal: Journal, monkey
     pack(journal)
     files, opened, real = journal.files()["0a"], list[str](), Folder.open
     assert len(files.packed) == 4
-    monkeypatch.setattr(Folder, "open", lambda folder, name: opened.append(name) or real(folder, name))
+
+    def open_and_note(folder: Folder, name: str) -> pa.NativeFile:
+        opened.append(name)
+        return real(folder, name)
+
+    monkeypatch.setattr(Folder, "open", open_and_note)
     assert journal.rows(files, ["value"], ("0a5", "0a6"))["value"].to_pylist() == [5]
     assert opened == [files.packed[1]]
     assert not journal.rows(files, ["value"], ("0b", "0c")).num_rows and len(opened) == 1
