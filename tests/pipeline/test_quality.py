@@ -398,6 +398,6 @@ def test_of_copies_the_larger_and_then_the_sharper_one_stays() -> None:
 
 def test_a_crowd_of_equal_clips_is_one_clip_and_quickly_found() -> None:
     others = np.random.default_rng(0).integers(0, 2**64, (20_000, 3), np.uint64)
-    found = near_duplicates(np.concatenate([others, np.tile(np.uint64([1, 2, 3]), (20_000, 1))]), 6)
+    found = near_duplicates(np.concatenate([others, np.tile(np.array([1, 2, 3], np.uint64), (20_000, 1))]), 6)
     assert len(found) == 19_999 and set(found.values()) == {20_000}
     assert near_duplicates(np.empty((0, 3), np.uint64), 6) == {}
