@@ -5,8 +5,8 @@
 As many clips, ten to a video, are recorded as an earlier run would have left them. Then the job's own steps run on Ray,
 but for the measuring: start and join; verdicts, near duplicates and both tables; the same again under another
 threshold, as `--rescore` does; and once more after 20 videos were added. Keypoints, previews and the clips' own videos
-are a few bytes each, so the seconds are those of rows and files, not of the storage's bandwidth. Objects read and
-written are counted in all processes.
+are a few bytes each, so the seconds are those of rows and files, not of the storage's bandwidth. CPU seconds, and
+objects read and written, are those of all processes, Ray's own among them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from pipeline.groups import Groups
 from pipeline.journals import CUT, cut_journal, plan_journal, score_journal, video_key
 from pipeline.plan.listing import LISTED, PART
 from pipeline.plan.planner import PLAN
-from pipeline.records.journal import ROW_GROUP, Journal, group_of
+from pipeline.records.journal import Journal, group_of
 from pipeline.score.scorer import SCORED
 from pipeline.verdict import Rule, Thresholds
 from posegen import versions
@@ -72,7 +72,7 @@ def main(clips: int = 1_000_000, workers: int | None = None) -> None:
         )
         start_ray()
         config = CurateConfig(str(Path(scratch) / "videos"), str(Path(scratch) / "dataset"))
-        print(f"{'':18} {'seconds':>9} {'read':>9} {'written':>9} {'driver MB':>10}", flush=True)
+        print(f"{'':18} {'seconds':>9} {'CPU s':>9} {'read':>9} {'written':>9} {'driver MB':>10}", flush=True)
         figures = measure(config, clips // CLIPS_PER_VIDEO)
     print(json.dumps({"clips": clips, "videos": clips // CLIPS_PER_VIDEO, **figures}))
 
@@ -112,15 +112,39 @@ def run(config: CurateConfig, thresholds: Thresholds, figures: Figures, name: st
 
 @contextmanager
 def step(figures: Figures, name: str) -> Iterator[None]:
-    """Measures the block: seconds, objects read and written in all processes, this process's peak memory in MB."""
+    """Measures the block: seconds, CPU seconds, objects read and written, this process's peak memory in MB."""
     counter = Path(os.environ[COUNTER])
-    before, started = counter.read_bytes(), time.monotonic()
+    before, started, cpu_before = counter.read_bytes(), time.monotonic(), cpu_seconds()
     yield
     seconds, counted = time.monotonic() - started, counter.read_bytes()[len(before) :]
+    cpu = cpu_seconds() - cpu_before
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     read, written = counted.count(b"r"), counted.count(b"w")
-    figures[name] = {"seconds": seconds, "read": read, "written": written, "driver_mb": peak}
-    print(f"{name:18} {seconds:9.1f} {read:9,} {written:9,} {peak:10,.0f}", flush=True)
+    figures[name] = {
+        "seconds": seconds,
+        "cpu_seconds": cpu,
+        "read": read,
+        "written": written,
+        "driver_mb": peak,
+    }
+    print(f"{name:18} {seconds:9.1f} {cpu:9.1f} {read:9,} {written:9,} {peak:10,.0f}", flush=True)
+
+
+def cpu_seconds() -> float:
+    """CPU time so far of this process and of all that it has started, ended ones too, by Linux' process table."""
+    parents, ticks = dict[str, str](), dict[str, int]()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended, and its parent counts it
+            fields = (process / "stat").read_text().rsplit(")", 1)[1].split()
+            parents[process.name] = fields[1]
+            ticks[process.name] = sum(
+                map(int, fields[11:15])
+            )  # its own and its ended children's, user and system
+
+    def ours(process: str | None) -> bool:
+        return process is not None and (process == str(os.getpid()) or ours(parents.get(process)))
+
+    return sum(ticks[process] for process in ticks if ours(process)) / os.sysconf("SC_CLK_TCK")
 
 
 def count_objects() -> None:
@@ -216,9 +240,7 @@ def make_group(config: CurateConfig, group: str, numbers: list[int]) -> None:
 def write_packed(journal: Journal, group: str, rows: pa.Table) -> None:
     """Writes a group's records as `Journal.pack` does."""
     for number, first in enumerate(range(0, rows.num_rows, journal.packed_rows)):
-        part = rows.slice(first, journal.packed_rows)
-        name = f"{journal.kind}/packed/{group}/{number:08}-{part.num_rows:05}.parquet"
-        journal.folder.write_table(name, part, ROW_GROUP)
+        journal.write_packed(group, number, rows.slice(first, journal.packed_rows))
 
 
 def make_loose_records(config: CurateConfig, numbers: range) -> None:

@@ -68,6 +68,9 @@ class CurateConfig:
     """Try clips and videos again that failed in an earlier run."""
     people: Literal["one", "crop"] = "one"
     """Keep clips of one person alone, or also make a clip of each of two or three who can be cropped out alone."""
+    tilted: Literal["reject", "turn"] = "reject"
+    """Reject clips of someone filmed sideways or upside down, or turn them by 90, 180 or 270 degrees so that the person
+    is upright; someone who lies is turned too."""
     limit: int | None = None
     """Only so many of the files, whichever are found first: for a try of the settings. The tables cover these alone."""
     dry_run: bool = False
@@ -101,5 +104,6 @@ class CurateConfig:
     def score_version(self) -> str:
         """Names the settings that scores depend on, so that no run takes over scores of another estimator."""
         return content_id(
-            "score", 5, self.poses, self.pose_weights, self.person_detector, self.explicit_detector
+            *("score", 6, self.poses, self.pose_weights, self.person_detector),
+            *(self.explicit_detector, self.tilted),
         )

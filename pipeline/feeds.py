@@ -14,10 +14,11 @@ from pipeline.config import CurateConfig
 from pipeline.crop.cropper import TASK_CLIP
 from pipeline.journals import video_key
 from pipeline.plan.listing import listed_parts, read_part
+from posegen.dataset import CLIPS
 
-TASKS = pa.schema(
-    [("path", pa.string()), ("key", pa.string()), ("clips", pa.list_(pa.struct(list(TASK_CLIP))))]
-)
+CLIP = pa.schema([*TASK_CLIP, CLIPS.field("turned")])
+"""A clip to work on; once it is scored, with how its pictures are turned."""
+TASKS = pa.schema([("path", pa.string()), ("key", pa.string()), ("clips", pa.list_(pa.struct(list(CLIP))))])
 """A listed file and its `video_key`, with the clips that are to be done; null where it has no plan."""
 LISTED_KEYS = pa.schema([("path", pa.string()), ("key", pa.string()), ("bytes", pa.int64())])
 
@@ -66,14 +67,14 @@ def tasks(clips: pa.Table, most_clips: int | None) -> pa.Table:
         if row["clip_id"] not in seen:
             seen.add(row["clip_id"])
             # What failed is tried again as if it had not.
-            clip = {name: None if name.startswith("error") else row[name] for name in TASK_CLIP.names}
+            clip = {name: None if name.startswith("error") else row[name] for name in CLIP.names}
             of_video.setdefault(row["video"], []).append(clip | {"key": row["key"]})
     found = []
     for video in of_video.values():
         size = most_clips or len(video)
         for start in range(0, len(video), size):
             part = video[start : start + size]
-            planned = [{name: clip[name] for name in TASK_CLIP.names} for clip in part]
+            planned = [{name: clip[name] for name in CLIP.names} for clip in part]
             found.append({"path": part[0]["path"], "key": part[0]["key"], "clips": planned})
     return pa.Table.from_pylist(found, TASKS)
 

@@ -40,7 +40,7 @@ from posegen.common.storage import Folder, StorageError
 from posegen.common.weights import WeightsError
 from posegen.dataset import content_id, table
 from posegen.driving.poses.runtime import on_cpu
-from posegen.video import VideoInfo, cut
+from posegen.video import VideoInfo, cut, turned
 
 T = TypeVar("T")
 
@@ -144,7 +144,8 @@ def cut_record(clip: Mapping[str, Any], info: VideoInfo) -> pa.Table:
         if is_crop(clip):
             write_crop(info, clip, file)
         else:
-            start = cut(info, clip["start"], clip["stop"], clip["rate"], file)
+            shown = turned(info, clip.get("turned") or 0)
+            start = cut(shown, clip["start"], clip["stop"], clip["rate"], file)
         row = {"media": file.read_bytes(), "media_start": start}
     length = {"seconds": clip["stop"] - clip["start"], "rate": clip["rate"]}
     return table([{"clip_id": clip["clip_id"], **row, **length}], CUT)
@@ -228,7 +229,7 @@ class VideoWorker(CutWorker):
         reasons = [] if failed else self.thresholds.reasons(clip | record.to_pylist()[0])
         count_clip(record["frames"][0].as_py() or 0, failed, reasons)
         if not failed and not reasons:
-            self.cut_out(clip, video)
+            self.cut_out(clip | {"turned": record["turned"][0].as_py()}, video)
         elif self.crop and not is_crop(clip) and worth_cropping(reasons):
             self.crop_out(clip, video)
         return record

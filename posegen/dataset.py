@@ -76,6 +76,8 @@ CLIPS = pa.schema(
         pa.field("rate", pa.float64()),
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
+        # Degrees clockwise by which the source's pictures were turned; `width` and `height` are those after it.
+        pa.field("turned", pa.int32()),
         pa.field("hdr", pa.string()),  # pq or hlg, where the source was mapped to the standard dynamic range
         pa.field("source_notes", pa.list_(pa.string())),  # what the file lacks or had repaired, and when
         pa.field("status", pa.string(), nullable=False),

@@ -4,7 +4,8 @@ Records lie in groups, by the first two digits of the id of the video that they 
 video is read together. A worker writes a key's record whole or not at all, under a name that follows from the key
 alone: a process that is killed leaves only finished records, and work that is done twice leaves one. Between two rounds
 of work `pack` joins these loose files into few large ones. It writes before it deletes, and of two records of a key the
-later counts, so that a kill at any place loses nothing.
+later counts, so that a kill at any place loses nothing. A packed file is sorted by video, and its name says how many
+rows it has and of which videos, from the first to the last: what is read of few videos opens few files.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import pyarrow.parquet as pq
 from posegen.common.storage import Folder
 
 GROUP_DIGITS = 2
-ROW_GROUP = 16
-"""Rows that are read together where a few records are looked up."""
+ROW_GROUPS = 8
+"""Into how many parts a full packed file is divided, of which only those are read that hold what is asked for."""
 
 
 def group_of(video: str) -> str:
@@ -86,13 +87,19 @@ class Journal:
         for start in range(0, len(loose), self.packed_rows):
             batch = loose[start : start + self.packed_rows]
             rows = latest([*tables, pa.concat_tables(map(self._with_keys, batch))])
-            file = f"{self.kind}/packed/{group}/{number:08}-{rows.num_rows:05}.parquet"
-            self.folder.write_table(file, rows.sort_by("video"), ROW_GROUP)
-            files.packed.append(file)
+            files.packed.append(self.write_packed(group, number, rows))
             tables, number = [], number + 1
         for name in [*small, *loose]:
             self.folder.delete(name)
         return Files(packed=files.packed)
+
+    def write_packed(self, group: str, number: int, rows: pa.Table) -> str:
+        """Writes rows of the `packed_schema` as a group's packed file of this number; returns its name."""
+        rows = rows.sort_by("video")
+        first, last = rows["video"][0], rows["video"][-1]
+        name = f"{self.kind}/packed/{group}/{number:08}-{rows.num_rows:05}-{first}-{last}.parquet"
+        self.folder.write_table(name, rows, max(1, self.packed_rows // ROW_GROUPS))
+        return name
 
     def rows(self, files: Files, columns: list[str], videos: tuple[str, str] | None = None) -> pa.Table:
         """These columns, "video" and "key" of a group's packed records, each key once.
@@ -100,7 +107,8 @@ class Journal:
         videos: only of videos from the first id to before the second.
         """
         names = [*columns, *({"video", "key"} - set(columns))]
-        tables = [self._packed(name, names, videos) for name in files.packed]
+        there = [name for name in files.packed if videos is None or _holds(name, videos)]
+        tables = [self._packed(name, names, videos) for name in there]
         return latest(tables) if tables else self.packed_schema.empty_table().select(names)
 
     def _packed(self, name: str, columns: list[str], videos: tuple[str, str] | None) -> pa.Table:
@@ -125,11 +133,21 @@ class Journal:
 
 
 def _rows_of(packed: str) -> int:
-    return int(packed.removesuffix(".parquet").rsplit("-", 1)[1])
+    return int(_parts(packed)[1])
 
 
 def _number_of(packed: str) -> int:
-    return int(packed.split("/")[-1].split("-")[0])
+    return int(_parts(packed)[0])
+
+
+def _holds(packed: str, videos: tuple[str, str]) -> bool:
+    _, _, first, last = _parts(packed)
+    return last >= videos[0] and first < videos[1]
+
+
+def _parts(packed: str) -> list[str]:
+    """Of a packed file's name: its number, its rows, and the first and the last of its videos."""
+    return packed.split("/")[-1].removesuffix(".parquet").split("-")
 
 
 def latest(tables: list[pa.Table]) -> pa.Table:

@@ -8,11 +8,14 @@ points at the first clip that it duplicates and that is no duplicate itself, so 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from binascii import unhexlify
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from pipeline.score.measures import People, Ticks, small_grey
@@ -20,26 +23,33 @@ from pipeline.score.measures import People, Ticks, small_grey
 NEIGHBOURS = 64  # clips of one band compared with each; more are alike only in crowds of near-identical clips
 
 
-def near_duplicates(hashes: Mapping[str, Sequence[str]], bits: int) -> dict[str, str]:
-    """For each clip that duplicates another: its clip_id -> that of the clip that stands for both.
+def near_duplicates(hashes: np.ndarray, bits: int) -> dict[int, int]:
+    """For each clip that duplicates another: its row -> that of the clip that stands for both.
 
-    hashes: clip_id -> its three hashes, 16 hexadecimal digits each, those first that are to stay. bits: the most by
-    which each hash may differ, 0..63.
+    hashes: (N, 3) uint64, three of each clip, those first that are to stay. bits: the most by which each hash may
+    differ, 0..63.
     """
-    clips = list(hashes)
-    if not clips:
+    if not len(hashes):
         return {}
-    numbers = np.array([[int(text, 16) for text in hashes[clip]] for clip in clips], np.uint64)
     # Equal clips are merged first: one of them stands for all in the search, however many there are.
-    _, first, group = np.unique(numbers, axis=0, return_index=True, return_inverse=True)
-    stands_for = {i: int(first[g]) for i, g in enumerate(group.ravel().tolist()) if first[g] != i}
+    _, first, group = np.unique(hashes, axis=0, return_index=True, return_inverse=True)
+    same = first[group.ravel()]
+    later = np.flatnonzero(same != np.arange(len(hashes)))
+    stands_for = dict(zip(later.tolist(), same[later].tolist(), strict=True))
     kept = np.sort(first)
-    for one, other in _alike(numbers[kept], bits):
+    for one, other in _alike(hashes[kept], bits):
         i, j = int(kept[one]), int(kept[other])
         if i not in stands_for:
             stands_for.setdefault(j, i)
-    roots = {j: stands_for.get(i, i) for j, i in stands_for.items()}
-    return {clips[j]: clips[i] for j, i in roots.items()}
+    return {j: stands_for.get(i, i) for j, i in stands_for.items()}
+
+
+def hash_numbers(hashes: pa.ChunkedArray) -> np.ndarray:
+    """The column `perceptual_hashes` of N clips, three of 16 hexadecimal digits each, as (N, 3) uint64."""
+    digits = pc.list_flatten(hashes).cast(pa.binary(16)).combine_chunks()
+    start, stop = 16 * digits.offset, 16 * (digits.offset + len(digits))
+    numbers = np.frombuffer(unhexlify(digits.buffers()[1][start:stop]), ">u8")
+    return numbers.astype(np.uint64).reshape(len(hashes), 3)
 
 
 def _alike(numbers: np.ndarray, bits: int) -> list[tuple[int, int]]:

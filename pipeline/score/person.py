@@ -30,6 +30,8 @@ COUNTS_FROM = 0.4
 LONGEST_GAP_S = 1.0
 SAME_BOX = 0.3
 """Least IoU of the boxes of one person before and after a gap."""
+SIDEWAYS = 55.0
+"""Degrees from upright above which a clip is turned; so is the threshold `tilt`."""
 SEEN_FACE = 0.5
 """Least mean confidence of the face points for the face to be measured."""
 
@@ -148,7 +150,25 @@ class PersonTrack:
 
 
 def tilt(keypoints: np.ndarray) -> float:
-    """How far people (N, 133, 3) are turned from upright, median in degrees 0..180; NaN where nothing tells.
+    """How far people (N, 133, 3) are turned from upright, median in degrees 0..180; NaN where nothing tells."""
+    angles = _angles(keypoints)
+    return float(np.median(np.abs(angles))) if len(angles) else float("nan")
+
+
+def upright_turn(keypoints: np.ndarray) -> int:
+    """By how many degrees clockwise, 0, 90, 180 or 270, pictures are to be turned for people (N, 133, 3) to be upright.
+
+    0 where nothing tells, and where they are less than `SIDEWAYS` from upright.
+    """
+    angles = _angles(keypoints)
+    if not len(angles) or np.median(np.abs(angles)) <= SIDEWAYS:
+        return 0
+    quarters = np.round(-angles / 90).astype(int) % 4
+    return 90 * int(np.bincount(quarters[quarters > 0]).argmax())
+
+
+def _angles(keypoints: np.ndarray) -> np.ndarray:
+    """By how many degrees, -180..180, people (N, 133, 3) are turned clockwise, of those of whom something tells.
 
     From hips to shoulders, and of a close-up without hips from mouth to eyes.
     """
@@ -157,10 +177,8 @@ def tilt(keypoints: np.ndarray) -> float:
     close = (low[:, 2] < VISIBLE) & (faces[..., 2].mean(1) >= SEEN_FACE)
     low[close], high[close] = faces[close][:, MOUTH].mean(1), faces[close][:, EYES].mean(1)
     told = (low[:, 2] >= VISIBLE) & (high[:, 2] >= VISIBLE)
-    if not told.any():
-        return float("nan")
     across, down = (high - low)[told, :2].T
-    return float(np.median(np.abs(np.degrees(np.arctan2(across, -down)))))
+    return np.degrees(np.arctan2(across, -down))
 
 
 def face_oddity(faces: np.ndarray) -> float:

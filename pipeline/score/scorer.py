@@ -19,17 +19,17 @@ from pipeline.plan.source import Source
 from pipeline.score.composed_caption import Measured, compose_caption
 from pipeline.score.evidence import Detector, Evidence, Sighting
 from pipeline.score.explicit import ExplicitContent, ExplicitDetector
-from pipeline.score.person import PersonTrack
+from pipeline.score.person import SIDEWAYS, PersonTrack, upright_turn
 from pipeline.score.quality import Quality
 from pipeline.score.text import text_detector, text_recogniser
 from posegen.common.faults import is_fault
 from posegen.common.profiling import collect, timed
 from posegen.common.weights import Weight, fetch
-from posegen.dataset import CLIPS, SCORES, pack_keypoints, table
+from posegen.dataset import CLIPS, SCORES, pack_keypoints, table, unpack_keypoints
 from posegen.driving.poses import PoseEstimator, load_estimator
 from posegen.driving.poses.runtime import OpenModel, on_cpu
 from posegen.driving.poses.yolox import DETECTOR, YoloxDetector
-from posegen.video import VideoError, VideoInfo, read_frames, sample_indices
+from posegen.video import VideoError, VideoInfo, read_frames, sample_indices, turned
 from posegen.video.pictures import jpeg
 
 ANALYSIS_SIDE = 720
@@ -57,6 +57,7 @@ SCORED = pa.schema(
             "keypoints_shape",
             "preview",
             "preview_frame",
+            "turned",
             "second_person_box",
             "scored_by",
             "cpu_seconds",
@@ -78,11 +79,17 @@ def make_scorer(
     text_detector(), text_recogniser()  # now, so that a missing file is noticed at once
     scored_by = f"{config.poses} {config.score_version[:8]}"
 
+    def look(clip: Mapping[str, Any], info: VideoInfo) -> dict[str, Any]:
+        content = ExplicitContent(explicit, clip["stop"] - clip["start"]) if explicit else None
+        return measure(clip, info, estimator, evidence, Quality(content))
+
     def score(clip: Mapping[str, Any], source: Source) -> pa.Table:
         try:
             with collect() as seconds, timed("all"):
-                content = ExplicitContent(explicit, clip["stop"] - clip["start"]) if explicit else None
-                row = measure(clip, source.info, estimator, evidence, Quality(content))
+                row = look(clip, source.info)
+                # A crop has a place in the pictures as they are.
+                if config.tilted == "turn" and clip.get("cropped_from") is None:
+                    row = upright(row, lambda degrees: look(clip, turned(source.info, degrees)))
         except (VideoError, OSError) as error:
             if is_fault(error):
                 raise
@@ -91,6 +98,19 @@ def make_scorer(
         return table([row | {"scored_by": scored_by, "cpu_seconds": took}], SCORED)
 
     return score
+
+
+def upright(row: dict[str, Any], look: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
+    """What is measured of a clip once its person is upright; as it was where that is so, or cannot be reached.
+
+    look: measures the clip with its pictures turned clockwise by so many degrees.
+    """
+    degrees = upright_turn(unpack_keypoints(row))
+    if not degrees:
+        return row
+    again = look(degrees)
+    found = again.get("tilt")
+    return again | {"turned": degrees} if found is not None and found <= SIDEWAYS else row
 
 
 def failed_clip(clip: Mapping[str, Any], stage: str, error: Exception) -> pa.Table:

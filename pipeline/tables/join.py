@@ -46,6 +46,9 @@ def join_group(config: CurateConfig, keys: pa.Array, plans: Files, crops: Files,
     found = scored.take(index)
     columns = {name: found[name] for name in light}
     columns |= {name: plan[name] for name in plan.column_names if name not in ERROR}
+    sideways = pc.is_in(found["turned"], value_set=pa.array([90, 270], JOINED.field("turned").type))
+    for side, other in (("width", "height"), ("height", "width")):
+        columns[side] = pc.if_else(sideways, plan[other], plan[side])
     columns |= {name: pc.coalesce(plan[name], found[name]) for name in ERROR}
     columns["record"] = found["clip_id"]
     columns["status"] = pa.repeat(FAILED, plan.num_rows)

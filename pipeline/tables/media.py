@@ -28,7 +28,7 @@ def ids_name(group: str, files: Iterable[str]) -> str:
 
 
 def newest_media(config: CurateConfig) -> list[str]:
-    """The files of the newest `media/`; none where no version has been written."""
+    """The files of the newest `media/`, sorted; none where no version has been written."""
     version = versions.load(Folder(config.output))
     return sorted(version.tables.get("media", {})) if version else []
 
@@ -39,7 +39,7 @@ class MediaReader:
     def __init__(
         self, config: CurateConfig, records: Mapping[str, Files], files: Sequence[str] | None = None
     ) -> None:
-        """records: the packed files of what was cut, by group. files: of the newest `media/`, where they are known."""
+        """records: the packed files of what was cut, by group. files: `newest_media`, where they are known."""
         self.cuts, self.output, self.records = cut_journal(config), Folder(config.output), records
         self.work = Folder(config.output, "work")
         self.files = newest_media(config) if files is None else files

@@ -6,7 +6,8 @@ ids it holds and, by a hash, which content: a file that is there under its name 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 
 ALL = "all"
 """Stands for the empty prefix in a name."""
@@ -42,11 +43,10 @@ def digits_of(names: Iterable[str]) -> int | None:
     return next((len(prefix_of(name)) for name in names), None)
 
 
-def overlapping(names: Iterable[str], prefix: str) -> list[str]:
-    """Those of a table's files that may hold ids that begin so."""
-    return [
-        name for name in names if prefix_of(name).startswith(prefix) or prefix.startswith(prefix_of(name))
-    ]
+def overlapping(names: Sequence[str], prefix: str) -> Sequence[str]:
+    """Those of a table's files that may hold ids that begin so; names: of one version, sorted."""
+    first, after = prefix_range(prefix[: digits_of(names)])
+    return names[bisect_left(names, first, key=prefix_of) : bisect_left(names, after, key=prefix_of)]
 
 
 def prefix_range(prefix: str) -> tuple[str, str]:

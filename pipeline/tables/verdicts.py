@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.score.duplicates import near_duplicates
+from pipeline.score.duplicates import hash_numbers, near_duplicates
 from pipeline.tables.join import ERROR, JOINED
 from pipeline.verdict import Thresholds
 from posegen.dataset import FAILED, KEPT, REJECTED, content_id
@@ -60,13 +60,14 @@ def duplicates(looks: pa.Table, thresholds: Thresholds) -> dict[str, str]:
     pixels = pc.multiply(looks["width"], looks["height"])
     best_first = [("pixels", "descending"), ("blur", "ascending"), ("clip_id", "ascending")]
     looks = looks.append_column("pixels", pixels).sort_by(best_first)
-    hashes = dict(zip(looks["clip_id"].to_pylist(), looks["perceptual_hashes"].to_pylist(), strict=True))
-    source = dict(zip(looks["clip_id"].to_pylist(), looks["cropped_from"].to_pylist(), strict=True))
+    hashes = hash_numbers(looks["perceptual_hashes"])
     found = near_duplicates(hashes, thresholds.near_duplicate_bits)
+    columns = looks.select(["clip_id", "cropped_from"])
+    ours, others = (columns.take(pa.array(rows, pa.int64())) for rows in (list(found), list(found.values())))
     return {
-        clip_id: other
-        for clip_id, other in found.items()
-        if source[clip_id] is None or source[clip_id] != source[other]
+        clip["clip_id"]: other["clip_id"]
+        for clip, other in zip(ours.to_pylist(), others.to_pylist(), strict=True)
+        if clip["cropped_from"] is None or clip["cropped_from"] != other["cropped_from"]
     }
 
 

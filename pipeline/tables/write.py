@@ -98,7 +98,7 @@ def list_ids(work: Folder, rows: pa.Table, files: Iterable[str]) -> None:
     groups = pc.utf8_slice_codeunits(rows["video"], 0, GROUP_DIGITS)
     there = work.names(IDS)
     for group in pc.unique(groups).to_pylist():
-        name = ids_name(group, overlapping(files, group))
+        name = ids_name(group, overlapping(sorted(files), group))
         for other in there:
             if other.startswith(group) and f"{IDS}/{other}" != name:
                 work.delete(f"{IDS}/{other}")

@@ -9,7 +9,7 @@ from posegen.video.container import VideoError
 from posegen.video.cut import cut
 from posegen.video.decode import read_frames
 from posegen.video.encode import save_video
-from posegen.video.info import Break, VideoInfo, require_continuous, sample_indices
+from posegen.video.info import Break, VideoInfo, require_continuous, sample_indices, turned
 from posegen.video.probe import probe, without_damage
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "require_continuous",
     "sample_indices",
     "save_video",
+    "turned",
     "without_damage",
 ]

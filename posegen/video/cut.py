@@ -23,6 +23,7 @@ from posegen.video.probe import probe
 COPIED = ("h264", "hevc", "av1", "vp9", "mpeg4")
 REORDERED = 16
 """Frames shown after the last wanted one that may stand before it in the file, and that it may be built upon."""
+SHOWN = ("width", "height", "rotation", "mirrored")
 CHUNK = 4  # frames in memory at once: they are of the video's own size
 
 
@@ -95,7 +96,7 @@ def _remux(info: VideoInfo, key: int, last: int, part: Path) -> None:
 
 
 def _same_pictures(info: VideoInfo, indices: np.ndarray, copied: VideoInfo, at: np.ndarray) -> bool:
-    if (info.width, info.height) != (copied.width, copied.height):
+    if any(getattr(info, name) != getattr(copied, name) for name in SHOWN):
         return False
     ours = np.concatenate(list(read_frames(info, indices)))
     theirs = np.concatenate(list(read_frames(copied, at)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -87,6 +87,14 @@ class VideoInfo:
             )
             notes.append(f"{found.why} at {begin}" if begin == end else f"{found.why} from {begin} to {end}")
         return notes
+
+
+def turned(info: VideoInfo, degrees: int) -> VideoInfo:
+    """The video with its pictures turned clockwise by 0, 90, 180 or 270 degrees more."""
+    size = (info.width, info.height) if degrees % 180 == 0 else (info.height, info.width)
+    # Mirroring comes after the rotation, and turns its direction round.
+    rotation = (info.rotation + (-degrees if info.mirrored else degrees)) % 360
+    return replace(info, width=size[0], height=size[1], rotation=rotation)
 
 
 def require_continuous(info: VideoInfo) -> None:

@@ -106,6 +106,23 @@ def test_records_of_some_videos_are_read_alone(journal: Journal):
     assert sorted(rows["value"].to_pylist()) == [3, 4]
 
 
+def test_only_files_that_may_hold_the_videos_are_opened(journal: Journal, monkeypatch: pytest.MonkeyPatch):
+    for number in range(16):
+        journal.write(f"0a{number:x}", f"{number}", record(number))
+    pack(journal)
+    files, opened, real = journal.files()["0a"], list[str](), Folder.open
+    assert len(files.packed) == 4
+
+    def open_and_note(folder: Folder, name: str) -> pa.NativeFile:
+        opened.append(name)
+        return real(folder, name)
+
+    monkeypatch.setattr(Folder, "open", open_and_note)
+    assert journal.rows(files, ["value"], ("0a5", "0a6"))["value"].to_pylist() == [5]
+    assert opened == [files.packed[1]]
+    assert not journal.rows(files, ["value"], ("0b", "0c")).num_rows and len(opened) == 1
+
+
 def test_a_record_of_several_rows_stays_whole(journal: Journal):
     rows = pa.concat_tables([record(1), record(2)])
     journal.write(VIDEO, KEY, rows)

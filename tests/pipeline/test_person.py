@@ -16,6 +16,7 @@ from pipeline.score.person import (
     PersonTrack,
     face_oddity,
     tilt,
+    upright_turn,
 )
 from posegen.driving.poses import Person
 from posegen.driving.skeleton import BODY, FACE, KEYPOINT_INDEX, LEFT_HAND, RIGHT_HAND, standing_height
@@ -72,6 +73,23 @@ def turned(degrees: float, seen: slice) -> np.ndarray:
 def test_the_body_or_in_a_close_up_the_face_tells_what_is_up(degrees: float, seen: slice):
     assert tilt(turned(degrees, seen)[None]) == pytest.approx(degrees, abs=0.01)
     assert tilt(turned(-degrees, seen)[None]) == pytest.approx(degrees, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "back"),
+    [(0, 0), (40, 0), (-40, 0), (80, 270), (-100, 90), (140, 180), (180, 180), (-175, 180)],
+)
+@pytest.mark.parametrize("seen", [BODY, FACE])
+def test_pictures_are_turned_by_the_quarters_that_make_the_person_upright(
+    degrees: float, back: int, seen: slice
+):
+    assert upright_turn(turned(degrees, seen)[None]) == back
+
+
+def test_most_moments_decide_how_pictures_are_turned():
+    poses = np.stack([turned(90, BODY), turned(100, BODY), turned(180, BODY), turned(5, BODY)])
+    assert upright_turn(poses) == 270
+    assert upright_turn(turned(90, LEFT_HAND)[None]) == 0
 
 
 def test_a_moment_upside_down_is_none_and_hands_tell_nothing():

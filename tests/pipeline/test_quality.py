@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.score.distinct import DistinctPictures
-from pipeline.score.duplicates import PerceptualHashes, near_duplicates, perceptual_hash
+from pipeline.score.duplicates import PerceptualHashes, hash_numbers, near_duplicates, perceptual_hash
 from pipeline.score.explicit import ExplicitContent, ExplicitDetector
 from pipeline.score.measures import (
     Blur,
@@ -332,7 +332,14 @@ def test_hashes_of_three_moments_survive_another_size_and_noise() -> None:
     )
     a, b = (run(PerceptualHashes(), frames)["perceptual_hashes"] for frames in (clip, noisy))
     assert len(a) == 3 and len(set(a)) == 3
-    assert near_duplicates({"a": a, "b": b}, 6) == {"b": "a"}
+    assert near_duplicates(hash_numbers(pa.chunked_array([[a, b]])), 6) == {1: 0}
+
+
+def test_hashes_are_read_as_numbers() -> None:
+    numbers = [[0, 2**64 - 1, 2**63], [1, 2, 0xFC38497A9C1B432E], [3, 4, 5]]
+    column = pa.chunked_array([[as_text(numbers[0])], [as_text(row) for row in numbers[1:]]])
+    assert hash_numbers(column).tolist() == numbers
+    assert hash_numbers(column.slice(1)).tolist() == numbers[1:]
 
 
 @pytest.mark.parametrize(
@@ -355,22 +362,20 @@ def as_text(numbers: list[int]) -> list[str]:
 @given(st.randoms(use_true_random=False), st.integers(0, 10), st.integers(1, 40))
 def test_near_duplicates_equal_the_comparison_of_all_pairs(rng: random.Random, bits: int, count: int) -> None:
     originals = [random_hashes(rng) for _ in range(4)]
-    hashes = {}
-    for index in range(count):
+    hashes = []
+    for _ in range(count):
         numbers = list(rng.choice(originals))
         for which in range(3):
             for _ in range(rng.randint(0, 4)):
                 numbers[which] ^= 1 << rng.randrange(64)
-        hashes[f"clip{index:03}"] = numbers
-    order = list(hashes)
-    rng.shuffle(order)
-    expected: dict[str, str] = {}
-    for place, one in enumerate(order):
-        for other in order[place + 1 :]:
+        hashes.append(numbers)
+    expected: dict[int, int] = {}
+    for one in range(count):
+        for other in range(one + 1, count):
             near = all((a ^ b).bit_count() <= bits for a, b in zip(hashes[one], hashes[other], strict=True))
             if near and one not in expected:
                 expected.setdefault(other, one)
-    assert near_duplicates({clip: as_text(hashes[clip]) for clip in order}, bits) == expected
+    assert near_duplicates(np.array(hashes, np.uint64), bits) == expected
 
 
 def test_of_copies_the_larger_and_then_the_sharper_one_stays() -> None:
@@ -392,9 +397,7 @@ def test_of_copies_the_larger_and_then_the_sharper_one_stays() -> None:
 
 
 def test_a_crowd_of_equal_clips_is_one_clip_and_quickly_found() -> None:
-    numbers = np.random.default_rng(0).integers(0, 2**64, (20_000, 3), np.uint64).tolist()
-    hashes = {f"{index:06}": as_text(row) for index, row in enumerate(numbers)}
-    hashes |= {f"equal{index:05}": as_text([1, 2, 3]) for index in range(20_000)}
-    found = near_duplicates(hashes, 6)
-    assert len(found) == 19_999 and set(found.values()) == {"equal00000"}
-    assert near_duplicates({}, 6) == {}
+    others = np.random.default_rng(0).integers(0, 2**64, (20_000, 3), np.uint64)
+    found = near_duplicates(np.concatenate([others, np.tile(np.array([1, 2, 3], np.uint64), (20_000, 1))]), 6)
+    assert len(found) == 19_999 and set(found.values()) == {20_000}
+    assert near_duplicates(np.empty((0, 3), np.uint64), 6) == {}

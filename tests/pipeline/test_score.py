@@ -19,10 +19,12 @@ from pipeline.plan.source import Source
 from pipeline.sample_videos import SAMPLES
 from pipeline.score.scorer import ANALYSIS_SIDE, SCORED, analysis_size, make_scorer
 from pipeline.verdict import load_thresholds
+from pipeline.workers import cut_record
 from posegen.common.storage import Folder
 from posegen.common.weights import wheel_file
 from posegen.dataset import unpack_keypoints
-from posegen.video import probe, read_frames, save_video
+from posegen.driving.skeleton import BODY
+from posegen.video import probe, read_frames, sample_indices, save_video
 from testkit.onnx_models import explicit
 from testkit.videos import numbered_picture, write_video
 
@@ -47,6 +49,11 @@ def scorer(folder: Path, **settings: Any) -> Scorer:
 @pytest.fixture(scope="module")
 def score(folder: Path) -> Scorer:
     return scorer(folder)
+
+
+@pytest.fixture(scope="module")
+def upright(folder: Path) -> Scorer:
+    return scorer(folder, tilted="turn")
 
 
 def clip(path: str, start: float, stop: float, rate: float = 30.0) -> dict[str, Any]:
@@ -234,12 +241,37 @@ def test_large_frames_are_measured_at_a_bounded_size(folder: Path):
         assert analysis_size(info) == size and min(size) <= ANALYSIS_SIDE
 
 
+def walk(folder: Path, turns: int) -> dict[str, Any]:
+    """A clip of a woman who walks, filmed turned by so many quarters to the left."""
+    (frames,) = read_frames(probe(wheel_file(*SAMPLES["walk.mp4"])), range(0, 60, 2), (960, 540), chunk=60)
+    save_video(np.ascontiguousarray(np.rot90(frames, turns, (1, 2))), folder / f"walk{turns}.mp4", 15)
+    return clip(f"walk{turns}.mp4", 0, 2)
+
+
 @pytest.mark.parametrize(("turns", "angle"), [(1, 90), (2, 180)])
 def test_a_person_filmed_sideways_or_upside_down_is_rejected_as_such(
     score: Scorer, folder: Path, turns: int, angle: float
 ):
-    (frames,) = read_frames(probe(wheel_file(*SAMPLES["walk.mp4"])), range(0, 60, 2), (960, 540), chunk=60)
-    save_video(np.ascontiguousarray(np.rot90(frames, turns, (1, 2))), folder / "turned.mp4", 15)
-    (row,) = score(clip("turned.mp4", 0, 2)).to_pylist()
-    assert row["tilt"] == pytest.approx(angle, abs=25)
+    (row,) = score(walk(folder, turns)).to_pylist()
+    assert row["tilt"] == pytest.approx(angle, abs=25) and row["turned"] is None
     assert [reason for reason in load_thresholds().reasons(row) if reason.startswith("tilt: ")]
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_a_person_filmed_sideways_or_upside_down_is_turned_where_asked(
+    upright: Scorer, folder: Path, turns: int
+):
+    filmed = walk(folder, turns)
+    (row,) = upright(filmed).to_pylist()
+    assert (row["turned"] or 0, row["error_stage"]) == (90 * turns, None)
+    assert row["tilt"] < 25
+    (as_usual,) = upright(walk(folder, 0)).to_pylist()
+    distances = np.linalg.norm((unpack_keypoints(row) - unpack_keypoints(as_usual))[:, BODY, :2], axis=-1)
+    assert np.nanmedian(distances) < 4  # of 960 x 540 pixels; the files are encoded each on its own
+    cut_out = cut_record(filmed | {"turned": row["turned"]}, probe(folder / filmed["path"]))
+    (folder / "cut.mp4").write_bytes(cut_out["media"][0].as_py())
+    ours, usual = (
+        np.concatenate([*read_frames(info, sample_indices(info, 0, 2, 1))])
+        for info in (probe(folder / "cut.mp4"), probe(folder / "walk0.mp4"))
+    )
+    assert np.abs(ours.astype(int) - usual).mean() < 3

@@ -25,6 +25,7 @@ from pipeline.score.scorer import SCORED, failed_clip
 from pipeline.tables.join import ERROR as ERRORS
 from pipeline.tables.join import JOINED, join_group
 from pipeline.tables.media import MediaReader, newest_media
+from pipeline.tables.shards import overlapping
 from pipeline.tables.verdicts import (
     duplicates,
     judge,
@@ -187,6 +188,16 @@ def record(planned: dict[str, Any]) -> pa.Table:
     return table([row | pack_keypoints(keypoints) | {"preview": b"picture"}], SCORED)
 
 
+def test_a_turned_clip_has_the_size_of_its_turned_pictures(config: CurateConfig):
+    for planned in joined(config).to_pylist():
+        if planned["error_stage"] is None:
+            (row,) = record(planned).to_pylist()
+            turned = table([row | {"turned": 270 if planned["path"] == "a.mp4" else 180}], SCORED)
+            score_journal(config).write(planned["video_id"], planned["clip_id"], turned)
+    sizes = {row["path"]: (row["turned"], row["width"], row["height"]) for row in joined(config).to_pylist()}
+    assert sizes == {"a.mp4": (270, 96, 160), "b.webm": (180, 160, 96), "c.mp4": (None, None, None)}
+
+
 def packed(journal: Journal) -> dict[str, Files]:
     return {group: journal.pack(group, files) for group, files in journal.files().items()}
 
@@ -341,3 +352,21 @@ def test_a_few_new_videos_touch_a_few_files(tmp_path: Path, monkeypatch: pytest.
     folder = Folder(config.output)
     assert read(config, "clips").num_rows == 2020
     assert sum(folder.read_table(name).num_rows for name in versions.files(folder, "clips", 1)) == 2000
+
+
+@pytest.mark.parametrize(
+    "names, prefix, found",
+    [
+        (["media/all-1.parquet"], "0a", [0]),
+        (["media/0a-1.parquet", "media/0b-1.parquet", "media/b0-1.parquet"], "0b", [1]),
+        (["media/0a-1.parquet", "media/0b-1.parquet", "media/b0-1.parquet"], "0", [0, 1]),
+        (["media/0a-1.parquet", "media/0b-1.parquet", "media/b0-1.parquet"], "0b77", [1]),
+        (["media/0a-1.parquet", "media/0b-1.parquet", "media/b0-1.parquet"], "", [0, 1, 2]),
+        (["media/0a-1.parquet", "media/b0-1.parquet"], "c", []),
+        ([], "0a", []),
+    ],
+)
+def test_the_files_that_may_hold_ids_are_found_by_what_the_ids_begin_with(
+    names: list[str], prefix: str, found: list[int]
+):
+    assert overlapping(names, prefix) == [names[number] for number in found]

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from posegen.video import VideoError, cut, probe, read_frames, sample_indices
+from posegen.video import VideoError, cut, probe, read_frames, sample_indices, turned
 from testkit.videos import copy_packets, damage, number_of, numbered_picture, write_video
 
 # Times in 1/60 s between frames, from one to nine: far from any even rate.
@@ -118,6 +118,15 @@ def test_turned_video_stays_upright(tmp_path: Path):
     clip = probe(tmp_path / "clip.mp4")
     assert (clip.width, clip.height) == (info.width, info.height) == (160, 96)
     assert number_of(shown(tmp_path / "clip.mp4", begin, begin + 0.5, 30)[0]) == 15
+
+
+def test_a_video_that_is_turned_after_probing_is_cut_turned(tmp_path: Path):
+    def picture(number: int) -> np.ndarray:  # upside down, and the ends look alike either way up
+        return numbered_picture(number)[::-1, ::-1] if 0 < number < 29 else np.zeros((96, 160, 3), np.uint8)
+
+    info = turned(probe(write_video(tmp_path / "video.mp4", picture=picture)), 180)
+    assert cut(info, 0, 1, 30, tmp_path / "clip.mp4") == 0
+    assert [number_of(frame) for frame in shown(tmp_path / "clip.mp4", 0, 1, 30)[1:29]] == [*range(1, 29)]
 
 
 def test_frames_before_the_first_key_frame_do_not_shift_the_clip(tmp_path: Path):

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from posegen.common.profiling import collect
 from posegen.video import VideoError, VideoInfo, cut, probe, read_frames, sample_indices, save_video
+from posegen.video import turned as turn
 from testkit.videos import (
     copy_packets,
     cut_short,
@@ -102,6 +103,21 @@ def test_pictures_come_upright(tmp_path: Path, quarters: int, flipped: bool):
     assert (info.width, info.height, info.mirrored) == (160, 96, flipped)
     assert numbers(path) == [0, 1, 2]
     assert numbers(path, [1], size=(320, 200)) == [1]
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+@pytest.mark.parametrize("flipped", [False, True])
+def test_pictures_can_be_turned_clockwise_beyond_what_the_file_says(
+    tmp_path: Path, degrees: int, flipped: bool
+):
+    path = write_video(
+        tmp_path / "as_stored.mp4",
+        range(2),
+        prepare=lambda stream: stream.set_display_rotation(90, flipped),
+    )
+    info = probe(path)
+    (before,), (after,) = read_frames(info, [0, 1]), read_frames(turn(info, degrees), [0, 1])
+    np.testing.assert_array_equal(after, np.rot90(before, -degrees // 90, (1, 2)))
 
 
 @pytest.mark.parametrize(
