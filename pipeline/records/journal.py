@@ -141,12 +141,13 @@ def _number_of(packed: str) -> int:
 
 
 def _holds(packed: str, videos: tuple[str, str]) -> bool:
-    _, _, first, last = _parts(packed)
-    return last >= videos[0] and first < videos[1]
+    """Whether it may have rows of these videos; one of an earlier version of this program doesn't name its own."""
+    _, _, *ends = _parts(packed)
+    return not ends or (ends[1] >= videos[0] and ends[0] < videos[1])
 
 
 def _parts(packed: str) -> list[str]:
-    """Of a packed file's name: its number, its rows, and the first and the last of its videos."""
+    """Of a packed file's name: its number, its rows, and mostly the first and the last of its videos."""
     return packed.split("/")[-1].removesuffix(".parquet").split("-")
 
 

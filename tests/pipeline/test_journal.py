@@ -123,6 +123,20 @@ def test_only_files_that_may_hold_the_videos_are_opened(journal: Journal, monkey
     assert not journal.rows(files, ["value"], ("0b", "0c")).num_rows and len(opened) == 1
 
 
+def test_packed_files_of_an_earlier_version_are_read(journal: Journal, tmp_path: Path):
+    """Their names end with the number of rows."""
+    journal.write(VIDEO, KEY, record(7))
+    pack(journal)
+    (packed,) = journal.files()[VIDEO[:2]].packed
+    path = tmp_path / packed
+    path.rename(path.with_name("-".join(path.name.split("-")[:2]) + ".parquet"))
+    (files,) = journal.files().values()
+    assert journal.rows(files, ["value"], (VIDEO, VIDEO + "0"))["value"].to_pylist() == [7]
+    journal.write(VIDEO, OTHER, record(8))
+    pack(journal)
+    assert values(journal) == {KEY: 7, OTHER: 8}
+
+
 def test_a_record_of_several_rows_stays_whole(journal: Journal):
     rows = pa.concat_tables([record(1), record(2)])
     journal.write(VIDEO, KEY, rows)
