@@ -76,7 +76,8 @@ The commands, each of which goes on where it was stopped:
 
 LOOKS = """\
 It is trained too little to be sharp: places are kept, empty where the poses have nobody, and the person turns, bends
-and points as the pose does, in the right colours; but faces, hands and patterns are blurred into squares."""
+and points as the pose does, in the right colours, broad stripes among them; but faces, hands and finer patterns are
+blurred into squares."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the mini model from nothing; by the sum of its stages in about five hours, on two CPU cores that do nothing else.
+# Makes the mini model from nothing; by the sum of its stages in about six hours, on two CPU cores that do nothing else.
 # The bundled adapters' LoRA was trained with Muon, by an earlier version; training/train.py now has AdamW alone.
 set -e
 puppets() {
@@ -27,8 +27,8 @@ train_faster --output build/training/third --adapter.start build/training/second
 train_faster --output build/training/fourth --adapter.start build/training/third/adapters/base --steps 4500 \
     --optimizer.learning_rate 1.5e-3
 puppets --output build/mini/leaving --away 0.12 --clips 12288
-train_faster --data.dataset build/mini/leaving --output build/training/base --adapter.start build/training/fourth/adapters/base --steps 8000 \
-    --optimizer.learning_rate 1.5e-3
+train_faster --data.dataset build/mini/leaving --output build/training/base \
+    --adapter.start build/training/fourth/adapters/base --steps 8000 --optimizer.learning_rate 1.5e-3
 python mini_model/pretrain.py items --clips 7600
 # What is bundled had steps 1 to 300 at a learning rate that fell as for 900 steps, and wrong targets in a few steps
 # before the 420th, at a twelfth of the learning rate: its codec's file was written anew under it. Its further steps
@@ -37,11 +37,11 @@ python mini_model/pretrain.py adapter --adapter base --start build/training/base
 mkdir -p build/mini/long
 ln -sfn ../items build/mini/long/items
 # What is bundled had its learning rate fall by the clock, in three parts: to 1,500 steps, from the peak again to 6,500,
-# and from 1e-3 to the end, with the further items in the last part only.
+# and from 1e-3 to the end, with the further items in the last part only. Its cond adapter began at 7,500 steps of base.
 python mini_model/pretrain.py items --clips 9600
 python mini_model/pretrain.py adapter --folder build/mini/long --adapter base --start build/mini/adapters/base \
-    --steps 8800 --learning-rate 2.5e-3 --rollouts 0.4 --validate-every 250 --threads 1
+    --steps 8758 --learning-rate 2.5e-3 --rollouts 0.4 --validate-every 250 --threads 1
 python mini_model/pretrain.py adapter --folder build/mini/long --adapter cond --start build/mini/long/adapters/base \
-    --steps COND_STEPS --learning-rate 2e-3 --rollouts 0.4 --validate-every 250 --threads 1
+    --steps 1829 --learning-rate 2e-3 --rollouts 0.4 --validate-every 250 --threads 1
 python mini_model/bundle.py --adapters build/mini/long/adapters/base build/mini/long/adapters/cond \
     --runs build/training/first build/training/second build/training/third build/training/fourth build/training/base
