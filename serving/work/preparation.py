@@ -128,7 +128,12 @@ def _prepare_frames(name: str, path: str, wanted: Preparation, whole: int, kept:
             f"The {name} have {len(frames)} frames at the model's rate and the movement {whole}; send as many."
         )
     parts = (frames[np.arange(start, min(start + PART, kept))] for start in range(0, kept, PART))
-    (Path(wanted.folder) / f"{name}.safetensors").write_bytes(packed_frames(parts))
+    try:
+        (Path(wanted.folder) / f"{name}.safetensors").write_bytes(packed_frames(parts))
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        raise ValueError(f"The {name} take too much room once decoded; send a shorter video.") from error
 
 
 def _movement(wanted: Preparation, longest: float, estimator: PoseEstimator) -> Driving:
@@ -150,8 +155,6 @@ def main() -> None:
     except MemoryError:
         print(json.dumps({"error": "The uploads take too much memory; send a smaller or shorter video."}))
     except (ValueError, OSError, WeightsError) as error:
-        if isinstance(error, OSError) and error.errno == errno.EFBIG:
-            error = ValueError("What the uploads are made into is too large; send a shorter video.")
         about_file = isinstance(error, ValueError)
         print(json.dumps({"error" if about_file else "fault": _without_paths(str(error), wanted)}))
 
