@@ -1,9 +1,10 @@
 """Trains the mini model's whole network on PoseGen's own task: a reference picture and poses -> the latents of a clip.
 
-The matrices and embeddings that an adapter reaches are trained in full, by Muon, and the adapter is their
-difference to the base afterwards: LoRA on a network this small costs more for each step and learns less by it. At noise
-levels below 1 the network sees its own guesses in the place of the truth, as it does in sampling, down to levels
-at which a guess is seen clearly: only so do further steps correct what the first one got wrong.
+The matrices and embeddings that an adapter reaches are trained in full, by Muon, and the adapter is their difference
+to the base afterwards, at full rank: LoRA on a network this small costs more for each step and learns less by it, and
+what Muon learns lies in all directions of a matrix, so at half the rank most of it is lost. At noise levels below 1 the
+network sees its own guesses in the place of the truth, as it does in sampling, down to levels at which a guess is seen
+clearly: only so do further steps correct what the first one got wrong.
 """
 
 from __future__ import annotations
@@ -59,8 +60,6 @@ class PosedConfig(LoopConfig):
     """Folder of an adapter to begin with."""
     rollouts: float = 0.5
     """Share of the steps at noise levels below 1."""
-    rank: int = 64
-    """Of the adapter's matrices."""
     compile: bool = True
     """Compile the blocks, which needs a C++ compiler: nearly twice as fast."""
 
@@ -208,7 +207,7 @@ def train_posed(config: PosedConfig) -> None:
         return {f"validation_{step}": error for step, error in enumerate(errors.tolist(), 1)}
 
     def publish() -> None:
-        write_adapter(difference(network, base, config.rank), config.folder / "adapters" / config.adapter)
+        write_adapter(difference(network, base), config.folder / "adapters" / config.adapter)
 
     Loop(stage_name(config.adapter), network, read, loss, config).run(measure, publish)
 
@@ -247,18 +246,17 @@ def reached(name: str) -> bool:
 
 
 @torch.no_grad()
-def difference(network: nn.Module, base: dict[str, Tensor], rank: int) -> Adapter:
-    """The adapter that makes the network of the base, its matrices as near as the rank allows (truncated SVD)."""
-    tensors = {}
+def difference(network: nn.Module, base: dict[str, Tensor]) -> Adapter:
+    """The adapter that makes the network of the base, exactly: its rank is that of the largest matrix."""
+    tensors, rank = {}, 1
     for name, weight in network.state_dict().items():
         weight = weight.cpu()
         if is_embedding(name):
             tensors[name] = weight.clone()
         elif reached(name):
             left, values, right = torch.linalg.svd(weight - base[name], full_matrices=False)
-            root = values[:rank].sqrt()
-            module = name.removesuffix(".weight")
-            tensors[f"{module}.lora_A.weight"] = root[:, None] * right[:rank]
-            tensors[f"{module}.lora_B.weight"] = left[:, :rank] * root
+            module, rank = name.removesuffix(".weight"), max(rank, len(values))
+            tensors[f"{module}.lora_A.weight"] = values.sqrt()[:, None] * right
+            tensors[f"{module}.lora_B.weight"] = left * values.sqrt()
     config = lora_config(AdapterConfig(rank=rank, alpha=rank))
     return Adapter(config, tensors)

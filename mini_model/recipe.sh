@@ -27,23 +27,21 @@ train_faster --output build/training/third --adapter.start build/training/second
 train_faster --output build/training/fourth --adapter.start build/training/third/adapters/base --steps 4500 \
     --optimizer.learning_rate 1.5e-3
 puppets --output build/mini/leaving --away 0.12 --clips 12288
-train_last() {
-    train_faster --data.dataset build/mini/leaving "$@"
-}
-train_last --output build/training/base --adapter.start build/training/fourth/adapters/base --steps 8000 \
+train_faster --data.dataset build/mini/leaving --output build/training/base --adapter.start build/training/fourth/adapters/base --steps 8000 \
     --optimizer.learning_rate 1.5e-3
-train_last --data.adapter cond --output build/training/cond --adapter.start build/training/base/adapters/base \
-    --steps 600 --optimizer.learning_rate 1e-3
 python mini_model/pretrain.py items --clips 7600
 # What is bundled had steps 1 to 300 at a learning rate that fell as for 900 steps, and wrong targets in a few steps
 # before the 420th, at a twelfth of the learning rate: its codec's file was written anew under it. Its further steps
-# were three in ten, at noise levels from 0.55 to 0.95.
+# were three in ten, at noise levels from 0.55 to 0.95, and it went on from this stage at half the rank.
 python mini_model/pretrain.py adapter --adapter base --start build/training/base/adapters/base --steps 480
-python mini_model/pretrain.py adapter --adapter cond --start build/training/cond/adapters/cond --steps 120
-mkdir -p build/mini/bridges
-ln -sfn ../items build/mini/bridges/items
-python mini_model/pretrain.py adapter --folder build/mini/bridges --adapter cond --start build/mini/adapters/cond \
-    --steps 1000
-python mini_model/bundle.py --adapters build/mini/adapters/base build/mini/bridges/adapters/cond \
-    --runs build/training/first build/training/second build/training/third build/training/fourth build/training/base \
-    build/training/cond
+mkdir -p build/mini/long
+ln -sfn ../items build/mini/long/items
+# What is bundled had its learning rate fall by the clock, in three parts: to 1,500 steps, from the peak again to 6,500,
+# and from 1e-3 to the end, with the further items in the last part only.
+python mini_model/pretrain.py items --clips 9600
+python mini_model/pretrain.py adapter --folder build/mini/long --adapter base --start build/mini/adapters/base \
+    --steps 8800 --learning-rate 2.5e-3 --rollouts 0.4 --validate-every 250 --threads 1
+python mini_model/pretrain.py adapter --folder build/mini/long --adapter cond --start build/mini/long/adapters/base \
+    --steps COND_STEPS --learning-rate 2e-3 --rollouts 0.4 --validate-every 250 --threads 1
+python mini_model/bundle.py --adapters build/mini/long/adapters/base build/mini/long/adapters/cond \
+    --runs build/training/first build/training/second build/training/third build/training/fourth build/training/base

@@ -6,7 +6,7 @@
 set -e
 folder=${1:-build/mini_gpu}
 SIZE=${SIZE:-128 192} FRAMES=${FRAMES:-17} HEAD=${HEAD:-5} TAIL=${TAIL:-4} HEADS=${HEADS:-10} LAYERS=${LAYERS:-8}
-CLIPS=${CLIPS:-2000} ITEMS=${ITEMS:-6000} BATCH=${BATCH:-64} RANK=${RANK:-96}
+CLIPS=${CLIPS:-2000} ITEMS=${ITEMS:-6000} BATCH=${BATCH:-64}
 DEVICE=${DEVICE:-cuda} PROCESSES=${PROCESSES:-14} MINUTES=${MINUTES:-7.5}
 share() { # so many hundredths of the minutes
     awk "BEGIN { print $MINUTES * $1 / 100 }"
@@ -24,8 +24,8 @@ python mini_model/pretrain.py items --folder "$folder" --clips "$ITEMS" --size $
 items=$!
 train base 20 --frames "$FRAMES" --heads "$HEADS" --layers "$LAYERS"
 wait "$items"
-train adapter 60 --adapter base --model "$folder/base" --rank "$RANK"
-train adapter 20 --adapter cond --model "$folder/base" --start "$folder/adapters/base" --rank "$RANK" \
+train adapter 60 --adapter base --model "$folder/base"
+train adapter 20 --adapter cond --model "$folder/base" --start "$folder/adapters/base" \
     --head "$HEAD" --tail "$TAIL"
 python mini_model/bundle.py --base "$folder/base" --adapters "$folder/adapters/base" "$folder/adapters/cond" --runs \
     --output "$folder/model" --commands mini_model/recipe_gpu.sh --device "$DEVICE" \

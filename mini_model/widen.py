@@ -34,8 +34,6 @@ class WidenConfig:
     """Folders of adapters on it."""
     output: Path = Path("build/mini/wide")
     """Folder to write: base/, and adapters/ by their names."""
-    rank: int = 128
-    """Of the wide adapters' matrices."""
     threads: int = 2
     """CPU threads."""
     seed: int = 0
@@ -54,7 +52,7 @@ def write_wide(config: WidenConfig) -> None:
     for adapter in config.adapters:
         narrow = merged(config.model, adapter).state_dict()
         wide.load_state_dict(widened(narrow, wide, config.seed))
-        write_adapter(difference(wide, base_weights, config.rank), config.output / "adapters" / adapter.name)
+        write_adapter(difference(wide, base_weights), config.output / "adapters" / adapter.name)
 
 
 def wide_network(network: PoseGenTransformer3DModel) -> PoseGenTransformer3DModel:

@@ -23,7 +23,6 @@ SMALL = {
     "CLIPS": "100",
     "ITEMS": "100",
     "BATCH": "2",
-    "RANK": "8",
     "PROCESSES": "2",
     "MINUTES": "0.2",
     "DEVICE": "cpu",

@@ -13,8 +13,6 @@ from posegen.model.checkpoints import write_adapter
 from posegen.model.transformer import PoseGenTransformer3DModel
 from testkit.tiny_training import write_tiny_model
 
-RANK = 8
-
 
 def output(network: PoseGenTransformer3DModel) -> Tensor:
     generator = torch.Generator().manual_seed(1)
@@ -37,9 +35,9 @@ def test_twice_as_wide_is_the_same_with_and_without_an_adapter(tmp_path: Path) -
     for name, weight in network.named_parameters():
         if reached(name):
             weight.data += 0.1 * torch.randn(weight.shape, generator=generator)
-    write_adapter(difference(network, base, RANK), adapter)
+    write_adapter(difference(network, base), adapter)
 
-    write_wide(WidenConfig(model, adapters=(adapter,), output=tmp_path / "wide", rank=2 * RANK))
+    write_wide(WidenConfig(model, adapters=(adapter,), output=tmp_path / "wide"))
 
     wide = tmp_path / "wide" / "base"
     for narrow_adapter, wide_adapter in ((None, None), (adapter, tmp_path / "wide" / "adapters" / "cond")):
