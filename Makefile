@@ -16,7 +16,7 @@ help:
 	@echo "                   HOST=127.0.0.1 PORT=8000, state in build/server"
 	@echo "make test          linter, formatter, type checker, tests"
 	@echo "make test-long     whole jobs of a minute and more: crops, buckets that fail, nodes that come later,"
-	@echo "                   the GPU's recipe, ray job stop"
+	@echo "                   the GPU's recipe, ray job stop, the speedrun"
 	@echo "make test-fast     tests that start neither Ray nor a browser or database (a few minutes)"
 	@echo "make setup         .venv with pinned packages (the others call it)"
 	@echo "make hashes        write the hashes of requirements.txt anew after a version was changed"
