@@ -30,7 +30,7 @@ from posegen.model.transformer import PoseGenTransformer3DModel
 from training.checkpoint import Position, Saved, fingerprint, read_position, read_state, report
 from training.config import TrainConfig
 from training.costs import flops_per_training_step
-from training.data.stream import Batch, EncoderActors, TrainingStream
+from training.data.stream import Batch, EncoderActors, TrainingStream, ValidationShare
 from training.log import Log, Stopwatch, gpu_line, progress_line, validation_line
 from training.model.adapter import adapter_parameters, load_model
 from training.output import DIVERGED_FILE, STOP_FILE, fetched
@@ -119,10 +119,18 @@ class Training:
             return read_state(folder)
 
     @cached_property
-    def validation(self) -> list[Batch]:
-        """The batches to validate on; made when they are first asked for, so that the first step does not wait."""
-        tell = partial(print, flush=True) if self.rank == 0 else lambda sentence: None
-        return self.stream.validation_batches(tell) if self.config.record.validate_every else []
+    def validation(self) -> list[ValidationShare]:
+        """The group's share of what is validated on; made when all first ask for it, not before the first step."""
+        shares = None
+        if self.group.leads:
+            tell = partial(print, flush=True)
+            shares = self.stream.validation_shares(self.group.number, self.group.count, tell)
+        return self.group.handed_out(shares, self.device)
+
+    @cached_property
+    def samples(self) -> Batch | None:
+        """The validation clips that sample videos are made of."""
+        return self.stream.sample_batch(self.config.record.sample_clips)
 
     def run(self) -> None:
         """Trains to the last step, to the time limit or until it is told to stop."""
@@ -261,28 +269,29 @@ class Training:
         The interval is what the clips that were drawn leave open: the mean of others lies within so much of it.
         """
         row: dict[str, float] = {}
-        items = sum(len(batch.keys) for batch in self.validation)
         with self.watch.timed("validation"):
             for level in self.config.noise.validation_levels:
-                parts = [self._validation_loss(batch, level) for batch in self.validation]
-                mean, square = (sum(column) / items for column in zip(*parts, strict=True))
+                parts = [self._validation_loss(share, level) for share in self.validation]
+                loss, square, items = (sum(column) for column in zip(*parts, strict=True))
+                mean, square = loss / items, square / items
                 error = math.sqrt(max(0.0, square - mean**2) / max(1, items - 1))
                 row |= {f"validation/{level:g}": mean, f"validation_interval/{level:g}": 1.96 * error}
         if self.log:
             self.log.write(self.step, row)
             print(validation_line(row), flush=True)
 
-    def _validation_loss(self, batch: Batch, level: float) -> list[float]:
-        """Sums over the items of a validation batch: their losses, and these squared."""
+    def _validation_loss(self, share: ValidationShare, level: float) -> list[float]:
+        """Sums over the items of a validation batch: their losses, these squared, and how many they are."""
+        batch, own = share
         drawn = noise(self.config.data.seed, batch.keys, batch.latents.shape[1:])
-        every = Examples.of(batch, drawn, torch.full((len(batch.keys),), level))
-        own = every[self.group.number :: self.group.count]
         total = square = 0.0
-        for part, weight in self._micro_batches(own if len(own) else every[:1]):
-            losses = self._item_losses(part) * (weight if len(own) else 0.0)
+        for part, weight in self._micro_batches(
+            Examples.of(batch, drawn, torch.full((len(batch.keys),), level))
+        ):
+            losses = self._item_losses(part) * (weight if own else 0.0)
             total += losses.sum().item()
             square += losses.square().sum().item()
-        return self._summed(total / self.group.size, square / self.group.size)
+        return self._summed(*(part / self.group.size for part in (total, square, own)))
 
     def _save(self, last: bool = False) -> None:
         """Gathers the state, which all workers do together; the first one writes it while training goes on."""
@@ -293,13 +302,15 @@ class Training:
             state = gather_state(self.trained, keep=self.rank == 0)
             position = Position(self.step, fingerprint(self.config, self.stream, self.step), self.skipped)
             saved = Saved(position, state, self.lora, self.frozen) if self.rank == 0 else None
-            report(self.config.output, saved, self.step, partial(self._sample, self.step, last))
+            every = self.config.record.sample_every
+            due = self.rank == 0 and every and self.step % every == 0
+            samples = self.samples if due else None
+            report(self.config.output, saved, self.step, partial(self._sample, self.step, last, samples))
 
-    def _sample(self, step: int, last: bool, checkpoint: str) -> None:
+    def _sample(self, step: int, last: bool, samples: Batch | None, checkpoint: str) -> None:
         """Starts sample videos of a finished checkpoint where they are due; the tasks would end with this worker."""
-        every = self.config.record.sample_every
-        if every and step % every == 0 and self.validation:
-            self.sampling.append(sample_later(self.config, self.validation[0], checkpoint, step))
+        if samples is not None:
+            self.sampling.append(sample_later(self.config, samples, checkpoint, step))
         if last and self.sampling:
             ray.wait(self.sampling, num_returns=len(self.sampling))
 

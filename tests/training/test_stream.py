@@ -6,6 +6,7 @@ import itertools
 import re
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,12 @@ from posegen.video import probe, read_frames
 from testkit.puppet_tables import RATE, SIZE, Rows, puppet_rows, write_tables
 from testkit.tiny_model import tiny_pipeline
 from testkit.tiny_training import write_tiny_model
+from training.data.batches import Item
 from training.data.cache import Cache
+from training.data.encoders import OwnEncoder
 from training.data.frames import person_window
 from training.data.items import Bucket
-from training.data.plan import Plan
+from training.data.plan import Plan, Request
 from training.data.spans import Names
 from training.data.stream import Batch, DataConfig, EncoderActors, TrainingStream, prepare
 from training.data.tables import Place, Tables
@@ -180,7 +183,7 @@ def test_validation_clips_are_as_generation_would_condition_them(
         frozen.load(config.model, part) for part in ("vae", "tokenizer", "text_encoder")
     )
     stream = TrainingStream(config)
-    items = by_key(*stream.validation_batches())
+    items = by_key(*(share.batch for share in stream.validation_shares()))
     assert len(items) == 2
     trained_on = {clip_id for batch in take(config, stream.steps_per_epoch) for clip_id in batch.clip_ids}
     assert not trained_on & {clip_id for clip_id, _ in items}
@@ -384,10 +387,61 @@ def test_validation_clips_that_cannot_be_used_are_told(tmp_path: Path, rows: lis
     ]
     stream = TrainingStream(replace(prepared(tmp_path, [*broken, *rows], model), validation_clips=8))
     told: list[str] = []
-    shown = [clip_id for batch in stream.validation_batches(told.append) for clip_id in batch.clip_ids]
+    shown = [
+        clip_id for share in stream.validation_shares(tell=told.append) for clip_id in share.batch.clip_ids
+    ]
     assert told and len(shown) + len(told) == 8 and not set(shown) & set("abcdef")
     for sentence in told:
         assert re.match(r"clip [a-f] of .* cannot be used, validation goes without it: .*video", sentence)
+
+
+class RecordedRequests:
+    """Makes validation items, and records of which clips."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self._encoder, self.clips = OwnEncoder(Plan(config)), list[str]()
+
+    def item(self, step: int, place: int) -> Callable[[], Item]:
+        return self._encoder.item(step, place)
+
+    def validation(self, request: Request, number: int) -> Callable[[], Item | str]:
+        self.clips.append(request.clip.clip_id)
+        return self._encoder.validation(request, number)
+
+
+@pytest.mark.parametrize(("clips", "broken", "stand_ins"), [(8, "", 0), (6, "", 2), (12, "abc", None)])
+def test_workers_make_their_own_shares_of_what_is_validated_on(
+    tmp_path: Path, rows: list[Rows], model: str, clips: int, broken: str, stand_ins: int | None
+) -> None:
+    clip, media = rows[0]
+    added = [
+        (clip | {"clip_id": name, "video_id": name}, media | {"clip_id": name, "media": b"none"})
+        for name in broken
+    ]
+    config = prepared(tmp_path, [*added, *rows], model, batch_size=4, validation_clips=clips)
+    told: list[str] = []
+    whole = TrainingStream(config).validation_shares(tell=told.append)
+    recorders = [RecordedRequests(config) for _ in range(4)]
+    told_by_all: list[str] = []
+    shares = [
+        TrainingStream(config, recorder).validation_shares(rank, 4, told_by_all.append)
+        for rank, recorder in enumerate(recorders)
+    ]
+    assert sorted(map(clip_told, told_by_all)) == sorted(map(clip_told, told))
+    for number, one in enumerate(whole):
+        parts = [share[number] for share in shares]
+        assert_same(one.batch, *(part.batch for part in parts if part.own))
+        assert sum(part.own for part in parts) == one.own
+        assert all(len(part.batch.keys) == 1 for part in parts)
+    asked = [clip_id for recorder in recorders for clip_id in recorder.clips]
+    assert len(set(asked)) == clips
+    if stand_ins is not None:
+        assert len(asked) == clips + stand_ins
+
+
+def clip_told(sentence: str) -> str:
+    """The clip that a sentence names."""
+    return sentence.split()[1]
 
 
 def test_the_index_is_written_once_and_anew_for_other_tables(
@@ -521,9 +575,9 @@ def test_encoders_on_a_cluster_give_the_same_and_outlive_a_death(
             encoders()[0].kill()  # SIGKILL, as the system does when memory runs out
         assert_same(expected, *map(next, shares))
     for ours, expected in zip(
-        stream.validation_batches(), TrainingStream(config).validation_batches(), strict=True
+        stream.validation_shares(), TrainingStream(config).validation_shares(), strict=True
     ):
-        assert_same(expected, ours)
+        assert_same(expected.batch, ours.batch)
     del actors, stream, shares
     deadline = time.monotonic() + 60
     while encoders() and time.monotonic() < deadline:

@@ -7,18 +7,29 @@ encoded ahead, on a cache miss from the clips' videos, so the first step comes w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import count
+from typing import NamedTuple
 
 from training.data.batches import Item, collate
 from training.data.encoders import EncoderActors, Encoders, OwnEncoder
 from training.data.index import prepare
 from training.data.items import Batch, DataConfig
-from training.data.plan import Plan
+from training.data.plan import Plan, Request
 from training.data.sampler import share
 
-__all__ = ["Batch", "DataConfig", "EncoderActors", "TrainingStream", "prepare"]
+__all__ = ["Batch", "DataConfig", "EncoderActors", "TrainingStream", "ValidationShare", "prepare"]
+
+
+class ValidationShare(NamedTuple):
+    """A worker's share of a batch to validate on; one that has none holds another's item, as all must pass some.
+
+    own: how many of the batch's items count, all or none.
+    """
+
+    batch: Batch
+    own: int
 
 
 class TrainingStream:
@@ -64,15 +75,40 @@ class TrainingStream:
             if len(ahead) == self.config.window:
                 yield collate([result() for result in ahead.popleft()])
 
-    def validation_batches(self, tell: Callable[[str], object] = print) -> list[Batch]:
-        """The batches to validate on, always the same; `tell` is given a sentence for each clip that cannot be used."""
-        numbers = count()
+    def validation_shares(
+        self, rank: int = 0, world_size: int = 1, tell: Callable[[str], object] = print
+    ) -> list[ValidationShare]:
+        """This worker's share of the batches to validate on, always the same.
+
+        tell: given a sentence for each clip of the share that cannot be used.
+        """
+        numbers = count(rank, world_size)
         waiting = [
-            [self._encoders.validation(request, next(numbers)) for request in requests]
+            [self._encoders.validation(request, next(numbers)) for request in requests[rank::world_size]]
             for requests in self._plan.validation
         ]
-        made = [[result() for result in results] for results in waiting]
-        for sentence in (one for batch in made for one in batch if isinstance(one, str)):
-            tell(sentence)
-        batches = [[item for item in batch if not isinstance(item, str)] for batch in made]
-        return [collate(items) for items in batches if items]
+        shares = []
+        for requests, results in zip(self._plan.validation, waiting, strict=True):
+            made = [result() for result in results]
+            for sentence in (item for item in made if isinstance(item, str)):
+                tell(sentence)
+            own = usable(made)
+            if items := own or self._first_usable(requests):
+                shares.append(ValidationShare(collate(items), len(own)))
+        return shares
+
+    def _first_usable(self, requests: list[Request]) -> list[Item]:
+        """The first item of a batch that can be used; none where all workers go without this batch."""
+        made = (self._encoders.validation(request, number)() for number, request in enumerate(requests))
+        return next(([item] for item in made if not isinstance(item, str)), [])
+
+    def sample_batch(self, clips: int) -> Batch | None:
+        """So many of the first batch to validate on, which sample videos show; None where none can be used."""
+        requests = self._plan.validation[0][:clips] if self._plan.validation else []
+        items = usable([self._encoders.validation(request, 0)() for request in requests])
+        return collate(items) if items else None
+
+
+def usable(made: Sequence[Item | str]) -> list[Item]:
+    """The items among what was made of clips, without the sentences of those that cannot be used."""
+    return [item for item in made if not isinstance(item, str)]
