@@ -574,10 +574,10 @@ def test_encoders_on_a_cluster_give_the_same_and_outlive_a_death(
             assert len(encoders()) == 2  # for both shares together
             encoders()[0].kill()  # SIGKILL, as the system does when memory runs out
         assert_same(expected, *map(next, shares))
-    for ours, expected in zip(
+    for ours, wanted in zip(
         stream.validation_shares(), TrainingStream(config).validation_shares(), strict=True
     ):
-        assert_same(expected.batch, ours.batch)
+        assert_same(wanted.batch, ours.batch)
     del actors, stream, shares
     deadline = time.monotonic() + 60
     while encoders() and time.monotonic() < deadline:
