@@ -76,7 +76,7 @@ def test_a_missing_package_is_told_before_anything_starts(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_tells_its_tracker(tmp_path: Path, mlflow_store: str) -> None:
     write_tiny_model(tmp_path / "model")
     write_tiny_dataset(tmp_path / "dataset")
