@@ -148,10 +148,9 @@ class Preparer(RoleReplica):
         from serving.uploads.inspection import UploadLimits
         from serving.work.prepare import Prepare
 
-        (
-            load_estimator("blazepose"),
-            HumanEvidence(),
-        )  # fetched and checked, so that no job waits for them or fails
+        # Fetches and checks their weights, so that no job waits for them or fails.
+        load_estimator("blazepose")
+        HumanEvidence()
 
         config, api, database = settings.config, settings.config.api, settings.database()
         limits = UploadLimits(

@@ -80,7 +80,7 @@ class TrainConfig:
     minutes: float = math.inf
     """Stop after so many minutes with a checkpoint, to go on another time."""
     dry_run: bool = False
-    """Only say what it would take of memory and time, on a device of the kind that the workers will get."""
+    """Only say what it would take of memory, time and GPU hours, on a device of the kind that the workers will get."""
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)

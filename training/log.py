@@ -27,8 +27,8 @@ SEND_EVERY_S = 60.0
 
 
 class Log:
-    """Writes rows to an output folder, `log.jsonl` and TensorBoard's events, from a step on; it tells
-    Prometheus and a tracker too.
+    """Writes rows to an output folder, `log.jsonl` and TensorBoard's events, from a step on; tells Prometheus and a
+    tracker too.
 
     To a bucket, where nothing can be added to a file, it writes the files anew once a minute, and when it is told to.
     A bucket that does not answer then costs nothing but the delay.

@@ -37,7 +37,8 @@ class EvaluateConfig:
     faces: bool = False
     """Compare faces, for videos of real people; takes the packages of posegen[faces]."""
     fvd: str | None = None
-    """I3D's TorchScript file (i3d_torchscript.pt): adds the Fréchet video distance of all videos that have a truth."""
+    """I3D's TorchScript file (i3d_torchscript.pt): adds the Fréchet video distance of all videos that have a truth. The
+    file is a program: take it from somebody you trust."""
     workers: int | None = None
     """Processes that measure; by default one for each CPU (or for each share of a GPU) of the cluster."""
     gpus_per_worker: float = 0.0

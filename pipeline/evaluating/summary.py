@@ -60,10 +60,15 @@ def summary(measurements: pa.Table) -> str:
 
 
 def video_distance(records: pa.Table) -> str:
-    """A paragraph with the Fréchet video distance of all videos whose windows have features; empty where none has."""
+    """A paragraph with the Fréchet video distance over all videos, empty where it was not asked for."""
     made, true = (_features(records, name) for name in FEATURES)
-    if min(len(made), len(true)) < 2:
+    if records[FEATURES[0]].null_count == len(records):
         return ""
+    if len(made) < 2:
+        return (
+            f"\nThe Fréchet video distance was not measured: it needs two windows of {WINDOW_FRAMES} frames or more "
+            "of videos that have a truth.\n"
+        )
     return (
         f"\nFréchet video distance (I3D): {frechet_distance(made, true):.1f}, over {len(made):,} windows of "
         f"{WINDOW_FRAMES} frames and as many true ones; fewer windows than the {made.shape[1]} features make it "

@@ -34,8 +34,8 @@ EVALUATED = pa.schema(
         *((name, pa.list_(pa.list_(pa.float32()))) for name in FEATURES),
     ]
 )
-"""A video's record: its measurements, or one row that says how it failed. The first row has the features of its windows
-and those of its truth, where the Fréchet video distance was asked for and there is a truth."""
+"""A video's record: its measurements, or one row that says how it failed. Where the Fréchet video distance was asked
+for, the first row has the features of its windows and those of its truth, no windows where there is no truth."""
 PACKED_ROWS = 10_000
 VIDEO_SECONDS = 6 * 3600.0
 """Longer work is taken to hang: three minutes of video take a quarter of an hour on one core."""
@@ -79,13 +79,9 @@ def make_evaluator(config: EvaluateConfig) -> Callable[[dict[str, Any]], pa.Tabl
 
 def window_features(subject: Subject, network: VideoFeatures) -> dict[str, list[list[float]]]:
     """What the Fréchet video distance needs of a video: features of its windows and of its truth's, if it has one."""
-    if subject.truth is None:
-        return {}
-    videos = (subject.video, subject.truth)
-    return {
-        name: network(video, len(subject.keypoints)).tolist()
-        for name, video in zip(FEATURES, videos, strict=True)
-    }
+    frames = 0 if subject.truth is None else len(subject.keypoints)
+    videos = (subject.video, subject.truth or subject.video)
+    return {name: network(video, frames).tolist() for name, video in zip(FEATURES, videos, strict=True)}
 
 
 def failed_video(row: dict[str, Any], error: Exception) -> pa.Table:

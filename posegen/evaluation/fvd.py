@@ -22,14 +22,15 @@ from posegen.longvideo.job import Frames
 WINDOW_FRAMES = 16
 SIDE = 224
 """Pixels of a side of what the network sees; pictures are stretched to it, as in the published figures."""
-I3D = Weight("i3d_torchscript.pt", hub="flateon/FVD-I3D-torchscript")
+I3D = Weight("i3d_torchscript.pt")
 
 
 class VideoFeatures:
     """Features of windows of videos by I3D.
 
     source: a TorchScript file, a folder that holds i3d_torchscript.pt, or another place of
-    `posegen.common.weights.fetch`. Raises WeightsError where it cannot be had or is no such network.
+    `posegen.common.weights.fetch`. It is a program: take it from somebody you trust. Raises WeightsError where it
+    cannot be had or is no such network.
     """
 
     def __init__(self, source: str | Path, device: str = "cpu") -> None:

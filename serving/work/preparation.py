@@ -125,7 +125,8 @@ def _prepare_frames(name: str, path: str, wanted: Preparation, whole: int, kept:
     frames = VideoFrames(path, wanted.rate, wanted.size)
     if len(frames) != whole:
         raise ValueError(
-            f"The {name} have {len(frames)} frames at the model's rate and the movement {whole}; send as many."
+            f"The video of the {name} has {len(frames)} frames at the model's rate and the movement {whole}; send as "
+            "many."
         )
     parts = (frames[np.arange(start, min(start + PART, kept))] for start in range(0, kept, PART))
     try:
@@ -133,7 +134,9 @@ def _prepare_frames(name: str, path: str, wanted: Preparation, whole: int, kept:
     except OSError as error:
         if error.errno != errno.EFBIG:
             raise
-        raise ValueError(f"The {name} take too much room once decoded; send a shorter video.") from error
+        raise ValueError(
+            f"The video of the {name} takes too much room once decoded; send a shorter one."
+        ) from error
 
 
 def _movement(wanted: Preparation, longest: float, estimator: PoseEstimator) -> Driving:

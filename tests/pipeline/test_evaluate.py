@@ -129,6 +129,8 @@ def test_the_frechet_video_distance_is_over_all_videos_with_a_truth(videos: Path
     assert "over 2 windows of 16 frames" in (tmp_path / "summary.md").read_text()
     kept = pq.read_table(tmp_path / "measurements.parquet")
     assert "features" not in kept.column_names
+    write_summary(Folder(str(tmp_path)), records[str(network)][:1])
+    assert "was not measured: it needs two windows" in (tmp_path / "summary.md").read_text()
     assert kept.num_rows == sum(record.num_rows for record in records[None])
 
 

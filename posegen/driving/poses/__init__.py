@@ -49,9 +49,8 @@ def load_estimator(
     """The estimator called "blazepose", "dwpose" or "sapiens", with that class' options.
 
     weights: folder or hub repository of dwpose's or sapiens'; by default those of the hub. open_model: where their
-    networks run, by default on the CPU, as blazepose's do in any case. Raises ValueError for
-    another name or for weights that blazepose has no use for, and posegen.common.weights.WeightsError where weights
-    cannot be had.
+    networks run, by default on the CPU, as blazepose's do in any case. Raises ValueError for another name or for
+    weights that blazepose has no use for, and posegen.common.weights.WeightsError where weights cannot be had.
     """
     if name == "blazepose":
         if weights is not None:

@@ -98,7 +98,8 @@ def test_hands_of_another_length_are_refused(place: Place, videos: dict[str, Pat
     refused = place.database.jobs.get(job.id)
     assert refused.status is JobStatus.FAILED
     assert refused.error_message == (
-        f"The hands have {FRAMES} frames at the model's rate and the movement {FRAMES - 1}; send as many."
+        f"The video of the hands has {FRAMES} frames at the model's rate and the movement {FRAMES - 1}; send as "
+        "many."
     )
 
 
