@@ -25,6 +25,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")
 BELOW = (255, 255, 255)  # RGB behind transparency
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt")
+HEADROOM = 2**26  # bytes that must be free for a decoder's error to be the file's fault
 
 
 class PictureError(ValueError):
@@ -76,6 +77,7 @@ def _said_of(path: str | Path, formats: tuple[str, ...]) -> Iterator[None]:
     except FileNotFoundError:
         raise PictureError(f"{path}: no such file; check the path.") from None
     except Exception as error:  # decoders raise whatever they like, from SyntaxError to struct.error
+        bytearray(HEADROOM)  # raises MemoryError: a decoder short of memory may call a good file broken
         reason = " ".join(str(error).split()) or type(error).__name__
         raise PictureError(
             f"{path}: it cannot be read as a picture ({reason}); give a whole file of {', '.join(formats)}."

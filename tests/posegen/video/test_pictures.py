@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -14,6 +16,27 @@ from posegen.video.pictures import PictureError, read_picture
 from testkit.videos import numbered_picture
 
 RAMP = np.tile(np.linspace(0, 1, 256), (16, 1))  # (16, 256) black to white
+# Takes all memory in blocks of 16 KiB, then gives them back one by one and reads the picture after each.
+STARVED = """
+import ctypes, pathlib, resource, sys
+from posegen.video.pictures import read_picture
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+read_picture(sys.argv[1])
+used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used, resource.RLIM_INFINITY))
+blocks, outcomes = [], []
+while block := libc.malloc(2**14):
+    blocks.append(block)
+for block in blocks[:200]:
+    try:
+        outcomes.append(read_picture(sys.argv[1]).shape)
+    except MemoryError:
+        outcomes.append("no memory")
+    libc.free(block)
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(*set(outcomes), sep="; ")
+"""
 GREY = np.repeat(np.round(RAMP * 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
@@ -153,3 +176,13 @@ def test_any_damage_is_a_picture_or_a_sentence(tmp_path: Path):
             assert read_picture(path).dtype == np.uint8
         except PictureError as error:
             assert str(error).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp"])
+def test_a_decoder_short_of_memory_does_not_call_a_picture_broken(tmp_path: Path, name: str):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    path = saved(tmp_path / name, Image.fromarray(noise))
+    run = [sys.executable, "-c", STARVED, str(path)]
+    outcomes = subprocess.run(run, check=True, capture_output=True, text=True).stdout
+    assert "no memory" in outcomes
+    assert set(outcomes.strip().split("; ")) <= {"no memory", "(64, 96, 3)"}
