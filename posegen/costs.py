@@ -78,6 +78,14 @@ def parameters(config: Config) -> int:
     return total + _linear(dim, _patch(config) * config["out_channels"]) + 2 * dim
 
 
+def float32_parameters(config: Config) -> int:
+    """How many of them stay float32 whatever the model's dtype: of the time embedding, modulation and affine norms."""
+    dim, image_dim = model_dim(config), config["image_dim"]
+    block = 6 * dim + (2 * dim if config["cross_attn_norm"] else 0)
+    total = _linear(config["freq_dim"], dim) + _linear(dim, dim) + 2 * dim + config["num_layers"] * block
+    return total + (0 if image_dim is None else 2 * (image_dim + dim))
+
+
 def block_linears(config: Config) -> int:
     """How many numbers the matrices of the blocks' linear layers hold, those that are quantised."""
     dim, added = model_dim(config), config["added_kv_proj_dim"] or 0

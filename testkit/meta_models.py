@@ -77,7 +77,10 @@ def inputs(
 
 
 class LiveBytes(TorchDispatchMode):
-    """Follows the storages that operations make until they are dropped; `peak` is the most alive at one time."""
+    """Follows the storages that operations make on the meta device until they are dropped.
+
+    `peak` is the most alive at one time. Those on the CPU stand for the host's, which take nothing of a device.
+    """
 
     def __init__(self, known: list[torch.Tensor]) -> None:
         super().__init__()
@@ -87,7 +90,7 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         output = func(*args, **(kwargs or {}))
         for tensor in pytree.tree_leaves(output):
-            if isinstance(tensor, torch.Tensor):
+            if isinstance(tensor, torch.Tensor) and tensor.is_meta:
                 self._follow(tensor.untyped_storage())
         return output
 

@@ -112,6 +112,11 @@ class TrainConfig:
                 "engine.fp8_base does not work with engine.zero_stage 3, which splits weights of one dtype; set one of "
                 "them otherwise."
             )
+        if self.engine.blocks_to_swap and (self.engine.zero_stage == 3 or self.engine.compile):
+            raise ValueError(
+                "engine.blocks_to_swap works neither with engine.zero_stage 3, which splits these weights among the "
+                "devices, nor with engine.compile; set it to 0 or the others otherwise."
+            )
         cluster = self.cluster
         if (
             cluster.max_workers % cluster.context_parallel
@@ -213,6 +218,20 @@ def wan14b_720p(zero_stage: Literal[2, 3] = 2, fp8_base: bool = False) -> TrainC
     return _wan14b(data, zero_stage, fp8_base, shift=5.0)
 
 
+def wan14b_480p_swap() -> TrainConfig:
+    """`wan14b_480p` with the base in fp8 and all its linears in the host's memory, 16 GB of it for each worker.
+
+    Sized for GPUs of 24 GB, 19 GB on each of two by the estimate (`training.memory`), which counts nothing for the time
+    that the copies take: 48 GB an item over each GPU's link, three of the whole base.
+    """
+    return _swapped(wan14b_480p(fp8_base=True), min_workers=2)
+
+
+def wan14b_720p_swap() -> TrainConfig:
+    """`wan14b_720p` as `wan14b_480p_swap` is `wan14b_480p`: for any number of GPUs of 48 GB, 40 GB on one alone."""
+    return _swapped(wan14b_720p(fp8_base=True), min_workers=1)
+
+
 def wan14b_720p_64gpus() -> TrainConfig:
     """Wan2.1-I2V-14B at 1280x720, 81 frames, on 64 GPUs of 80 GB in 8 machines, and one more machine of 8.
 
@@ -266,6 +285,11 @@ def _wan14b(data: DataConfig, zero_stage: Literal[2, 3], fp8_base: bool, shift: 
     )
 
 
+def _swapped(config: TrainConfig, min_workers: int) -> TrainConfig:
+    engine = replace(config.engine, blocks_to_swap=40)
+    return replace(config, engine=engine, cluster=replace(config.cluster, min_workers=min_workers))
+
+
 CONFIGS = {
     "mini_cpu": ("The mini model (2 M parameters, 9 frames of 64x96) on 2 CPU cores.", mini_cpu()),
     "wan1b_480p": ("Wan2.1-Fun-1.3B-InP at 832x480 on one GPU of 24 GB.", wan1b_480p()),
@@ -278,6 +302,10 @@ CONFIGS = {
         "The same with the frozen base in fp8, on any number of GPUs of 48 GB.",
         wan14b_480p(fp8_base=True),
     ),
+    "wan14b_480p_swap": (
+        "The same with the base in fp8 in the host's memory, on two or more GPUs of 24 GB.",
+        wan14b_480p_swap(),
+    ),
     "wan14b_720p": ("Wan2.1-I2V-14B at 1280x720 on 8 GPUs of 80 GB and three more.", wan14b_720p()),
     "wan14b_720p_zero3": (
         "The same with ZeRO-3: base split among 4 GPUs or more and gathered a block at a time; 42 GB, not 67.",
@@ -286,6 +314,10 @@ CONFIGS = {
     "wan14b_720p_fp8": (
         "The same with the frozen base in fp8, on any number of GPUs of 80 GB.",
         wan14b_720p(fp8_base=True),
+    ),
+    "wan14b_720p_swap": (
+        "The same with the base in fp8 in the host's memory, on any number of GPUs of 48 GB.",
+        wan14b_720p_swap(),
     ),
     "wan14b_720p_64gpus": (
         "The same on 64 GPUs of 80 GB and 8 more; groups of 4 share each item.",

@@ -11,6 +11,7 @@ from posegen.costs import (
     Pass,
     block_linears,
     context_flops,
+    float32_parameters,
     model_dim,
     parameters,
     patch_flops,
@@ -71,6 +72,7 @@ def training_memory(
     reduce_bucket_size: int = 500_000_000,
     live_parameters: int = 1_000_000_000,
     fp8_base: bool = False,
+    blocks_to_swap: int = 0,
     context_parallel: int = 1,
 ) -> dict[str, int]:
     """Bytes of one worker in a training step under DeepSpeed, by what they hold, and their sum as the peak.
@@ -78,7 +80,7 @@ def training_memory(
     one: a worker's pass; `context_parallel` workers share its tokens. trainable_parameters: adapters and whatever is
     trained whole. reduce_bucket_size, live_parameters: DeepSpeed's buffer, allocated whole however small the adapters,
     and `stage3_max_live_parameters`, both in numbers and at its defaults. fp8_base: whether the blocks' frozen linears
-    take a byte a number. Gradients are summed up in float32, and AdamW keeps 12 bytes for each trained number (a
+    take a byte a number. blocks_to_swap: in how many blocks they lie in the host's memory. Gradients are summed up in float32, and AdamW keeps 12 bytes for each trained number (a
     float32 copy and two moments). Stage 1 splits these among the workers, stage 2 the gradients too, stage 3 the
     weights too (ZeRO, arXiv 1910.02054).
     """
@@ -88,10 +90,14 @@ def training_memory(
         )
     itemsize = one.itemsize
     weights = parameters(one.config) + trainable_parameters
+    weights += float32_parameters(one.config) * (FLOAT32 - itemsize) // itemsize  # counted as several each
     if zero_stage == 3:
         weights = _ceil_div(weights, workers) + min(weights, live_parameters)
     gradients = _ceil_div(trainable_parameters, workers if zero_stage >= 2 else 1)
-    saved = block_linears(one.config) * (itemsize - 1) if fp8_base else 0
+    linears = block_linears(one.config)
+    held = 1 if fp8_base else itemsize
+    swapped = min(1.0, blocks_to_swap / one.config["num_layers"])
+    saved = linears * (itemsize - held) + round(linears * swapped) * held
     parts = {
         "weights": weights * itemsize - saved,
         "gradients": gradients * FLOAT32,

@@ -368,6 +368,7 @@ def load_transformer(config: TrainConfig, device: torch.device) -> PoseGenTransf
         data.seed,
         data.hands,
         config.engine.fp8_base,
+        config.engine.blocks_to_swap,
     )
     set_up_blocks(transformer, config.engine)
     return transformer

@@ -88,6 +88,7 @@ def estimate(config: TrainConfig, device: Device) -> Estimate:
         reduce_bucket_size=engine.reduce_bucket_size,
         live_parameters=2 * engine.reduce_bucket_size,
         fp8_base=engine.fp8_base,
+        blocks_to_swap=engine.blocks_to_swap,
         context_parallel=cluster.context_parallel,
     )
     memory["ema"] = 4 * -(-trained // least)
@@ -101,8 +102,8 @@ def estimate(config: TrainConfig, device: Device) -> Estimate:
         raise EstimateError(
             f"This training does not fit: each of {least} workers needs {_gb(memory['peak'])}, but its device "
             f"({device.name}) has {_gb(device.memory)}, of which {USABLE:.0%} can be used. Take engine.fp8_base=true, "
-            "engine.zero_stage=3, more workers, cluster.context_parallel, engine.gradient_checkpointing=true with "
-            "engine.offload=true, fewer frames or smaller sizes."
+            "engine.blocks_to_swap, engine.zero_stage=3, more workers, cluster.context_parallel, "
+            "engine.gradient_checkpointing=true with engine.offload=true, fewer frames or smaller sizes."
         )
     return result
 

@@ -42,9 +42,10 @@ class ScaledLinear(nn.Linear):
         if self.fp8_products and not torch.is_grad_enabled():  # such a product has no gradient
             product = self._fp8_product(input.flatten(0, -2)).to(input.dtype).unflatten(0, input.shape[:-1])
             return product if bias is None else product + bias
+        weight = self.weight.view(self.stored)
         if not torch.is_grad_enabled():
-            return nn.functional.linear(input, self.expanded(input.dtype), bias)
-        product = _Product.apply(input, self.weight.view(self.stored), self.weight_scale)
+            return nn.functional.linear(input, _weight_for(input, weight, self.weight_scale), bias)
+        product = Product.apply(input, weight, self.weight_scale)
         return product if bias is None else product + bias
 
     def _fp8_product(self, rows: torch.Tensor) -> torch.Tensor:
@@ -83,18 +84,31 @@ class ScaledLinear(nn.Linear):
         return self
 
 
-class _Product(torch.autograd.Function):
-    """input (..., in) times a quantised weight (out, in) -> (..., out), with a gradient to the input alone."""
+class Product(torch.autograd.Function):
+    """input (..., in) times a frozen weight (out, in) -> (..., out), with a gradient to the input alone.
+
+    The weight is quantised where it has a scale, and may lie on another device than the input.
+    """
 
     @staticmethod
-    def forward(context: Any, input: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    def forward(
+        context: Any, input: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor | None
+    ) -> torch.Tensor:
         context.save_for_backward(weight, scale)
-        return nn.functional.linear(input, expand(weight, scale).to(input.dtype))
+        return nn.functional.linear(input, _weight_for(input, weight, scale))
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (gradient,) = gradients
-        return gradient @ expand(*context.saved_tensors).to(gradient.dtype), None, None
+        return gradient @ _weight_for(gradient, *context.saved_tensors), None, None
+
+
+def _weight_for(factor: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
+    """The weight in the other factor's dtype, on its device."""
+    near = weight.to(
+        factor.device, non_blocking=True
+    )  # before it is expanded, as fewer bytes are copied then
+    return (near if scale is None else expand(near, scale)).to(factor.dtype)
 
 
 def quantise_blocks(transformer: Any) -> None:

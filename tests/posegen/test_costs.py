@@ -23,6 +23,17 @@ def test_parameters_are_those_of_the_class(name: str):
     assert costs.parameters(model.config) == sum(parameter.numel() for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_float32_parameters_are_those_that_the_class_keeps(name: str):
+    model = transformer(CONFIGS[name][0], layers=3)
+    kept = [
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if set(name.split(".")) & set(model._keep_in_fp32_modules)
+    ]
+    assert costs.float32_parameters(model.config) == sum(kept)
+
+
 def test_parameters_of_the_published_model():
     with torch.device("meta"):
         model = PoseGenTransformer3DModel()

@@ -60,6 +60,9 @@ def test_one_value_is_changed_by_its_path(arguments: str, path: str, expected: A
             "wan14b_480p_fp8 --engine.zero_stage 3",
             r"engine\.fp8_base does not work with engine\.zero_stage 3",
         ),
+        ("wan14b_480p_swap --engine.zero_stage 3", r"engine\.fp8_base does not work with"),
+        ("wan14b_480p_zero3 --engine.blocks_to_swap 4", r"blocks_to_swap works neither with .*zero_stage 3"),
+        ("wan14b_480p_swap --engine.compile", r"blocks_to_swap works neither with .*engine\.compile"),
         ("wan14b_480p_zero3 --engine.compile", r"engine\.compile does not work with engine\.zero_stage 3"),
     ],
 )

@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig
 from torch.utils.flop_counter import FlopCounterMode
 
-from posegen.costs import Pass, parameters
+from posegen.costs import Pass, float32_parameters, parameters
 from testkit.meta_models import CONFIGS, IMAGE, SMALL, TEXT, fuse_attention, inputs, peak_bytes, transformer
 from training import costs
 
@@ -71,7 +71,7 @@ def test_each_zero_stage_splits_more():
             Pass(config, 17, 96, 64), 4000, stage, workers, reduce_bucket_size=50, live_parameters=60
         )
 
-    weights = parameters(config) + 4000
+    weights = parameters(config) + float32_parameters(config) + 4000  # two numbers of bfloat16 each
     alone = estimate(0, 4)
     assert (alone["weights"], alone["gradients"], alone["optimiser"]) == (2 * weights, 16000, 48000)
     assert estimate(1, 4) == alone | {"optimiser": 12000, "buffers": 100, "peak": alone["peak"] - 36000 + 100}

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from posegen.model.folder import model_folder
+from posegen.model.host_linear import swap_blocks
 from posegen.model.scaled_linear import quantise_blocks
 from posegen.model.transformer import PoseGenTransformer3DModel
 from testkit.meta_models import fuse_attention, peak_bytes
@@ -76,6 +77,12 @@ def on_meta(config: TrainConfig, shape: dict[str, Any]) -> PoseGenTransformer3DM
             parameter.data = parameter.data.to(torch.float32 if exact else dtype)
         if config.engine.fp8_base:
             quantise_blocks(model)
+        swap_blocks(model, config.engine.blocks_to_swap)
+        for part in model.modules():
+            if "weight" in vars(
+                part
+            ):  # a plain attribute: it stays on the host, where it takes no memory unread
+                part.weight = torch.empty_like(part.weight, device="cpu")
         model.requires_grad_(False).train()
         model.add_adapter(lora_config(config.adapter), "base")
     for name, parameter in model.named_parameters():

@@ -254,6 +254,24 @@ def test_a_base_in_fp8_is_trained_as_one_in_float(
     assert curves[1] == pytest.approx(curves[0], rel=0.02) and curves[1] != curves[0]
 
 
+@pytest.mark.parametrize("fp8_base", [False, True])
+def test_swapped_blocks_are_trained_to_the_same_losses(
+    folder: Path, one_process: None, fp8_base: bool
+) -> None:
+    curves = []
+    for count in (0, 1):
+        engine_config = EngineConfig(
+            precision="float32", fp8_base=fp8_base, blocks_to_swap=count, reduce_bucket_size=200_000
+        )
+        config = tiny_config(folder, folder, engine=engine_config)
+        model = load_transformer(config, torch.device("cpu"))
+        engine = start_engine(model, config.engine, config.optimizer, passes=1)
+        curves.append(steps(engine, model, 0, 4))
+    assert curves[1] == curves[0]
+    assert "blocks.0.ffn.net.2.base_layer.weight" not in dict(model.named_parameters())
+    assert "blocks.1.ffn.net.2.base_layer.weight" in dict(model.named_parameters())
+
+
 def test_samples_are_made_by_the_pipeline_with_the_checkpoints_adapter(folder: Path, tmp_path: Path) -> None:
     config = tiny_config(folder, tmp_path, engine=EngineConfig(precision="bfloat16"))
     trained = load_transformer(config, torch.device("cpu"))

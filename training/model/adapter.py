@@ -16,6 +16,7 @@ from peft import LoraConfig
 from posegen.longvideo.conditions import encode_frames
 from posegen.model.checkpoints import EMBEDDINGS, load_adapter, set_adapter
 from posegen.model.folder import model_folder
+from posegen.model.host_linear import swap_blocks
 from posegen.model.scaled_linear import quantise_blocks
 from posegen.model.transformer import PoseGenTransformer3DModel
 from training.model import frozen
@@ -53,18 +54,21 @@ def load_model(
     seed: int,
     hands: bool,
     fp8_base: bool = False,
+    blocks_to_swap: int = 0,
 ) -> PoseGenTransformer3DModel:
     """The frozen transformer of a model folder with an adapter to be trained; the same on every worker.
 
     name: the adapter's, base or cond. seed: of a new adapter's weights. hands: whether the data has hand pictures.
-    fp8_base: whether the frozen linears of its blocks are held in fp8.
+    fp8_base: whether the frozen linears of its blocks are held in fp8. blocks_to_swap: in how many blocks they stay in
+    the host's memory.
     """
     transformer = PoseGenTransformer3DModel.from_pretrained(
         model_folder(model), subfolder="transformer", torch_dtype=dtype
     )
     if fp8_base:
         quantise_blocks(transformer)
-    transformer.to(device).requires_grad_(False).train()
+    swap_blocks(transformer, blocks_to_swap)
+    transformer.requires_grad_(False).train()
     if config.start:
         load_adapter(transformer, config.start, name)
         set_adapter(transformer, name, trainable=True)
@@ -80,7 +84,7 @@ def load_model(
             _empty_pose(transformer, name, model)
     if transformer.hand_patch_embedding is not None and not hands:
         transformer.hand_patch_embedding.requires_grad_(False)
-    return transformer
+    return transformer.to(device)
 
 
 @torch.no_grad()
