@@ -80,9 +80,9 @@ def training_memory(
     one: a worker's pass; `context_parallel` workers share its tokens. trainable_parameters: adapters and whatever is
     trained whole. reduce_bucket_size, live_parameters: DeepSpeed's buffer, allocated whole however small the adapters,
     and `stage3_max_live_parameters`, both in numbers and at its defaults. fp8_base: whether the blocks' frozen linears
-    take a byte a number. blocks_to_swap: in how many blocks they lie in the host's memory. Gradients are summed up in float32, and AdamW keeps 12 bytes for each trained number (a
-    float32 copy and two moments). Stage 1 splits these among the workers, stage 2 the gradients too, stage 3 the
-    weights too (ZeRO, arXiv 1910.02054).
+    take a byte a number. blocks_to_swap: in how many blocks they lie in the host's memory. Gradients are summed up in
+    float32, and AdamW keeps 12 bytes for each trained number (a float32 copy and two moments). Stage 1 splits these
+    among the workers, stage 2 the gradients too, stage 3 the weights too (ZeRO, arXiv 1910.02054).
     """
     if zero_stage not in (0, 1, 2, 3) or workers < 1:
         raise ValueError(

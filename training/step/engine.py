@@ -35,8 +35,8 @@ class EngineConfig:
     fp8_base: bool = False
     """Hold the frozen linears of the blocks in fp8 (e4m3, a scale a row), half of bfloat16's bytes; with ZeRO-2."""
     blocks_to_swap: int = 0
-    """Blocks whose frozen linears stay in the host's memory and are copied to the device for each product, 0.8 GB a block
-    and worker for the 14B model, 0.4 GB in fp8; with ZeRO-2."""
+    """Blocks whose frozen linears stay in the host's memory and are copied to the device for each product; with ZeRO-2.
+    A block of the 14B model takes 0.8 GB there for each worker, 0.4 GB in fp8."""
     micro_batch_size: int = 1
     """Most items that a worker passes through the model at once."""
     gradient_checkpointing: bool = True
