@@ -44,6 +44,12 @@ class CurateConfig:
     explicit_detector: str | None = None
     """Detector of explicit content (ONNX file, folder, URI or hub name) of your own, in the form that
     pipeline/score/explicit.py describes; without one it is not measured, and its threshold not applied."""
+    embedder: str | None = None
+    """CLIP vision model (a folder that all nodes read, or a hub name) that gives each clip an embedding, by which clips
+    that show the same are found: the folder image_encoder of Wan2.1-I2V-14B, or openai/clip-vit-large-patch14."""
+    aesthetics: str | None = None
+    """Head (.pth or .safetensors; file, folder, URI or hub name) that scores these embeddings, as LAION's predictor
+    does those of openai/clip-vit-large-patch14; a rule in the thresholds makes use of it."""
     captioner: str = COMPOSED
     """'composed' from what was measured, or a Qwen2.5-VL folder or hub name such as Qwen/Qwen2.5-VL-7B-Instruct."""
     caption_engine: Literal["transformers", "vllm"] = "transformers"
@@ -62,7 +68,7 @@ class CurateConfig:
     workers: int | None = None
     """Processes that measure; by default one for each CPU of the cluster."""
     gpu_share: float = 0.0
-    """Share of a GPU for each process that runs networks on GPUs (dwpose, sapiens, detectors, transnetv2), e.g. 0.5;
+    """Share of a GPU for each process that runs networks on GPUs (dwpose, sapiens, detectors, transnetv2, embedder);
     those that measure send them batches."""
     retry_failed: bool = False
     """Try clips and videos again that failed in an earlier run."""
@@ -106,4 +112,6 @@ class CurateConfig:
         return content_id(
             *("score", 6, self.poses, self.pose_weights, self.person_detector),
             *(self.explicit_detector, self.tilted),
+            # Left out where there is none, so that older records stay valid.
+            *((self.embedder, self.aesthetics) if self.embedder else ()),
         )

@@ -46,7 +46,8 @@ from pipeline.workers import CaptionWorker, CropWorker, CutWorker, SetupError, V
 from posegen.common.faults import StorageFaultError
 from posegen.common.progress import Progress, Stage
 from posegen.common.storage import Folder, StorageError, absolute
-from posegen.dataset import FAILED, KEPT, REJECTED
+from posegen.common.weights import WeightsError
+from posegen.dataset import FAILED, KEPT, OPTIONAL_SCORES, REJECTED
 from posegen.driving.poses.runtime import on_cpu, on_cuda
 
 # A measuring process computes on one core all the time. It asks Ray for a little less, so that the light tasks that
@@ -80,6 +81,7 @@ def run(config: CurateConfig) -> dict[str, int]:
     if config.explicit_detector is None:
         thresholds = thresholds.without("unsafe")
     check(config)
+    check_embedder(config, thresholds)
     captions = read_captions(config.captions) if config.captions else {}
     if config.dry_run:
         list_videos(config)
@@ -119,6 +121,25 @@ def check(config: CurateConfig) -> None:
         raise SetupError(
             f"--rate {config.rate:g} is too low for clips of 81 frames; give at least {LEAST_RATE:g}"
         )
+
+
+def check_embedder(config: CurateConfig, thresholds: Thresholds) -> None:
+    """Raises SetupError for an embedder, a head or a rule on its scores that cannot be used."""
+    ruled = [rule.score for rule in thresholds.rules if rule.score in OPTIONAL_SCORES]
+    if ruled and config.aesthetics is None:
+        raise SetupError(f"{config.thresholds} has a rule for {ruled[0]}; give the head as --aesthetics too")
+    if config.aesthetics is not None and config.embedder is None:
+        raise SetupError("--aesthetics scores embeddings; give the model that makes them as --embedder too")
+    if config.embedder is None:
+        return
+    from pipeline.score.embedder import load_head, width_of  # imports torch and transformers
+
+    try:
+        width = width_of(config.embedder)
+        if config.aesthetics is not None:
+            load_head(config.aesthetics, width)
+    except (ValueError, WeightsError) as error:
+        raise SetupError(str(error)) from error
 
 
 def require_scores(config: CurateConfig, groups: Groups) -> None:
@@ -179,7 +200,12 @@ def make_models(config: CurateConfig) -> None:
     make_planner(
         config, transnet_on("cuda") if config.gpu_share and config.detector == "transnetv2" else None
     )
-    make_scorer(config, open_model)
+    embed = None
+    if config.gpu_share and config.embedder:
+        from pipeline.score.embedder import ClipEmbedder  # imports torch and transformers
+
+        embed = ClipEmbedder(config.embedder, "cuda")
+    make_scorer(config, open_model, embed)
     if config.people == "crop":
         make_cropper(config, open_model)
 

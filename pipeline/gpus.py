@@ -2,7 +2,8 @@
 
 Workers on CPUs decode videos, run the small networks and prepare what the large ones see; these run where the GPUs are
 and are sent batches. So as many cores decode as there are, however few processes the GPUs hold. A process is sent a
-file's content the first time that it is asked for it, so that no node but the worker's needs the file.
+file's content the first time that it is asked for it, so that no node but the worker's needs the file. A model of a
+folder it reads itself.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ray.actor import ActorHandle
 
 from pipeline.config import CurateConfig
 from pipeline.plan.shots import Scores, transnet_on
+from pipeline.score.embedding import Embed
 from posegen.common.profiling import timed
 from posegen.driving.poses.runtime import Model, OpenModel, on_cuda
 
@@ -30,6 +32,7 @@ class GpuProcess:
         self._open, self._device = open_model, device
         self._models: dict[str, Model] = {}
         self._transnet: Scores | None = None
+        self._embed: dict[str, Embed] = {}
 
     def node(self) -> str:
         """The id of the node it is on."""
@@ -55,6 +58,14 @@ class GpuProcess:
         self._transnet = self._transnet or transnet_on(self._device)
         return self._transnet(frames)
 
+    def embed(self, model: str, pictures: np.ndarray) -> np.ndarray:
+        """Embeddings by the model of a folder or a hub name, see `embedding.Embed`."""
+        if model not in self._embed:
+            from pipeline.score.embedder import ClipEmbedder  # imports transformers
+
+            self._embed[model] = ClipEmbedder(model, self._device)
+        return self._embed[model](pictures)
+
 
 @dataclass(frozen=True)
 class Gpus:
@@ -76,6 +87,17 @@ class Gpus:
             return np.asarray(found)
 
         return scores
+
+    def embed(self, model: str) -> Embed:
+        """The model of a folder or a hub name, run by one of them."""
+        process = self._near()
+
+        def embed(pictures: np.ndarray) -> np.ndarray:
+            with timed("model"):
+                found: Any = ray.get(process.embed.remote(model, pictures))
+            return np.asarray(found)
+
+        return embed
 
     def _near(self) -> ActorHandle:
         """One on this node, if there are any."""

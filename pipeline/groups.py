@@ -26,7 +26,7 @@ from pipeline.journals import (
     score_journal,
 )
 from pipeline.records.journal import Files, Journal, group_of
-from pipeline.tables.join import join_group
+from pipeline.tables.join import join_group, joined_schema
 from pipeline.tables.media import MediaReader, newest_media
 from pipeline.tables.verdicts import (
     LOOKS,
@@ -39,7 +39,7 @@ from pipeline.tables.verdicts import (
     with_captions,
     with_errors,
 )
-from pipeline.tables.write import divide, write_files
+from pipeline.tables.write import divide, table_schema, write_files
 from pipeline.verdict import Thresholds
 from posegen import versions
 from posegen.common.storage import Folder
@@ -100,7 +100,7 @@ class Groups:
         planned = set[str]().union(*(keys.to_pylist() for keys, _ in self._get(_seen)))
         for row in self.listed.to_pylist():
             if row["key"] not in planned:
-                group, failed = group_of(row["key"]), unread(row, faults)
+                group, failed = group_of(row["key"]), unread(row, faults, joined_schema(self.config))
                 others = [self.rows[group]] if group in self.rows else []
                 self.rows[group] = _task(_together).remote(failed, *others)
 
@@ -169,10 +169,12 @@ class Groups:
         units: dict[str, list[str]] = {}
         for group in sorted(self.rows):
             units.setdefault(group[: division.unit], []).append(group)
-        shared, tables = ray.put(division), dict[str, dict[str, int]](clips={}, media={})
+        schema, shared = table_schema(self.config), ray.put(division)
+        tables: dict[str, dict[str, int]] = {"clips": {}, "media": {}}
         tasks = [
             _task(write_files).remote(
                 self.config,
+                schema,
                 shared,
                 {group: self.scores[group] for group in unit if group in self.scores},
                 {group: self.cuts[group] for group in unit if group in self.cuts},

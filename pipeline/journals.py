@@ -11,7 +11,7 @@ from pipeline.config import CurateConfig
 from pipeline.crop.cropper import CROPPED
 from pipeline.plan.planner import PLAN
 from pipeline.records.journal import Journal
-from pipeline.score.scorer import SCORED
+from pipeline.score.scorer import scored_schema
 from posegen.common.storage import Folder
 from posegen.dataset import CLIPS, MEDIA, content_id
 
@@ -39,7 +39,8 @@ def plan_journal(config: CurateConfig) -> Journal:
 
 def score_journal(config: CurateConfig) -> Journal:
     """Finished scores by video_id and clip_id. The keypoints of 512 clips take some 200 MB."""
-    return Journal(Folder(config.output, "work"), f"scores-{config.score_version[:8]}", SCORED, 512)
+    kind = f"scores-{config.score_version[:8]}"
+    return Journal(Folder(config.output, "work"), kind, scored_schema(config), 512)
 
 
 def crop_journal(config: CurateConfig) -> Journal:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from posegen.dataset import ABOUT_PERSON, SCORES, content_id
+from posegen.dataset import ABOUT_PERSON, OPTIONAL_SCORES, SCORES, content_id
 
 NOBODY = "one_person: nobody was found"
 DEFAULT = Path(__file__).with_name("thresholds.yaml")
@@ -88,8 +88,9 @@ def load_thresholds(path: Path = DEFAULT) -> Thresholds:
         raise ThresholdsError(
             f"{path}: near_duplicate_bits is {bits!r}; give a whole number of bits from 0 to 63"
         )
-    if unknown := [score for score in content if score not in SCORES]:
-        raise ThresholdsError(f"{path}: there is no score {unknown[0]!r}; choose from {', '.join(SCORES)}")
+    scores = [*SCORES, *OPTIONAL_SCORES]
+    if unknown := [score for score in content if score not in scores]:
+        raise ThresholdsError(f"{path}: there is no score {unknown[0]!r}; choose from {', '.join(scores)}")
     rules = (_rule(path, score, bounds) for score, bounds in content.items() if bounds is not None)
     return Thresholds(tuple(rules), bits)
 

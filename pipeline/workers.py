@@ -181,7 +181,8 @@ class VideoWorker(CutWorker):
         self.plans, self.scores = plan_journal(config), score_journal(config)
         self.plan = self.make_planner(config, gpus.scores() if gpus else None)
         open_model = gpus.open_model if gpus else on_cpu
-        self.score = self.make_scorer(config, open_model)
+        embed = gpus.embed(config.embedder) if gpus and config.embedder else None
+        self.score = self.make_scorer(config, open_model, embed)
         self.crops = crop_journal(config)
         self.crop = make_cropper(config, open_model) if config.people == "crop" else None
 

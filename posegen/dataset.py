@@ -52,6 +52,11 @@ SCORES: dict[str, str] = {
     "unsafe": "highest score of explicit content that holds, by a detector of the user's own, 0..1",
 }
 
+OPTIONAL_SCORES: dict[str, str] = {
+    "aesthetics": "how much people like the pictures, by a head on their embeddings; LAION's: 1 (least) .. 10",
+}
+"""Scores of which the table has a column only where the weights that measure them were given."""
+
 ABOUT_PERSON = (
     *("one_person", "second_person", "human_evidence", "face_oddity", "head_visible", "person_height"),
     *(
@@ -121,6 +126,14 @@ MEDIA = pa.schema(
         pa.field("rate", pa.float64(), nullable=False),
     ]
 )
+
+
+def embedding_field(width: int = -1) -> pa.Field:
+    """The column of a clip's embedding, of unit length: so many numbers, or any number as in records (-1).
+
+    The table has it only where a model that embeds was given.
+    """
+    return pa.field("embedding", pa.list_(pa.float16(), width))
 
 
 class DatasetError(ValueError):

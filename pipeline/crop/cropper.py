@@ -20,7 +20,6 @@ from pipeline.crop.tracks import Find, follow, most_at_once, who_count
 from pipeline.plan.planner import PLAN, failure
 from pipeline.plan.source import Source
 from pipeline.score.scorer import (
-    SCORED,
     analysis_size,
     failed_clip,
     make_detector,
@@ -167,7 +166,7 @@ def _windows(
 
 
 def score_crop(score: Scorer, clip: Mapping[str, Any], source: Source) -> pa.Table:
-    """The record (`SCORED`) of a crop: its own video is scored as that of any clip.
+    """The record of a crop: its own video is scored as that of any clip.
 
     Joints outside of the crop are unseen. The rates are those of the source, as the crop is encoded at its final one.
     Raises OSError where the storage is at fault, and not the file.
@@ -190,4 +189,4 @@ def score_crop(score: Scorer, clip: Mapping[str, Any], source: Source) -> pa.Tab
     )
     keypoints[outside, 2] = 0
     shown = sample_indices(source.info, clip["start"], clip["stop"], clip["rate"])
-    return table([row | pack_keypoints(keypoints) | source_scores(source.info, shown)], SCORED)
+    return table([row | pack_keypoints(keypoints) | source_scores(source.info, shown)], record.schema)

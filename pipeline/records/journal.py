@@ -53,10 +53,14 @@ class Journal:
         return self.folder.exists(self.name(video, key))
 
     def write(self, video: str, key: str, table: pa.Table) -> None:
-        """Stores a key's record, one or more rows of the journal's schema, in place of an earlier one."""
+        """Stores a key's record, one or more rows, in place of an earlier one.
+
+        Columns of the journal's schema that it leaves out are null, such as scores of one that failed.
+        """
         if not table.num_rows:
             raise ValueError(f"the record {key} of {self.kind} has no row; give it at least one")
-        self.folder.write_table(self.name(video, key), table.cast(self.schema))
+        whole = pa.concat_tables([self.schema.empty_table(), table], promote_options="default")
+        self.folder.write_table(self.name(video, key), whole.cast(self.schema))
 
     def read(self, video: str, key: str, columns: list[str] | None = None) -> pa.Table:
         """A key's loose record; raises FileNotFoundError where there is none."""

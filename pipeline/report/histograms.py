@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.verdict import Rule, Thresholds
-from posegen.dataset import KEPT, REJECTED, SCORES
+from posegen.dataset import KEPT, OPTIONAL_SCORES, REJECTED, SCORES
 
 MOST_BINS, MOST_TICKS = 30, 5
 WIDTH, HEIGHT = 320.0, 84.0
@@ -55,16 +55,17 @@ class Histogram:
 def histograms(
     clips: pa.Table, thresholds: Thresholds, reasons: Mapping[str, tuple[int, int]]
 ) -> list[Histogram]:
-    """One for each of `SCORES`, in that order, over the kept and rejected rows of `clips`.
+    """One for each score that `clips` has, over its kept and rejected rows.
 
     reasons: for a rule's name, how many clips it rejects and how many of them no other rule does.
     """
-    judged = clips.select(["status", *SCORES]).filter(pc.is_in(clips["status"], pa.array([KEPT, REJECTED])))
+    scores = {name: says for name, says in (SCORES | OPTIONAL_SCORES).items() if name in clips.column_names}
+    judged = clips.select(["status", *scores]).filter(pc.is_in(clips["status"], pa.array([KEPT, REJECTED])))
     kept = pc.equal(judged["status"], KEPT).to_numpy()
     rules = {rule.score: rule for rule in thresholds.rules}
     return [
         _histogram(score, judged[score].to_numpy().astype(np.float64), kept, rules.get(score), reasons)
-        for score in SCORES
+        for score in scores
     ]
 
 
@@ -87,7 +88,7 @@ def _histogram(
 
     return Histogram(
         name=score,
-        description=SCORES[score],
+        description=(SCORES | OPTIONAL_SCORES)[score],
         bounds=bounds_text(rule) if rule else "no rule",
         values=int(measured.sum()),
         missing=int((~measured).sum()),

@@ -15,13 +15,14 @@ import jinja2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pipeline.report.contact_sheet import PICTURES, cells, spread, spread_over_groups
 from pipeline.report.histograms import HEIGHT, WIDTH, bounds_text, histograms
 from pipeline.verdict import Thresholds
 from posegen.common.progress import Stage, duration
 from posegen.common.storage import Folder
-from posegen.dataset import CLIPS, FAILED, KEPT, REJECTED, SCORES
+from posegen.dataset import CLIPS, FAILED, KEPT, OPTIONAL_SCORES, REJECTED, SCORES
 
 REPORT = "report.html"
 MOST_FAILURES = 200
@@ -101,8 +102,13 @@ def _template() -> jinja2.Template:
 
 def _read(output: Folder) -> pa.Table:
     """The light columns of every row; what is heavy is read later, for the clips that are shown."""
-    parts = [output.read_table(f"clips/{name}", COLUMNS) for name in output.names("clips")]
-    return pa.concat_tables(parts) if parts else CLIPS.empty_table().select(COLUMNS)
+    names = output.names("clips")
+    if not names:
+        return CLIPS.empty_table().select(COLUMNS)
+    with output.open(f"clips/{names[0]}") as stream:
+        there = pq.read_schema(stream).names
+    columns = [*COLUMNS, *(score for score in OPTIONAL_SCORES if score in there)]
+    return pa.concat_tables([output.read_table(f"clips/{name}", columns) for name in names])
 
 
 def read_reasons(clips: pa.Table, order: list[str]) -> Reasons:

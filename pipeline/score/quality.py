@@ -1,4 +1,4 @@
-"""All measures of a clip's picture and motion at once, from measures.py, text.py, explicit.py and duplicates.py."""
+"""All measures of a clip's picture and motion at once, from the files beside this one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 
 from pipeline.score.distinct import DistinctPictures
 from pipeline.score.duplicates import PerceptualHashes
-from pipeline.score.explicit import ExplicitContent
 from pipeline.score.measures import (
     Blur,
     Brightness,
@@ -24,10 +23,10 @@ from pipeline.score.text import TextArea
 class Quality:
     """All measures of one clip: `update` with each chunk, then `result` once.
 
-    explicit: the measure of explicit content; without one it is not measured.
+    further: measures that need weights of the user's own, explicit content and the embedding.
     """
 
-    def __init__(self, explicit: ExplicitContent | None = None) -> None:
+    def __init__(self, *further: Measure) -> None:
         self.measures: list[Measure] = [
             RepeatedFrames(),
             DistinctPictures(),
@@ -37,9 +36,8 @@ class Quality:
             CameraMotion(),
             TextArea(),
             PerceptualHashes(),
+            *further,
         ]
-        if explicit is not None:
-            self.measures.append(explicit)
 
     def update(self, frames: np.ndarray, people: People, times: np.ndarray) -> None:
         """frames (n, H, W, 3) uint8 RGB; people of each frame, best first; times (n,) seconds, increasing."""

@@ -17,15 +17,25 @@ from pipeline.config import CurateConfig
 from pipeline.plan.planner import failure
 from pipeline.plan.source import Source
 from pipeline.score.composed_caption import Measured, compose_caption
+from pipeline.score.embedding import Embed, Embedder, Embedding
 from pipeline.score.evidence import Detector, Evidence, Sighting
 from pipeline.score.explicit import ExplicitContent, ExplicitDetector
+from pipeline.score.measures import Measure
 from pipeline.score.person import SIDEWAYS, PersonTrack, upright_turn
 from pipeline.score.quality import Quality
 from pipeline.score.text import text_detector, text_recogniser
 from posegen.common.faults import is_fault
 from posegen.common.profiling import collect, timed
 from posegen.common.weights import Weight, fetch
-from posegen.dataset import CLIPS, SCORES, pack_keypoints, table, unpack_keypoints
+from posegen.dataset import (
+    CLIPS,
+    OPTIONAL_SCORES,
+    SCORES,
+    embedding_field,
+    pack_keypoints,
+    table,
+    unpack_keypoints,
+)
 from posegen.driving.poses import PoseEstimator, load_estimator
 from posegen.driving.poses.runtime import OpenModel, on_cpu
 from posegen.driving.poses.yolox import DETECTOR, YoloxDetector
@@ -66,22 +76,42 @@ SCORED = pa.schema(
 )
 
 
-def make_scorer(
-    config: CurateConfig, open_model: OpenModel = on_cpu
-) -> Callable[[Mapping[str, Any], Source], pa.Table]:
-    """A function from a row of the plan and its file to its record, one row of schema `SCORED`. Loads the models.
+def scored_schema(config: CurateConfig) -> pa.Schema:
+    """`SCORED` with the columns that this configuration measures beside it."""
+    return pa.schema([*SCORED, *optional_columns(config)])
 
-    open_model: where the networks of ONNX files run. Raises OSError where the storage is at fault, and not the file.
+
+def optional_columns(config: CurateConfig, width: int = -1) -> list[pa.Field]:
+    """The columns of scores and embedding that there are with weights of the user's own alone.
+
+    width: how many numbers an embedding has, -1 for any number.
+    """
+    if config.embedder is None:
+        return []
+    scores = [pa.field(name, pa.float32()) for name in OPTIONAL_SCORES if config.aesthetics]
+    return [*scores, embedding_field(width)]
+
+
+def make_scorer(
+    config: CurateConfig, open_model: OpenModel = on_cpu, embed: Embed | None = None
+) -> Callable[[Mapping[str, Any], Source], pa.Table]:
+    """A function from a row of the plan and its file to its record, one row of `scored_schema`. Loads the models.
+
+    open_model: where the networks of ONNX files run. embed: what embeds pictures, in place of this process. Raises
+    OSError where the storage is at fault, and not the file.
     """
     estimator = make_estimator(config, open_model)
     evidence = Evidence(make_detector(config, open_model))
     explicit = make_explicit_detector(config, open_model)
+    embedder = make_embedder(config, embed)
     text_detector(), text_recogniser()  # now, so that a missing file is noticed at once
-    scored_by = f"{config.poses} {config.score_version[:8]}"
+    scored_by, schema = f"{config.poses} {config.score_version[:8]}", scored_schema(config)
 
     def look(clip: Mapping[str, Any], info: VideoInfo) -> dict[str, Any]:
-        content = ExplicitContent(explicit, clip["stop"] - clip["start"]) if explicit else None
-        return measure(clip, info, estimator, evidence, Quality(content))
+        seconds = clip["stop"] - clip["start"]
+        further: list[Measure] = [ExplicitContent(explicit, seconds)] if explicit else []
+        further += [Embedding(embedder, seconds)] if embedder else []
+        return measure(clip, info, estimator, evidence, Quality(*further))
 
     def score(clip: Mapping[str, Any], source: Source) -> pa.Table:
         try:
@@ -95,7 +125,7 @@ def make_scorer(
                 raise
             return failed_clip(clip, "read", source.said(error))
         took = [{"step": step, "seconds": spent} for step, spent in seconds.items()]
-        return table([row | {"scored_by": scored_by, "cpu_seconds": took}], SCORED)
+        return table([row | {"scored_by": scored_by, "cpu_seconds": took}], schema)
 
     return score
 
@@ -125,7 +155,7 @@ def measure(
     evidence: Evidence,
     quality: Quality,
 ) -> dict[str, Any]:
-    """All that is measured of one clip of a video, as columns of `SCORED`; quality: a new one for each clip."""
+    """All that is measured of one clip of a video, as columns of its record; quality: a new one for each clip."""
     size = analysis_size(info)
     shown = sample_indices(info, clip["start"], clip["stop"], clip["rate"])
     distinct, frame_of = np.unique(shown, return_inverse=True)
@@ -145,7 +175,7 @@ def measure(
     scores, keypoints = track.result()
     found = quality.result()
     scores |= {"seconds": clip["stop"] - clip["start"], "frames": len(shown), **evidence.result()}
-    scores |= {name: found[name] for name in SCORES if name in found}
+    scores |= {name: found[name] for name in (*SCORES, *OPTIONAL_SCORES) if name in found}
     scores |= source_scores(info, shown) | {"source_side": min(info.width, info.height)}
     times = info.frame_times[distinct] - clip["start"]
     light = {name: found[name] for name in ("camera_motion", "background_brightness")}
@@ -154,7 +184,7 @@ def measure(
     return {
         "clip_id": clip["clip_id"],
         **{name: None if value is None or np.isnan(value) else value for name, value in scores.items()},
-        "perceptual_hashes": found["perceptual_hashes"],
+        **{name: found[name] for name in ("perceptual_hashes", "embedding") if name in found},
         **caption,
         **pack_keypoints(keypoints[frame_of]),
         "preview": preview,
@@ -223,6 +253,15 @@ def make_explicit_detector(config: CurateConfig, open_model: OpenModel) -> Expli
     if config.explicit_detector is None:
         return None
     return ExplicitDetector(fetch(EXPLICIT, config.explicit_detector), open_model)
+
+
+def make_embedder(config: CurateConfig, embed: Embed | None) -> Embedder | None:
+    """What embeds a clip's pictures, where a model was given."""
+    if config.embedder is None:
+        return None
+    from pipeline.score import embedder  # imports torch and transformers
+
+    return embedder.make_embedder(config, embed)
 
 
 def make_detector(config: CurateConfig, open_model: OpenModel) -> Detector | None:

@@ -16,10 +16,10 @@ from pipeline.crop.cropper import CROPPED, TASK_CLIP
 from pipeline.journals import crop_journal, plan_journal, score_journal
 from pipeline.plan.planner import PLAN
 from pipeline.records.journal import Files
-from pipeline.score.scorer import SCORED
+from pipeline.score.scorer import optional_columns
 from posegen.dataset import CLIPS, FAILED
 
-HEAVY = ("keypoints", "keypoints_shape", "preview")
+HEAVY = ("keypoints", "keypoints_shape", "preview", "embedding")
 """Columns that stay in the records until a file of the table is written."""
 ERROR = ("error_stage", "error_type", "error_message")
 JOINED = pa.schema(
@@ -32,16 +32,22 @@ PLANNED = pa.schema([*TASK_CLIP, *(JOINED.field(name) for name in ("crops", "vid
 """A planned clip, or a crop of one."""
 
 
+def joined_schema(config: CurateConfig) -> pa.Schema:
+    """`JOINED` with the scores that this configuration measures beside it."""
+    return pa.schema([*JOINED, *(field for field in optional_columns(config) if field.name not in HEAVY)])
+
+
 def join_group(config: CurateConfig, keys: pa.Array, plans: Files, crops: Files, scores: Files) -> pa.Table:
-    """Plans, crops and scores of the videos of a group that are listed under one of these keys, a table `JOINED`.
+    """Plans, crops and scores of the videos of a group that are listed under one of these keys, of `joined_schema`.
 
     No verdicts yet. A row without `record` and without an error is still to be scored.
     """
     plan = plan_journal(config).rows(plans, PLAN.names)
     plan = plan.filter(pc.is_in(plan["key"], value_set=keys))
     plan = with_crops(plan, crop_journal(config).rows(crops, CROPPED.names))
-    light = [name for name in SCORED.names if name not in HEAVY]
-    scored = score_journal(config).rows(scores, light).combine_chunks()
+    schema, journal = joined_schema(config), score_journal(config)
+    light = [name for name in journal.schema.names if name not in HEAVY]
+    scored = journal.rows(scores, light).combine_chunks()
     index = pc.index_in(plan["clip_id"], value_set=scored["clip_id"].combine_chunks())
     found = scored.take(index)
     columns = {name: found[name] for name in light}
@@ -54,9 +60,9 @@ def join_group(config: CurateConfig, keys: pa.Array, plans: Files, crops: Files,
     columns["status"] = pa.repeat(FAILED, plan.num_rows)
     columns["reasons"] = pa.array([[]] * plan.num_rows, JOINED.field("reasons").type)
     empty = {
-        name: pa.nulls(plan.num_rows, JOINED.field(name).type) for name in JOINED.names if name not in columns
+        name: pa.nulls(plan.num_rows, schema.field(name).type) for name in schema.names if name not in columns
     }
-    return pa.table([(columns | empty)[name] for name in JOINED.names], JOINED)
+    return pa.table([(columns | empty)[name] for name in schema.names], schema)
 
 
 def with_crops(plan: pa.Table, crops: pa.Table) -> pa.Table:

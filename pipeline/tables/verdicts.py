@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.score.duplicates import hash_numbers, near_duplicates
-from pipeline.tables.join import ERROR, JOINED
+from pipeline.tables.join import ERROR
 from pipeline.verdict import Thresholds
 from posegen.dataset import FAILED, KEPT, REJECTED, content_id
 
@@ -43,7 +43,7 @@ def judge(clips: pa.Table, thresholds: Thresholds) -> pa.Table:
         if row["status"] == KEPT and row["cropped_from"] in whole:
             row["status"] = REJECTED
             row["reasons"] = [f"cropped_from: clip {row['cropped_from']} is kept whole"]
-    return pa.Table.from_pylist(sorted(rows, key=lambda row: row["clip_id"]), JOINED)
+    return pa.Table.from_pylist(sorted(rows, key=lambda row: row["clip_id"]), clips.schema)
 
 
 def kept(clips: pa.Table) -> pa.Table:
@@ -106,11 +106,11 @@ def fail_open(clips: pa.Table, faults: Mapping[str, str]) -> pa.Table:
     return updated(clips, {row["clip_id"]: _fault(row["path"], faults) for row in still})
 
 
-def unread(listed: Mapping[str, Any], faults: Mapping[str, str]) -> pa.Table:
-    """The row (`JOINED`) of a listed file that could not be fetched."""
+def unread(listed: Mapping[str, Any], faults: Mapping[str, str], schema: pa.Schema) -> pa.Table:
+    """The row of a listed file that could not be fetched; schema: of a group's rows."""
     path, key = listed["path"], listed["key"]
     row = {"clip_id": key, "path": path, "status": FAILED, "reasons": [], "video": key, "key": key}
-    return pa.Table.from_pylist([dict.fromkeys(JOINED.names) | row | _fault(path, faults)], JOINED)
+    return pa.Table.from_pylist([dict.fromkeys(schema.names) | row | _fault(path, faults)], schema)
 
 
 def _fault(path: str, faults: Mapping[str, str]) -> dict[str, str]:
@@ -124,4 +124,4 @@ def updated(clips: pa.Table, later: Mapping[str, Mapping[str, Any]]) -> pa.Table
     if not pc.any(concerned).as_py():
         return clips
     rows = [row | later.get(row["clip_id"], {}) for row in clips.to_pylist()]
-    return pa.Table.from_pylist(rows, JOINED)
+    return pa.Table.from_pylist(rows, clips.schema)

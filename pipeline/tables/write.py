@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pipeline.config import CurateConfig
 from pipeline.journals import score_journal
 from pipeline.records.journal import GROUP_DIGITS, Files, group_of
+from pipeline.score.scorer import optional_columns
 from pipeline.tables.join import HEAVY
 from pipeline.tables.media import IDS, MediaReader, ids_name
 from pipeline.tables.shards import digits, digits_of, overlapping, prefix_range, shard_name
@@ -60,6 +61,7 @@ def divide(output: Folder, clips: int, media: int) -> Division:
 
 def write_files(
     config: CurateConfig,
+    schema: pa.Schema,
     division: Division,
     scores: Mapping[str, Files],
     records: Mapping[str, Files],
@@ -68,8 +70,8 @@ def write_files(
 ) -> Written:
     """Writes the files of both tables that hold the final rows (`JOINED`) of these groups.
 
-    scores, records: the groups' files of scores, and of clips cut out. media_files: of the newest `media/`. Returns all
-    files of the rows, whether they were written now or before.
+    schema: of `clips/`. scores, records: the groups' files of scores, and of clips cut out. media_files: of the newest
+    `media/`. Returns all files of the rows, whether they were written now or before.
     """
     clips = pa.concat_tables(groups)
     output, media = Folder(config.output), MediaReader(config, records, media_files)
@@ -78,9 +80,9 @@ def write_files(
         light = rows.drop_columns(["record", "video", "key"])
         name = shard_name("clips", prefix, _digest(light, config.score_version))
         if name not in division.there:
-            heavy = _heavy(config, prefix, rows, scores)
+            heavy = _heavy(config, schema, prefix, rows, scores)
             columns = {column: light[column] for column in light.column_names} | heavy
-            table = pa.table([columns[column] for column in CLIPS.names], CLIPS)
+            table = pa.table([columns[column] for column in schema.names], schema)
             output.write_table(name, table, row_group_size=64)
         written["clips"][name] = rows.num_rows
     for prefix, rows in _divided(kept(clips), division.media):
@@ -124,18 +126,27 @@ def _divided(clips: pa.Table, count: int) -> Iterator[tuple[str, pa.Table]]:
         start += found["counts"]
 
 
+def table_schema(config: CurateConfig) -> pa.Schema:
+    """The schema of `clips/`: `CLIPS` with the columns that this configuration measures beside it."""
+    if config.embedder is None:
+        return CLIPS
+    from pipeline.score.embedder import width_of  # imports torch and transformers
+
+    return pa.schema([*CLIPS, *optional_columns(config, width_of(config.embedder))])
+
+
 def _heavy(
-    config: CurateConfig, prefix: str, rows: pa.Table, scores: Mapping[str, Files]
-) -> dict[str, pa.ChunkedArray]:
+    config: CurateConfig, schema: pa.Schema, prefix: str, rows: pa.Table, scores: Mapping[str, Files]
+) -> dict[str, pa.Array]:
     """The heavy columns of these rows, from the records."""
-    journal = score_journal(config)
+    journal, names = score_journal(config), [name for name in HEAVY if name in schema.names]
     groups = sorted({group_of(video) for video in rows["video"].to_pylist()} & scores.keys())
-    tables = [journal.rows(scores[group], ["clip_id", *HEAVY], prefix_range(prefix)) for group in groups]
+    tables = [journal.rows(scores[group], ["clip_id", *names], prefix_range(prefix)) for group in groups]
     if not tables:
-        return {name: pa.nulls(rows.num_rows, CLIPS.field(name).type) for name in HEAVY}
+        return {name: pa.nulls(rows.num_rows, schema.field(name).type) for name in names}
     found = pa.concat_tables(tables).combine_chunks()
     found = found.take(pc.index_in(rows["record"], value_set=found["clip_id"]))
-    return {name: found[name] for name in HEAVY}
+    return {name: found[name].cast(schema.field(name).type) for name in names}
 
 
 def _digest(light: pa.Table, heavy: str) -> str:

@@ -38,6 +38,7 @@ from pipeline.journals import score_journal
 from pipeline.plan.listing import list_videos
 from pipeline.plan.source import Source
 from pipeline.sample_videos import SAMPLES
+from pipeline.score.embedding import Embed
 from pipeline.verdict import NOBODY, load_thresholds
 from pipeline.workers import SetupError, VideoWorker
 from posegen import versions
@@ -267,8 +268,10 @@ class FaultyWorker(VideoWorker):
     clip_seconds = 3.0
 
     @staticmethod
-    def make_scorer(config: CurateConfig, open_model: OpenModel = on_cpu) -> Callable[..., pa.Table]:
-        del config, open_model
+    def make_scorer(
+        config: CurateConfig, open_model: OpenModel = on_cpu, embed: Embed | None = None
+    ) -> Callable[..., pa.Table]:
+        del config, open_model, embed
 
         def score(clip: dict[str, Any], source: Source) -> pa.Table:
             del source

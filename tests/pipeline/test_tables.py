@@ -34,7 +34,7 @@ from pipeline.tables.verdicts import (
     with_captions,
     with_errors,
 )
-from pipeline.tables.write import divide, write_files
+from pipeline.tables.write import divide, table_schema, write_files
 from pipeline.verdict import Rule, Thresholds
 from pipeline.workers import cut_record
 from posegen import versions
@@ -218,7 +218,7 @@ def write(config: CurateConfig, clips: pa.Table) -> dict[str, dict[str, int]]:
     """Writes both tables as a version; returns its files."""
     division = divide(Folder(config.output), clips.num_rows, kept(clips).num_rows)
     records = packed(score_journal(config)), packed(cut_journal(config))
-    written = write_files(config, division, *records, newest_media(config), clips)
+    written = write_files(config, table_schema(config), division, *records, newest_media(config), clips)
     versions.publish(Folder(config.output), written)
     return written
 

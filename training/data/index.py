@@ -212,6 +212,10 @@ def _batches(
     """The index's rows, a batch for each file; counts the kept clips that are left out, by reason."""
     number = {file: number for number, file in enumerate(files)}
     for file, rows, groups in tables.scan("clips", [*COLUMNS, *config.scores]):
+        if missing := [name for name in config.scores if name not in rows.column_names]:
+            raise ValueError(
+                f"{file} has no score {missing[0]}: curate with the weights that measure it, or leave it out of scores."
+            )
         kept = pc.equal(rows.column("status"), KEPT).to_numpy()
         rows, groups = rows.filter(kept), groups[kept]
         keys = keys_of(rows.column("clip_id"))

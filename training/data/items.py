@@ -13,7 +13,7 @@ from typing import Annotated, Literal, NamedTuple
 import torch
 import tyro
 
-from posegen.dataset import SCORES
+from posegen.dataset import OPTIONAL_SCORES, SCORES
 from training.data.augment import PoseAugmentation
 
 PIXELS_A_TOKEN = 16
@@ -103,8 +103,9 @@ class DataConfig:
             raise ValueError(f"sizes {self.sizes}: give sides in multiples of {PIXELS_A_TOKEN} pixels.")
         if not self.frames or any(frames % 4 != 1 for frames in self.frames):
             raise ValueError(f"frames {self.frames}: give lengths of 4k + 1, such as 17 or 81.")
-        if unknown := set(self.scores) - set(SCORES):
-            raise ValueError(f"scores {sorted(unknown)} are unknown; take some of {', '.join(SCORES)}.")
+        known = [*SCORES, *OPTIONAL_SCORES]
+        if unknown := set(self.scores) - set(known):
+            raise ValueError(f"scores {sorted(unknown)} are unknown; take some of {', '.join(known)}.")
         if min(self.batch_size, self.spans, self.references, self.window) < 1 or self.rate <= 0:
             raise ValueError("batch_size, spans, references, window and rate must be above zero.")
         if self.cache_gb <= 0:
