@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -173,7 +174,7 @@ def test_settings_that_make_no_sense_are_told_before_the_job(model: Path, tmp_pa
     none, rule = load_thresholds(), Thresholds((Rule("aesthetics", min=5),), 4)
     check_embedder(CurateConfig("in", "out"), none)
     check_embedder(CurateConfig("in", "out", embedder=str(model), aesthetics=head), rule)
-    for settings, rules, sentence in (
+    wrong: list[tuple[dict[str, Any], Thresholds, str]] = [
         ({"embedder": str(model)}, rule, "has a rule for aesthetics; give the head as --aesthetics too"),
         ({"aesthetics": head}, none, "give the model that makes them as --embedder too"),
         ({"embedder": "/nowhere"}, none, "no CLIP model could be found"),
@@ -182,7 +183,8 @@ def test_settings_that_make_no_sense_are_told_before_the_job(model: Path, tmp_pa
             none,
             "have 16 numbers: give the",
         ),
-    ):
+    ]
+    for settings, rules, sentence in wrong:
         with pytest.raises(SetupError, match=sentence):
             check_embedder(CurateConfig("in", "out", **settings), rules)
 
