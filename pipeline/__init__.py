@@ -3,7 +3,8 @@
 - `curate.py`: the job, top to bottom; `config.py`: its settings;
 - `workers.py`, `vllm_workers.py`, `feeds.py`: what Ray Data runs;
 - `gpus.py`: networks on GPUs, in processes of their own;
-- `groups.py`: the rows while the job runs; `journals.py`: the records it keeps; `metrics.py`: what it tells Prometheus;
+- `groups.py`, `tasks.py`: the rows while the job runs; `semantic.py`: which of them show the same;
+- `journals.py`: the records it keeps; `metrics.py`: what it tells Prometheus;
 - `estimate.py`: what a job would take, before it runs;
 - `plan/`, `score/`, `caption/`: videos become clips, clips get scores, kept clips get captions;
 - `crop/`: clips of each of several people;

@@ -80,6 +80,8 @@ def run(config: CurateConfig) -> dict[str, int]:
     thresholds = load_thresholds(config.thresholds)
     if config.explicit_detector is None:
         thresholds = thresholds.without("unsafe")
+    if config.embedder is None:
+        thresholds = dataclasses.replace(thresholds, semantic_duplicate_cosine=None)
     check(config)
     check_embedder(config, thresholds)
     captions = read_captions(config.captions) if config.captions else {}

@@ -26,6 +26,7 @@ from pipeline.journals import (
     score_journal,
 )
 from pipeline.records.journal import Files, Journal, group_of
+from pipeline.semantic import find_semantic_duplicates
 from pipeline.tables.join import join_group, joined_schema
 from pipeline.tables.media import MediaReader, newest_media
 from pipeline.tables.verdicts import (
@@ -35,18 +36,17 @@ from pipeline.tables.verdicts import (
     judge,
     kept,
     reject_duplicates,
+    reject_same,
     unread,
     with_captions,
     with_errors,
 )
 from pipeline.tables.write import divide, table_schema, write_files
+from pipeline.tasks import Ref, light_task, sizes
 from pipeline.verdict import Thresholds
 from posegen import versions
 from posegen.common.storage import Folder
 from posegen.dataset import KEPT
-
-Ref = Any
-"""A table of rows in the object store."""
 
 
 class Groups:
@@ -74,7 +74,7 @@ class Groups:
         for group in self.plans:
             if group in changed or group not in self.rows:
                 files = [kind.get(group, Files()) for kind in (self.plans, self.crops, self.scores)]
-                self.rows[group] = _task(join_group).remote(self.config, self.keys, *files)
+                self.rows[group] = light_task(join_group).remote(self.config, self.keys, *files)
 
     def unscored(self, retry_failed: bool, most_clips: int | None) -> list[Ref]:
         """Tasks (`TASKS`) for all that has no plan or no scores, in tables of one row or more.
@@ -84,7 +84,7 @@ class Groups:
         seen = self._get(_seen)
         again = [failed for _, failed in seen] if retry_failed else []
         new = unplanned(self.listed, [keys for keys, _ in seen], again)
-        found = [_task(unscored).remote(rows, retry_failed, most_clips) for rows in self.rows.values()]
+        found = [light_task(unscored).remote(rows, retry_failed, most_clips) for rows in self.rows.values()]
         return _filled(found) + [ray.put(new.slice(at, 1000)) for at in range(0, new.num_rows, 1000)]
 
     def claims(self) -> dict[str, str]:
@@ -102,7 +102,7 @@ class Groups:
             if row["key"] not in planned:
                 group, failed = group_of(row["key"]), unread(row, faults, joined_schema(self.config))
                 others = [self.rows[group]] if group in self.rows else []
-                self.rows[group] = _task(_together).remote(failed, *others)
+                self.rows[group] = light_task(_together).remote(failed, *others)
 
     def uncropped(self, thresholds: Thresholds, retry_failed: bool, most_clips: int | None) -> list[Ref]:
         """Tasks for the clips that these rules reject for their several people, and whose people were not looked for.
@@ -110,29 +110,33 @@ class Groups:
         retry_failed: also for those where that failed. most_clips: of a task.
         """
         found = [
-            _task(_uncropped).remote(rows, thresholds, retry_failed, most_clips)
+            light_task(_uncropped).remote(rows, thresholds, retry_failed, most_clips)
             for rows in self.rows.values()
         ]
         return _filled(found)
 
     def judge(self, thresholds: Thresholds) -> None:
-        """Applies the rules, and rejects what looks like another kept clip."""
+        """Applies the rules, and rejects what looks like another kept clip, or shows the same by its embedding."""
         self._each(judge, thresholds)
         if looks := self._get(_looks):
             first = ray.put(duplicates(pa.concat_tables(looks), thresholds))
             self._each(reject_duplicates, first)
+        if thresholds.semantic_duplicate_cosine is not None:
+            cosine = thresholds.semantic_duplicate_cosine
+            if same := find_semantic_duplicates(self.config, cosine, self.scores, self.rows):
+                self._each(reject_same, *same)
 
     def uncut(self) -> list[Ref]:
         """Tasks for the kept clips whose own video is neither recorded nor in `media/`."""
         self.cuts, _ = pack(cut_journal(self.config))
         missing = self._missing()
-        return _filled([_task(_uncut).remote(self.rows[group], missing[group]) for group in missing])
+        return _filled([light_task(_uncut).remote(self.rows[group], missing[group]) for group in missing])
 
     def with_media(self) -> None:
         """Fails the kept clips that could not be cut out."""
         self.cuts, _ = pack(cut_journal(self.config))
         for group, missing in self._missing().items():
-            self.rows[group] = _task(with_errors).remote(self.rows[group], missing)
+            self.rows[group] = light_task(with_errors).remote(self.rows[group], missing)
 
     def with_own_captions(self, captions: Mapping[str, str]) -> None:
         """Takes over captions that people gave their videos: in a table, by path, or beside them."""
@@ -148,7 +152,7 @@ class Groups:
         retry = self.config.retry_failed
         return _filled(
             [
-                _task(_uncaptioned).remote(self.config, self.captions.get(group, Files()), retry, rows)
+                light_task(_uncaptioned).remote(self.config, self.captions.get(group, Files()), retry, rows)
                 for group, rows in self.rows.items()
             ]
         )
@@ -158,7 +162,7 @@ class Groups:
         self.captions, _ = pack(caption_journal(self.config))
         for group, files in self.captions.items():
             if group in self.rows:
-                self.rows[group] = _task(_captioned).remote(self.config, files, self.rows[group])
+                self.rows[group] = light_task(_captioned).remote(self.config, files, self.rows[group])
 
     def write(self) -> Counter[str]:
         """Writes both tables and makes them the newest version; returns how many clips have each status."""
@@ -172,7 +176,7 @@ class Groups:
         schema, shared = table_schema(self.config), ray.put(division)
         tables: dict[str, dict[str, int]] = {"clips": {}, "media": {}}
         tasks = [
-            _task(write_files).remote(
+            light_task(write_files).remote(
                 self.config,
                 schema,
                 shared,
@@ -193,16 +197,16 @@ class Groups:
 
     def _each(self, step: Callable[..., pa.Table], *arguments: Any) -> None:
         """Puts what a step makes of each group's rows in their place."""
-        self.rows = {group: _task(step).remote(rows, *arguments) for group, rows in self.rows.items()}
+        self.rows = {group: light_task(step).remote(rows, *arguments) for group, rows in self.rows.items()}
 
     def _get(self, question: Callable[[pa.Table], Any]) -> list[Any]:
         """What a question about a group's rows is answered with, for each group."""
-        answers: list[Any] = ray.get([_task(question).remote(rows) for rows in self.rows.values()])
+        answers: list[Any] = ray.get([light_task(question).remote(rows) for rows in self.rows.values()])
         return answers
 
     def _missing(self) -> dict[str, Ref]:
         return {
-            group: _task(_without_media).remote(
+            group: light_task(_without_media).remote(
                 self.config, group, self.cuts.get(group, Files()), self.media, rows
             )
             for group, rows in self.rows.items()
@@ -213,18 +217,13 @@ def pack(journal: Journal) -> tuple[dict[str, Files], set[str]]:
     """Packs a journal's loose records; returns its files by group, and the groups that were changed."""
     files = journal.files()
     changed = [group for group in files if files[group].loose]
-    packed = ray.get([_task(_pack).remote(journal, group, files[group]) for group in changed])
+    packed = ray.get([light_task(_pack).remote(journal, group, files[group]) for group in changed])
     return files | dict(zip(changed, packed, strict=True)), set(changed)
 
 
 def count(tables: list[Ref]) -> int:
     """How many rows these tables have."""
-    return sum(ray.get([_task(_size).remote(table) for table in tables]))
-
-
-def _task(function: Callable[..., Any]) -> Any:
-    """A light task of a function: it waits for the storage more than it computes."""
-    return ray.remote(function).options(num_cpus=1, scheduling_strategy="SPREAD")
+    return sum(sizes(tables))
 
 
 def _pack(journal: Journal, group: str, files: Files) -> Files:
@@ -232,12 +231,7 @@ def _pack(journal: Journal, group: str, files: Files) -> Files:
 
 
 def _filled(tables: list[Ref]) -> list[Ref]:
-    sizes = ray.get([_task(_size).remote(table) for table in tables])
-    return [table for table, size in zip(tables, sizes, strict=True) if size]
-
-
-def _size(table: pa.Table) -> int:
-    return int(table.num_rows)
+    return [table for table, size in zip(tables, sizes(tables), strict=True) if size]
 
 
 def _seen(rows: pa.Table) -> tuple[pa.Array, pa.Array]:

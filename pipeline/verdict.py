@@ -48,16 +48,23 @@ class Rule:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """The rules that clips are judged by; unmeasured: scores whose rules are left out, as nothing measures them."""
+    """The rules that clips are judged by.
+
+    unmeasured: scores whose rules are left out, as nothing measures them. semantic_duplicate_cosine: of the embeddings
+    of two clips from which one is rejected; None where embeddings are not compared.
+    """
 
     rules: tuple[Rule, ...]
     near_duplicate_bits: int
     unmeasured: tuple[str, ...] = ()
+    semantic_duplicate_cosine: float | None = None
 
     @property
     def hash(self) -> str:
         """Names these rules in every row that they judged: 16 hexadecimal digits."""
-        return content_id("thresholds", self.near_duplicate_bits, *self.rules)[:16]
+        cosine = self.semantic_duplicate_cosine
+        compared = () if cosine is None else (cosine,)
+        return content_id("thresholds", self.near_duplicate_bits, *compared, *self.rules)[:16]
 
     def reasons(self, scores: Mapping[str, Any]) -> list[str]:
         """Why a clip of these scores is rejected, in the order of the rules; empty where it is kept.
@@ -88,11 +95,16 @@ def load_thresholds(path: Path = DEFAULT) -> Thresholds:
         raise ThresholdsError(
             f"{path}: near_duplicate_bits is {bits!r}; give a whole number of bits from 0 to 63"
         )
+    cosine = content.pop("semantic_duplicate_cosine")
+    if cosine is not None and not (type(cosine) is float and 0 < cosine < 1):
+        raise ThresholdsError(
+            f"{path}: semantic_duplicate_cosine is {cosine!r}; give a number between 0 and 1, such as 0.98, or null"
+        )
     scores = [*SCORES, *OPTIONAL_SCORES]
     if unknown := [score for score in content if score not in scores]:
         raise ThresholdsError(f"{path}: there is no score {unknown[0]!r}; choose from {', '.join(scores)}")
     rules = (_rule(path, score, bounds) for score, bounds in content.items() if bounds is not None)
-    return Thresholds(tuple(rules), bits)
+    return Thresholds(tuple(rules), bits, semantic_duplicate_cosine=cosine)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -28,6 +28,7 @@ REPORT = "report.html"
 MOST_FAILURES = 200
 """Failed rows that are listed; the others are counted."""
 DUPLICATE_FILE, NEAR_DUPLICATE, KEPT_WHOLE = "duplicate_file", "near_duplicate", "cropped_from"
+SEMANTIC_DUPLICATE = "semantic_duplicate"
 LENGTH_BANDS = (2, 5, 10, 15, 20)
 """Seconds at which a longer band of clips begins."""
 COLUMNS = [
@@ -69,6 +70,8 @@ def write_report(output: Folder, thresholds: Thresholds, stages: list[Stage]) ->
     """
     clips = _read(output)
     order = [DUPLICATE_FILE, *(rule.score for rule in thresholds.rules), NEAR_DUPLICATE]
+    if thresholds.semantic_duplicate_cosine is not None:
+        order.append(SEMANTIC_DUPLICATE)
     reasons = read_reasons(clips, order)
     kept, rejected = chosen_rows(clips, reasons)
     sheet = cells(output, np.concatenate([kept, rejected]))
@@ -177,6 +180,9 @@ def clips_funnel(clips: pa.Table, thresholds: Thresholds, reasons: Reasons) -> l
     planned, scored = int(_known(clips, "start").sum()), _known(clips, "scored_by")
     said = {rule.score: bounds_text(rule) for rule in thresholds.rules}
     said |= {DUPLICATE_FILE: "no file of the same content", NEAR_DUPLICATE: "no kept clip looks like it"}
+    said[SEMANTIC_DUPLICATE] = (
+        f"no kept clip's embedding has a cosine of {thresholds.semantic_duplicate_cosine} with its"
+    )
     said[KEPT_WHOLE] = "the clip that it shows a part of is not kept whole"
     first = reasons.first[scored & (reasons.first >= 0)]
     lost_to_rules = np.bincount(first, minlength=len(reasons.names)).tolist()

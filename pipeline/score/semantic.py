@@ -83,6 +83,13 @@ def semantic_duplicates(vectors: np.ndarray, apart: np.ndarray, cosine: float) -
     return stands_for
 
 
+def cosines(ours: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The cosines (N,) float32 of pairs of vectors (N, width), each `fixed_point`."""
+    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(others, axis=1)
+    found: np.ndarray = np.einsum("nd,nd->n", ours, others) / lengths
+    return found.astype(np.float32)
+
+
 def _near(
     vectors: np.ndarray,
     lengths: np.ndarray,

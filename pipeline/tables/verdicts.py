@@ -16,6 +16,9 @@ from posegen.dataset import FAILED, KEPT, REJECTED, content_id
 LOOKS = ["clip_id", "perceptual_hashes", "width", "height", "blur", "cropped_from"]
 """What clips are compared by that look alike."""
 
+SAME = pa.schema([("clip_id", pa.string()), ("duplicate_of", pa.string()), ("cosine", pa.float32())])
+"""A clip that shows what another shows, which stands for both; cosine: of their embeddings."""
+
 
 def judge(clips: pa.Table, thresholds: Thresholds) -> pa.Table:
     """The rows of a group (`JOINED`) with status and reasons by the rules, sorted by clip_id, each id once.
@@ -82,6 +85,24 @@ def reject_duplicates(clips: pa.Table, first: Mapping[str, str]) -> pa.Table:
                 "reasons": [f"near_duplicate: looks like clip {other}"],
             }
             for clip_id, other in first.items()
+        },
+    )
+
+
+def reject_same(clips: pa.Table, *found: pa.Table) -> pa.Table:
+    """The rows of a group with those rejected that show what another clip shows (tables `SAME`)."""
+    ours = [same.filter(pc.is_in(same["clip_id"], clips["clip_id"].combine_chunks())) for same in found]
+    return updated(
+        clips,
+        {
+            row["clip_id"]: {
+                "duplicate_of": row["duplicate_of"],
+                "status": REJECTED,
+                "reasons": [
+                    f"semantic_duplicate: shows what clip {row['duplicate_of']} shows (cosine {row['cosine']:.3f})"
+                ],
+            }
+            for row in pa.concat_tables(ours).to_pylist()
         },
     )
 
