@@ -49,9 +49,7 @@ def find_semantic_duplicates(
     samples = [light_task(sample).remote(table, share) for table in tables]
     centres = light_task(centres_of).remote(clusters, *samples)
     parts = 1 + total // PART
-    divided = [
-        light_task(divide).options(num_returns=parts + 1).remote(table, centres, parts) for table in tables
-    ]
+    divided = [light_task(divide, returns=parts + 1).remote(table, centres, parts) for table in tables]
     return [
         light_task(compare).remote(cosine, *(of_group[part] for of_group in divided)) for part in range(parts)
     ]

@@ -12,9 +12,12 @@ Ref = Any
 """A table in Ray's object store."""
 
 
-def light_task(function: Callable[..., Any]) -> Any:
-    """A light task of a function: it waits for the storage more than it computes."""
-    return ray.remote(function).options(num_cpus=1, scheduling_strategy="SPREAD")
+def light_task(function: Callable[..., Any], returns: int = 1) -> Any:
+    """A light task of a function: it waits for the storage more than it computes.
+
+    returns: how many objects it returns; of several each has a reference of its own.
+    """
+    return ray.remote(function).options(num_cpus=1, scheduling_strategy="SPREAD", num_returns=returns)
 
 
 def sizes(tables: list[Ref]) -> list[int]:
