@@ -70,9 +70,9 @@ class ServingConfig:
     folder of .safetensors files, called as they are, or names and what each is: a file, a URI, or OWNER/REPOSITORY/FILE
     of the hub. poses, pose_weights: what sees the poses of driving videos and pictures, and, of dwpose and sapiens, the
     folder, file or repository of its weights; on a GPU where the preparers have one. device: of the generators, of
-    torch's names. dtype: what they compute in. attention: by which kernels, see `posegen.model.backends`. compile: whether they
-    compile the transformer's blocks; the first step then takes a minute longer, which the lease must bear. lease:
-    seconds after which a silent worker's task goes to another; longer than a denoising step, than encoding a job
+    torch's names. dtype: what they compute in. attention: by which kernels, see `posegen.model.backends`. compile:
+    whether they compile the transformer's blocks; the first step then takes a minute longer, which the lease must bear.
+    lease: seconds after which a silent worker's task goes to another; longer than a denoising step, than encoding a job
     and than decoding and storing a segment. poll: seconds between a worker's looks for tasks. drain: seconds that a
     stopping worker has to hand back its task. stitches: videos that a stitcher joins at once, mostly waiting for
     segments. prepare_seconds, prepare_bytes: of the process that reads uploads. api: of the endpoint; its model is

@@ -44,6 +44,7 @@ FETCHING = re.compile(
 )
 """Variables by which the pose estimator finds or fetches its weights, and its GPU: caches, pip's settings, proxies."""
 TAIL = 200  # bytes of a child's output, which hold its last line but one
+BLAZEPOSE = Estimator()
 UNREADY = (
     "The process that reads uploads died while it loaded its networks; see the lines before, and whether prepare_bytes "
     "is enough."
@@ -61,7 +62,7 @@ class Prepare:
         artifacts: Artifacts,
         model: ModelInfo,
         limits: UploadLimits,
-        estimator: Estimator = Estimator(),
+        estimator: Estimator = BLAZEPOSE,
         poll: float = 0.5,
     ) -> None:
         self._artifacts, self._model = artifacts, model
@@ -114,8 +115,13 @@ class Prepare:
 
     def _run(self, wanted: Preparation | None, counted: Callable[[int], None]) -> dict[str, Any]:
         """What the child process says, or that it died. counted: told again and again how many frames are read."""
-        parts = {"limits": self._limits, "estimator": self._estimator, "wanted": wanted}
-        given = json.dumps({name: part and asdict(part) for name, part in parts.items()})
+        given = json.dumps(
+            {
+                "limits": asdict(self._limits),
+                "estimator": asdict(self._estimator),
+                "wanted": None if wanted is None else asdict(wanted),
+            }
+        )
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
             child = subprocess.Popen(
                 [sys.executable, "-m", "serving.work.preparation"],
