@@ -143,14 +143,8 @@ class Preparer(RoleReplica):
     """Reads uploads and plans jobs."""
 
     def __init__(self, settings: ReplicaSettings) -> None:
-        from posegen.driving.humans import HumanEvidence
-        from posegen.driving.poses import load_estimator
         from serving.uploads.inspection import UploadLimits
-        from serving.work.prepare import Prepare
-
-        # Fetches and checks their weights, so that no job waits for them or fails.
-        load_estimator("blazepose")
-        HumanEvidence()
+        from serving.work.prepare import Estimator, Prepare
 
         config, api, database = settings.config, settings.config.api, settings.database()
         limits = UploadLimits(
@@ -160,7 +154,9 @@ class Preparer(RoleReplica):
             memory=config.prepare_bytes,
             time=config.prepare_seconds,
         )
-        work = Prepare(settings.artifacts(database), settings.model, limits)
+        estimator = Estimator(config.poses, config.pose_weights, cuda=config.preparers.gpus > 0)
+        work = Prepare(settings.artifacts(database), settings.model, limits, estimator)
+        work.check()
         super().__init__(Role.PREPARE, settings, work, database)
 
 

@@ -68,10 +68,11 @@ class ServingConfig:
     artifacts: folder or bucket (s3://.., gs://..) of uploads and results, seen by all machines. model: folder or
     repository of the Hugging Face hub; the bundled mini model by default. loras: the LoRAs that a video may ask for: a
     folder of .safetensors files, called as they are, or names and what each is: a file, a URI, or OWNER/REPOSITORY/FILE
-    of the hub. device: of the generators, of torch's names.
-    dtype: what they compute in. attention: by which kernels, see `posegen.model.backends`. compile: whether they
-    compile the transformer's blocks; the first step then takes a minute longer, which the lease must bear. lease:
-    seconds after which a silent worker's task goes to another; longer than a denoising step, than encoding a job
+    of the hub. poses, pose_weights: what sees the poses of driving videos and pictures, and, of dwpose and sapiens, the
+    folder, file or repository of its weights; on a GPU where the preparers have one. device: of the generators, of
+    torch's names. dtype: what they compute in. attention: by which kernels, see `posegen.model.backends`. compile:
+    whether they compile the transformer's blocks; the first step then takes a minute longer, which the lease must bear.
+    lease: seconds after which a silent worker's task goes to another; longer than a denoising step, than encoding a job
     and than decoding and storing a segment. poll: seconds between a worker's looks for tasks. drain: seconds that a
     stopping worker has to hand back its task. stitches: videos that a stitcher joins at once, mostly waiting for
     segments. prepare_seconds, prepare_bytes: of the process that reads uploads. api: of the endpoint; its model is
@@ -82,6 +83,8 @@ class ServingConfig:
     artifacts: str = "serving_artifacts"
     model: str = BUNDLED
     loras: str | dict[str, str] = field(default_factory=dict)
+    poses: Literal["blazepose", "dwpose", "sapiens"] = "blazepose"
+    pose_weights: str | None = None
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["torch", "cudnn", "flash", "flash3", "sage"] = "torch"
@@ -99,6 +102,18 @@ class ServingConfig:
     generators: Replicas = Replicas()
     preparers: Replicas = Replicas(cpus=0.5)
     stitchers: Replicas = Replicas(cpus=0.4)
+
+    def __post_init__(self) -> None:
+        if self.poses == "blazepose" and (self.pose_weights is not None or self.preparers.gpus):
+            raise ValueError(
+                "blazepose brings its own weights and computes on the CPU; leave pose_weights and the preparers' gpus "
+                "out, or set poses to dwpose or sapiens"
+            )
+        if "://" in (self.pose_weights or ""):
+            raise ValueError(
+                f"pose_weights: what reads uploads has no access to {self.pose_weights!r}; give a folder, a file or a "
+                "repository of the Hugging Face hub"
+            )
 
 
 def load_config(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> ServingConfig:
@@ -133,14 +148,19 @@ def _absolute(config: ServingConfig) -> ServingConfig:
         database=database.render_as_string(hide_password=False),
         artifacts=absolute(config.artifacts),
         loras=_absolute_loras(config.loras),
+        pose_weights=None if config.pose_weights is None else _absolute_file(config.pose_weights),
     )
 
 
 def _absolute_loras(loras: str | dict[str, str]) -> str | dict[str, str]:
     if isinstance(loras, str):
         return absolute(loras)
-    # What is no file here is a URI or a file of the hub.
-    return {name: absolute(where) if Path(where).exists() else where for name, where in loras.items()}
+    return {name: _absolute_file(where) for name, where in loras.items()}
+
+
+def _absolute_file(where: str) -> str:
+    """What is no file or folder here is a URI or of the hub, and stays as it is."""
+    return absolute(where) if Path(where).exists() else where
 
 
 def _yaml(text: str, source: str) -> Any:

@@ -161,7 +161,8 @@ INSPECTORS: dict[str, Callable[[Path, UploadLimits], dict[str, Any]]] = {
 def confine(limits: UploadLimits) -> None:
     """Limits this process for good."""
     for kind, most in (
-        (resource.RLIMIT_AS, limits.memory),
+        # Not the address space, as CUDA reserves far more of that than it uses.
+        (resource.RLIMIT_DATA, limits.memory),
         (resource.RLIMIT_CPU, limits.time),
         (resource.RLIMIT_FSIZE, limits.written),
         (resource.RLIMIT_CORE, 0),

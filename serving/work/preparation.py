@@ -1,8 +1,8 @@
 """A job's uploads -> its picture and poses, in a process of its own that may die: `python -m serving.work.preparation`.
 
 Everything that a client sent is decoded here, under limits of memory, time and disk that the process cannot lift again.
-It reads what it is to prepare as a line of JSON on stdin, writes files into a folder and prints a line of JSON. It ends
-when stdin closes, so it does not outlive its parent.
+It reads what it is to prepare as a line of JSON on stdin, writes files into a folder and prints a line of JSON. With
+nothing to prepare it only loads its networks, as a check. It ends when stdin closes, so it does not outlive its parent.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from posegen.driving.driving_video import (
     place_on_picture,
     read_driving,
 )
+from posegen.driving.humans import HumanEvidence
 from posegen.driving.poses import Person, PoseEstimator, load_estimator
+from posegen.driving.poses.runtime import on_cuda
 from posegen.video.pictures import read_picture
 from posegen.video.sound import extract_sound
 from serving.state.artifacts import packed_frames
@@ -65,6 +67,19 @@ class Preparation:
     folder: str
 
 
+@dataclass(frozen=True)
+class Estimator:
+    """What sees poses: name and weights as `posegen.driving.poses.load_estimator` takes them; cuda: on a GPU."""
+
+    name: str = "blazepose"
+    weights: str | None = None
+    cuda: bool = False
+
+    def load(self) -> PoseEstimator:
+        """Raises ValueError or WeightsError, a sentence."""
+        return load_estimator(self.name, self.weights, on_cuda if self.cuda else None)
+
+
 class Counted:
     """A pose estimator that prints {"read": frames so far} as it goes on."""
 
@@ -81,16 +96,15 @@ class Counted:
         self._estimator.reset()
 
 
-def prepare(wanted: Preparation, longest: float) -> int:
+def prepare(wanted: Preparation, longest: float, estimator: PoseEstimator) -> int:
     """Writes PREPARED and, if there is sound, SOUND; returns the number of frames. ValueError in a sentence.
 
-    longest: seconds that a driving video may have.
+    longest: seconds that a driving video may have. estimator: of the poses in it and in the picture.
     PREPARED holds "picture" (H, W, 3) uint8 at the video's size, "keypoints" (T, 133, 3) float32 in its pixels, and as
     UTF-8 in "notes" what the client should know of the movement, a sentence a line. Mask and hands become frames, as
     many as keypoints, see `serving.state.artifacts.Artifacts.load_frames`.
     """
     picture = read_picture(wanted.picture, PICTURES)
-    estimator = Counted(load_estimator("blazepose"))
     movement = _movement(wanted, longest, estimator)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("ignore")
@@ -147,14 +161,28 @@ def _movement(wanted: Preparation, longest: float, estimator: PoseEstimator) -> 
 
 
 def main() -> None:
-    """Reads {"limits": {...}, "wanted": {...}}; prints how far it is, see `Counted`, and at last {"frames": number},
-    {"error": sentence for the client} or, where the server is at fault, such as by a full disk, {"fault": why}."""
+    """Reads {"limits": {...}, "estimator": {...}, "wanted": {...} or null}.
+
+    Prints how far it is, see `Counted`, and at last {"frames": number}, {"error": sentence for the client} or, where
+    the server is at fault, such as by a full disk, {"fault": why}.
+    """
     given = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    limits, wanted = UploadLimits(**given["limits"]), Preparation(**given["wanted"])
+    limits = UploadLimits(**given["limits"])
     confine(limits)
     try:
-        print(json.dumps({"frames": prepare(wanted, limits.seconds)}))
+        estimator = Estimator(**given["estimator"]).load()
+        if given["wanted"] is None:
+            HumanEvidence()
+    except (ValueError, WeightsError) as error:
+        print(json.dumps({"fault": str(error)}))
+        return
+    if given["wanted"] is None:
+        print(json.dumps({"frames": 0}))
+        return
+    wanted = Preparation(**given["wanted"])
+    try:
+        print(json.dumps({"frames": prepare(wanted, limits.seconds, Counted(estimator))}))
     except MemoryError:
         print(json.dumps({"error": "The uploads take too much memory; send a smaller or shorter video."}))
     except (ValueError, OSError, WeightsError) as error:

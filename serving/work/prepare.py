@@ -25,6 +25,7 @@ from typing import Any
 
 from safetensors.numpy import load
 
+from posegen.common.weights import WeightsError
 from posegen.driving.framing import framing_of
 from posegen.longvideo.segments import plan
 from posegen.sharing import SharedRange
@@ -35,26 +36,46 @@ from serving.uploads.inspection import UploadLimits
 from serving.uploads.scratch import scratch_folder
 from serving.uploads.uploads import ENVIRONMENT, upload_artifact
 from serving.work.loop import Beat, Refused
-from serving.work.preparation import IN_STEP, PREPARED, SOUND, Preparation
+from serving.work.preparation import IN_STEP, PREPARED, SOUND, Estimator, Preparation
 
 FETCHING = re.compile(
     "HOME|POSEGEN_CACHE|XDG_CONFIG_HOME|PIP_.*|SSL_CERT_.*|(REQUESTS|CURL)_CA_BUNDLE|(?i:(https?|all|no)_proxy)"
+    "|HF_(HOME|HUB_CACHE|HUB_OFFLINE|ENDPOINT)|CUDA_.*|NVIDIA_.*"
 )
-"""Variables by which the pose estimator's weights are found or fetched: the cache, pip's settings, proxies."""
+"""Variables by which the pose estimator finds or fetches its weights, and its GPU: caches, pip's settings, proxies."""
 TAIL = 200  # bytes of a child's output, which hold its last line but one
+BLAZEPOSE = Estimator()
+UNREADY = (
+    "The process that reads uploads died while it loaded its networks; see the lines before, and whether prepare_bytes "
+    "is enough."
+)
 DIED = "The uploads take too much time or memory to read, or are damaged; send a shorter video, or export it again."
 
 log = logging.getLogger(__name__)
 
 
 class Prepare:
-    """The work of the role `prepare`. limits: of the child process."""
+    """The work of the role `prepare`. limits: of the child process, which has the estimator."""
 
     def __init__(
-        self, artifacts: Artifacts, model: ModelInfo, limits: UploadLimits, poll: float = 0.5
+        self,
+        artifacts: Artifacts,
+        model: ModelInfo,
+        limits: UploadLimits,
+        estimator: Estimator = BLAZEPOSE,
+        poll: float = 0.5,
     ) -> None:
         self._artifacts, self._model = artifacts, model
-        self._limits, self._poll = limits, poll
+        self._limits, self._estimator, self._poll = limits, estimator, poll
+
+    def check(self) -> None:
+        """Has a child process load its networks, so that they are fetched, and no job waits for them or fails.
+
+        Raises WeightsError, a sentence, where it cannot.
+        """
+        found = self._run(None, lambda read: None)
+        if "frames" not in found:
+            raise WeightsError(found.get("fault", UNREADY))
 
     def __call__(self, claim: Claim, beat: Beat) -> JobPlan:
         """Does a claimed task; see `serving.work.loop.Work`."""
@@ -92,9 +113,15 @@ class Prepare:
                     self._artifacts.save(made, folder / f"{name}.safetensors")
             self._artifacts.save(claim.task.artifact, folder / PREPARED)
 
-    def _run(self, wanted: Preparation, counted: Callable[[int], None]) -> dict[str, Any]:
+    def _run(self, wanted: Preparation | None, counted: Callable[[int], None]) -> dict[str, Any]:
         """What the child process says, or that it died. counted: told again and again how many frames are read."""
-        given = json.dumps({"limits": asdict(self._limits), "wanted": asdict(wanted)})
+        given = json.dumps(
+            {
+                "limits": asdict(self._limits),
+                "estimator": asdict(self._estimator),
+                "wanted": None if wanted is None else asdict(wanted),
+            }
+        )
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
             child = subprocess.Popen(
                 [sys.executable, "-m", "serving.work.preparation"],

@@ -39,8 +39,24 @@ def test_paths_mean_the_same_in_every_process(tmp_path: Path, monkeypatch: pytes
         ({"lease": "long"}, "lease: Input should be a valid number"),
         ({"generators": "{max_workers: many}"}, "generators.max_workers: Input should be a valid integer"),
         ({"api": "{"}, "api is no YAML"),
+        ({"pose_weights": "dwpose"}, "blazepose brings its own weights and computes on the CPU"),
+        ({"preparers": "{gpus: 1}"}, "or set poses to dwpose or sapiens"),
+        (
+            {"poses": "dwpose", "pose_weights": "s3://weights/dwpose"},
+            "pose_weights: what reads uploads has no access to 's3://weights/dwpose'",
+        ),
     ],
 )
 def test_a_setting_that_cannot_be_is_named(arguments: dict[str, str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         load_config(arguments, {})
+
+
+def test_weights_beside_the_server_are_found_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("dwpose").mkdir()
+    settings = {"poses": "dwpose", "preparers": "{gpus: 0.5}"}
+    assert load_config(settings | {"pose_weights": "dwpose"}, {}).pose_weights == str(tmp_path / "dwpose")
+    assert load_config(settings | {"pose_weights": "yzd-v/DWPose"}, {}).pose_weights == "yzd-v/DWPose"

@@ -33,7 +33,7 @@ from serving.uploads.inspection import UploadLimits
 from serving.uploads.uploads import upload_artifact
 from serving.work import loop
 from serving.work.loop import Beat, Refused, Work, Worker
-from serving.work.preparation import Preparation
+from serving.work.preparation import Estimator, Preparation
 from serving.work.prepare import Prepare, child_environment
 from testkit.serving_workers import FRAMES, LEASE, REQUEST, Place, empty_place
 from testkit.tiny_model import SIZE, walking
@@ -268,8 +268,14 @@ def test_a_preparation_can_fetch_weights_and_knows_no_secrets() -> None:
         "no_proxy": "mirror.example",
         "SSL_CERT_FILE": "/etc/ssl/company.pem",
         "REQUESTS_CA_BUNDLE": "/etc/ssl/company.pem",
+        "HF_HOME": "/models",
+        "CUDA_VISIBLE_DEVICES": "1",
     }
-    secrets = {"POSEGEN_DATABASE": "postgresql://me:secret@host/name", "AWS_SECRET_ACCESS_KEY": "secret"}
+    secrets = {
+        "POSEGEN_DATABASE": "postgresql://me:secret@host/name",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "HF_TOKEN": "secret",
+    }
     given = child_environment(needed | secrets)
     assert {name: given[name] for name in given if name not in ("PYTHONPATH", "OMP_NUM_THREADS")} == needed
 
@@ -289,7 +295,7 @@ def test_a_preparation_does_not_outlive_its_worker(empty: Place, tmp_path: Path)
     wanted = Preparation(
         picture, video, None, None, None, SIZE, SIZE, 16.0, None, "crop", "reference", str(tmp_path)
     )
-    given = {"limits": asdict(limits), "wanted": asdict(wanted)}
+    given = {"limits": asdict(limits), "estimator": asdict(Estimator()), "wanted": asdict(wanted)}
     child = subprocess.Popen(
         [sys.executable, "-m", "serving.work.preparation"],
         stdin=subprocess.PIPE,
