@@ -18,10 +18,12 @@ from pipeline.gpus import GpuProcess, Gpus, processes_of, start
 from pipeline.plan.planner import make_planner
 from pipeline.plan.shots import transnet_on
 from pipeline.plan.source import Source
+from pipeline.score.embedder import make_embedder
 from posegen.common.storage import Folder
 from posegen.driving.poses import load_estimator
 from posegen.driving.poses.runtime import CudaError, on_cpu
 from testkit import onnx_models
+from testkit.tiny_clip import save_tiny_clip
 from testkit.videos import write_video
 
 SIZE = (320, 240)
@@ -86,6 +88,20 @@ def test_shots_are_the_same_as_in_this_process(gpus: Gpus, tmp_path: Path) -> No
     config = CurateConfig(str(tmp_path), "out", shots="transnetv2", gpu_share=0.5)
     with Source(Folder(str(tmp_path)), "a.mp4") as source:
         assert make_planner(config, gpus.scores())(source).num_rows >= 1
+
+
+@pytest.mark.slow
+def test_embeddings_are_the_same_as_in_this_process(gpus: Gpus, tmp_path: Path) -> None:
+    config = CurateConfig("in", "out", embedder=str(save_tiny_clip(tmp_path)), gpu_share=0.5)
+    assert config.embedder
+    here, there = make_embedder(config), make_embedder(config, gpus.embed(config.embedder))
+    pictures = np.stack([here.prepare(frame) for frame in frames()])
+    np.testing.assert_allclose(there.embed(pictures), here.embed(pictures), atol=1e-6)
+    for _, process in gpus.processes:
+        ray.kill(process, no_restart=False)
+    np.testing.assert_allclose(
+        there.embed(pictures), here.embed(pictures), atol=1e-6
+    )  # the model was loaded again
 
 
 @pytest.mark.slow

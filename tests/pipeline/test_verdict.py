@@ -81,6 +81,19 @@ def test_a_file_changes_the_rules_that_it_names_and_no_other(tmp_path: Path):
     assert set(changed.rules) == others | {Rule("text_area", max=0.4)}
 
 
+def test_how_near_embeddings_may_be_is_set_like_the_rules(tmp_path: Path):
+    assert load_thresholds().semantic_duplicate_cosine == 0.99
+    assert load(tmp_path, "semantic_duplicate_cosine: 0.95").semantic_duplicate_cosine == 0.95
+    without = load(tmp_path, "semantic_duplicate_cosine: null")
+    assert without.semantic_duplicate_cosine is None and without.hash != load_thresholds().hash
+
+
+def test_a_rule_on_what_a_head_of_ones_own_measures_can_be_written(tmp_path: Path):
+    changed = load(tmp_path, "aesthetics: {min: 5}")
+    assert set(changed.rules) - set(load_thresholds().rules) == {Rule("aesthetics", min=5)}
+    assert "aesthetics: 4.5 is below 5" in changed.reasons({"aesthetics": 4.5})
+
+
 def test_the_demo_changes_how_short_and_small_a_clip_may_be_and_nothing_else():
     default, demo = load_thresholds(), load_thresholds(DEFAULT.with_name("thresholds_demo.yaml"))
     assert names(demo) == names(default) and demo.near_duplicate_bits == default.near_duplicate_bits
@@ -135,6 +148,10 @@ def test_the_hash_follows_from_the_content_alone(tmp_path: Path):
         ("near_duplicate_bits: -1", "near_duplicate_bits is -1"),
         ("near_duplicate_bits: 1.5", "near_duplicate_bits is 1.5"),
         ("near_duplicate_bits: true", "near_duplicate_bits is True"),
+        ("semantic_duplicate_cosine: 1.0", "semantic_duplicate_cosine is 1.0; give a number between 0 and 1"),
+        ("semantic_duplicate_cosine: 0", "semantic_duplicate_cosine is 0; give"),
+        ("semantic_duplicate_cosine: .nan", "semantic_duplicate_cosine is nan; give"),
+        ("semantic_duplicate_cosine: much", "semantic_duplicate_cosine is 'much'; give"),
     ],
 )
 def test_a_mistake_is_told_in_one_sentence(tmp_path: Path, text: str, sentence: str):
