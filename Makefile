@@ -7,7 +7,7 @@ PORT ?= 8000
 # One thread a process: several torch or OpenCV processes that each take all cores slow one another down.
 export OMP_NUM_THREADS := 1
 
-BENCHMARKS := curate scale kill decode sharing gpu cards memory loading train train-scale resume adapters formats stream mini evaluate schedule stitch kill-serving clients cluster
+BENCHMARKS := curate scale semantic kill decode sharing gpu cards memory loading train train-scale resume adapters formats stream mini evaluate schedule stitch kill-serving clients cluster
 .PHONY: help setup hashes demo serve test test-long test-fast test-programs lint clean $(BENCHMARKS:%=bench-%)
 
 help:
@@ -27,6 +27,8 @@ help:
 	@echo "                         with WHOLEBODY=DIR (COCO-WholeBody pictures, annotations) the keypoints' too"
 	@echo "make bench-scale         curation's records and tables for a million made clips: time, driver memory, objects;"
 	@echo "                         CLIPS=20000 for fewer"
+	@echo "make bench-semantic      clips that show the same among 200,000 made embeddings: time, driver memory, share found;"
+	@echo "                         CLIPS=20000 for fewer; and what embedding a clip takes on one core"
 	@echo "make bench-kill          kill curation at ten random moments and compare what it ends with"
 	@echo "make bench-decode        speed and correctness of video decoders"
 	@echo "make bench-sharing       what sharing the background costs, beside the authors' formula"
@@ -119,6 +121,9 @@ bench-curate: setup
 
 bench-scale: setup
 	$(BIN)/python benchmarks/scale.py $(if $(CLIPS),--clips $(CLIPS))
+
+bench-semantic: setup
+	$(BIN)/python benchmarks/semantic.py $(if $(CLIPS),--clips $(CLIPS))
 
 bench-train-scale: setup
 	$(BIN)/python benchmarks/train_scale.py $(if $(CLIPS),--clips $(CLIPS))

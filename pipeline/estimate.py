@@ -23,6 +23,8 @@ RECORD_BYTES = 25_000
 """Bytes of records for a second of video, mostly keypoints."""
 CLIP_SECONDS = 12.0
 """Usual length of a clip."""
+EMBED_CPU = 16.0
+"""CPU seconds for a clip's pictures by CLIP ViT-H/14; ViT-L/14 takes half."""
 CAPTION_GPU = 2.0
 """GPU seconds of a caption by a model of 7 billion parameters."""
 
@@ -43,7 +45,7 @@ def estimate(config: CurateConfig, listed: pa.Table) -> str:
     total = sum(listed["bytes"].to_pylist())
     seconds = length_of(config, listed)
     hours = seconds / 3600
-    score = SCORE_CPU * hours
+    score = SCORE_CPU * hours + (EMBED_CPU * hours / CLIP_SECONDS if config.embedder else 0.0)
     steps = [
         Step("plan", cpu=PLAN_CPU * hours, read=total),
         Step("score", cpu=score, gpu=score * config.gpu_share, written=RECORD_BYTES * seconds),

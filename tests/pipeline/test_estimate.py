@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from pipeline.config import CurateConfig
 from pipeline.curate import refused, run
-from pipeline.estimate import duration, length_of, size
-from pipeline.feeds import listed_videos
+from pipeline.estimate import CLIP_SECONDS, EMBED_CPU, duration, estimate, length_of, size
+from pipeline.feeds import LISTED_KEYS, listed_videos
 from pipeline.plan.listing import list_videos
 from pipeline.workers import SetupError
 from posegen.common.faults import StorageFaultError
@@ -43,6 +45,15 @@ def test_a_dry_run_says_what_it_would_take_and_measures_nothing(
     assert lines[0].startswith("4 files, ") and "about 0.0 hours" in lines[0]
     assert [line.split()[0] for line in lines[2:]] == ["plan", "score", "cut", "caption", "write"]
     assert [path.name for path in Path(config.output).rglob("*") if path.is_file()] == ["000000.parquet"]
+
+
+def test_embedding_takes_time(config: CurateConfig):
+    # By the one file that can be read, all last an hour.
+    rows = {"path": ["0.mp4", "text.mp4"], "key": ["a", "b"], "bytes": [1, 1799]}
+    listed = pa.table(rows, LISTED_KEYS)
+    texts = [estimate(how, listed) for how in (config, dataclasses.replace(config, embedder="a/model"))]
+    plain, embedding = (float(text.splitlines()[3].split()[1]) for text in texts)
+    assert embedding - plain == pytest.approx(EMBED_CPU / CLIP_SECONDS, abs=0.1)
 
 
 def test_a_limit_takes_so_many_files(config: CurateConfig):

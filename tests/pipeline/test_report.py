@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -203,6 +204,23 @@ def test_funnel_loses_each_clip_once_and_ends_at_the_kept(tmp_path: Path, thresh
         ["near_duplicate", "no kept clip looks like it", "1", "4"],
         ["cut out and kept", "", "", "4"],
     ]
+
+
+def test_what_embeddings_say_is_shown_where_there_are_any(tmp_path: Path, thresholds: Thresholds) -> None:
+    compared = dataclasses.replace(thresholds, semantic_duplicate_cosine=0.98)
+    schema = pa.schema([*CLIPS, pa.field("aesthetics", pa.float32())])
+    same = clip(1, ["semantic_duplicate: shows what clip 0 shows (cosine 0.991)"])
+    rows = [clip(0) | {"aesthetics": 5.5}, same | {"aesthetics": 4.5}]
+    output = Folder(str(tmp_path))
+    output.write_table("clips/all.parquet", table(rows, schema))
+    write_report(output, compared, STAGES)
+    text = output.read("report.html").decode()
+    page = Page(text)
+    said = ["no kept clip's embedding has a cosine of 0.98 with its", "1", "1"]
+    assert page.row("funnel", "semantic_duplicate")[1:4] == said
+    assert 'id="score-aesthetics"' in text and "shows what clip 0 shows (cosine 0.991)" in page.said(
+        "rejected"
+    )
 
 
 def test_clips_that_could_not_be_cut_out_leave_the_funnel_last(
