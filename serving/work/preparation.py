@@ -147,17 +147,8 @@ def prepare(wanted: Preparation, longest: float, estimator: PoseEstimator, hands
     for name in IN_STEP:
         if path := getattr(wanted, name):
             _prepare_frames(name, path, wanted, whole, len(keypoints))
-    if hands is not None and wanted.driving_video is not None and wanted.hands is None:
-        if wanted.align == "proportions":
-            told.append(NO_HANDS)
-        else:
-            placed = placements_on_picture(
-                movement, picture, wanted.size, estimator, wanted.align, wanted.fit
-            )
-            kept = [replace(span, stop=min(span.stop, len(keypoints))) for span in placed]
-            _write_frames(
-                "hands", hands_on_picture(wanted.driving_video, wanted.rate, kept, wanted.size, hands), wanted
-            )
+    if hands is not None and wanted.hands is None:
+        told += _see_hands(movement, picture, len(keypoints), wanted, estimator, hands)
     fitted = fit_picture(picture, wanted.size, wanted.fit)
     prepared = {
         "picture": np.ascontiguousarray(
@@ -170,6 +161,27 @@ def prepare(wanted: Preparation, longest: float, estimator: PoseEstimator, hands
     if wanted.driving_video is not None:
         extract_sound(Path(wanted.driving_video), len(keypoints) / wanted.rate, folder / SOUND)
     return len(keypoints)
+
+
+def _see_hands(
+    movement: Driving,
+    picture: np.ndarray,
+    count: int,
+    wanted: Preparation,
+    estimator: PoseEstimator,
+    hands: Hands,
+) -> list[str]:
+    """Writes the hands in the first `count` frames of a driving video; returns what the client should know of them."""
+    if wanted.driving_video is None:
+        return []
+    if wanted.align == "proportions":
+        return [NO_HANDS]
+    placed = placements_on_picture(movement, picture, wanted.size, estimator, wanted.align, wanted.fit)
+    kept = [replace(span, stop=min(span.stop, count)) for span in placed]
+    _write_frames(
+        "hands", hands_on_picture(wanted.driving_video, wanted.rate, kept, wanted.size, hands), wanted
+    )
+    return []
 
 
 def _prepare_frames(name: str, path: str, wanted: Preparation, whole: int, kept: int) -> None:
