@@ -27,7 +27,7 @@ help:
 	@echo "                         with WHOLEBODY=DIR (COCO-WholeBody pictures, annotations) the keypoints' too"
 	@echo "make bench-scale         curation's records and tables for a million made clips: time, driver memory, objects;"
 	@echo "                         CLIPS=20000 for fewer"
-	@echo "make bench-semantic      clips that show the same among 200,000 made embeddings: time, driver memory, share found;"
+	@echo "make bench-semantic      clips that show the same among 100,000 made embeddings: time, driver memory, share found;"
 	@echo "                         CLIPS=20000 for fewer; and what embedding a clip takes on one core"
 	@echo "make bench-kill          kill curation at ten random moments and compare what it ends with"
 	@echo "make bench-decode        speed and correctness of video decoders"

@@ -144,7 +144,7 @@ class Preparer(RoleReplica):
 
     def __init__(self, settings: ReplicaSettings) -> None:
         from serving.uploads.inspection import UploadLimits
-        from serving.work.prepare import Estimator, Prepare
+        from serving.work.prepare import Networks, Prepare
 
         config, api, database = settings.config, settings.config.api, settings.database()
         limits = UploadLimits(
@@ -154,8 +154,14 @@ class Preparer(RoleReplica):
             memory=config.prepare_bytes,
             time=config.prepare_seconds,
         )
-        estimator = Estimator(config.poses, config.pose_weights, cuda=config.preparers.gpus > 0)
-        work = Prepare(settings.artifacts(database), settings.model, limits, estimator)
+        networks = Networks(
+            config.poses,
+            config.pose_weights,
+            config.hand_normals,
+            config.hand_segmentation,
+            cuda=config.preparers.gpus > 0,
+        )
+        work = Prepare(settings.artifacts(database), settings.model, limits, networks)
         work.check()
         super().__init__(Role.PREPARE, settings, work, database)
 

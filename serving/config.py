@@ -69,14 +69,16 @@ class ServingConfig:
     repository of the Hugging Face hub; the bundled mini model by default. loras: the LoRAs that a video may ask for: a
     folder of .safetensors files, called as they are, or names and what each is: a file, a URI, or OWNER/REPOSITORY/FILE
     of the hub. poses, pose_weights: what sees the poses of driving videos and pictures, and, of dwpose and sapiens, the
-    folder, file or repository of its weights; on a GPU where the preparers have one. device: of the generators, of
-    torch's names. dtype: what they compute in. attention: by which kernels, see `posegen.model.backends`. compile:
-    whether they compile the transformer's blocks; the first step then takes a minute longer, which the lease must bear.
-    lease: seconds after which a silent worker's task goes to another; longer than a denoising step, than encoding a job
-    and than decoding and storing a segment. poll: seconds between a worker's looks for tasks. drain: seconds that a
-    stopping worker has to hand back its task. stitches: videos that a stitcher joins at once, mostly waiting for
-    segments. prepare_seconds, prepare_bytes: of the process that reads uploads. api: of the endpoint; its model is
-    filled in from the model's folder. The rest: copies of each deployment.
+    folder, file or repository of its weights. hand_normals, hand_segmentation: the same of the networks by which the
+    hands of driving videos are seen, as `posegen hands` does, for models that take hands. All but blazepose are on a
+    GPU where the preparers have one. device: of the generators, of torch's names. dtype: what they compute in.
+    attention: by which kernels, see `posegen.model.backends`. compile: whether they compile the transformer's blocks;
+    the first step then takes a minute longer, which the lease must bear. lease: seconds after which a silent worker's
+    task goes to another; longer than a denoising step, than encoding a job and than decoding and storing a segment.
+    poll: seconds between a worker's looks for tasks. drain: seconds that a stopping worker has to hand back its task.
+    stitches: videos that a stitcher joins at once, mostly waiting for segments. prepare_seconds, prepare_bytes: of the
+    process that reads uploads. api: of the endpoint; its model is filled in from the model's folder. The rest: copies
+    of each deployment.
     """
 
     database: str = "sqlite:///serving.db"
@@ -85,6 +87,8 @@ class ServingConfig:
     loras: str | dict[str, str] = field(default_factory=dict)
     poses: Literal["blazepose", "dwpose", "sapiens"] = "blazepose"
     pose_weights: str | None = None
+    hand_normals: str | None = None
+    hand_segmentation: str | None = None
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["torch", "cudnn", "flash", "flash3", "sage"] = "torch"
@@ -104,16 +108,20 @@ class ServingConfig:
     stitchers: Replicas = Replicas(cpus=0.4)
 
     def __post_init__(self) -> None:
-        if self.poses == "blazepose" and (self.pose_weights is not None or self.preparers.gpus):
+        if self.poses == "blazepose" and self.pose_weights is not None:
+            raise ValueError("blazepose brings its own weights; leave pose_weights out, or set other poses")
+        if (self.hand_normals is None) != (self.hand_segmentation is None):
+            raise ValueError("hand_normals and hand_segmentation see hands together; give both or neither")
+        if self.preparers.gpus and self.poses == "blazepose" and self.hand_normals is None:
             raise ValueError(
-                "blazepose brings its own weights and computes on the CPU; leave pose_weights and the preparers' gpus "
-                "out, or set poses to dwpose or sapiens"
+                "preparers: blazepose computes on the CPU; leave gpus out, or set poses to dwpose or sapiens"
             )
-        if "://" in (self.pose_weights or ""):
-            raise ValueError(
-                f"pose_weights: what reads uploads has no access to {self.pose_weights!r}; give a folder, a file or a "
-                "repository of the Hugging Face hub"
-            )
+        for name in ("pose_weights", "hand_normals", "hand_segmentation"):
+            if "://" in (getattr(self, name) or ""):
+                raise ValueError(
+                    f"{name}: what reads uploads has no access to {getattr(self, name)!r}; give a folder, a file or a "
+                    "repository of the Hugging Face hub"
+                )
 
 
 def load_config(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> ServingConfig:
@@ -135,7 +143,8 @@ def load_config(arguments: Mapping[str, Any], environment: Mapping[str, str]) ->
         return _absolute(TypeAdapter(ServingConfig).validate_python(given))
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+        where, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{where}: {what}." if where else f"{what}.") from error
 
 
 def _absolute(config: ServingConfig) -> ServingConfig:
@@ -148,7 +157,9 @@ def _absolute(config: ServingConfig) -> ServingConfig:
         database=database.render_as_string(hide_password=False),
         artifacts=absolute(config.artifacts),
         loras=_absolute_loras(config.loras),
-        pose_weights=None if config.pose_weights is None else _absolute_file(config.pose_weights),
+        pose_weights=config.pose_weights and _absolute_file(config.pose_weights),
+        hand_normals=config.hand_normals and _absolute_file(config.hand_normals),
+        hand_segmentation=config.hand_segmentation and _absolute_file(config.hand_segmentation),
     )
 
 

@@ -7,9 +7,11 @@ torsos are laid on each other, shot by shot.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as functional
@@ -38,6 +40,27 @@ class Similarity:
         moved = keypoints.astype(np.float32, copy=True)
         moved[..., :2] = moved[..., :2] * self.scale + np.array(self.shift, np.float32)
         return moved
+
+    def pictures(self, pictures: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Pictures (N, H, W, 3) uint8 where they land in ones of `size` (width, height), on black."""
+        smaller = min(1.0, self.scale)  # first and by areas, as sampling alone would leave pixels out
+        reduced = max(1, round(pictures.shape[2] * smaller)), max(1, round(pictures.shape[1] * smaller))
+        rest = self.scale / smaller
+        across, down = (shift - rest * (smaller - 1) / 2 for shift in self.shift)
+        matrix = np.array([[rest, 0, across], [0, rest, down]])
+        return np.stack(
+            [
+                cv2.warpAffine(cv2.resize(picture, reduced, interpolation=cv2.INTER_AREA), matrix, size)
+                for picture in pictures
+            ]
+        )
+
+    def after(self, first: Similarity) -> Similarity:
+        """Both in one, `first` before this."""
+        across, down = (
+            self.scale * early + late for early, late in zip(first.shift, self.shift, strict=True)
+        )
+        return Similarity(self.scale * first.scale, (across, down))
 
 
 def fit(source: tuple[int, int], target: tuple[int, int], how: Fit = "crop") -> Similarity:
@@ -85,8 +108,27 @@ def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return pixels.round()[0].permute(1, 2, 0).to(torch.uint8).contiguous().numpy()
 
 
+@dataclass(frozen=True)
+class Placed:
+    """Where the frames [start, stop) of a driving video land."""
+
+    start: int
+    stop: int
+    where: Similarity
+
+
 def align(driving: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """The driving poses (T, 133, 3) laid onto the person of a picture, (133, 3), each shot for itself.
+    """The driving poses (T, 133, 3) laid onto the person of a picture, (133, 3), each shot by its placement."""
+    return moved(driving, placements(driving, reference))
+
+
+def moved(driving: np.ndarray, placed: Sequence[Placed]) -> np.ndarray:
+    """The poses (T, 133, 3) where they land."""
+    return np.concatenate([span.where.keypoints(driving[span.start : span.stop]) for span in placed])
+
+
+def placements(driving: np.ndarray, reference: np.ndarray) -> list[Placed]:
+    """What lays the driving poses (T, 133, 3) onto the person of a picture, (133, 3): a placement for each shot.
 
     A shot's median height and pose decide, so a few wrong poses do not, and a close-up and a whole person come out
     alike in size. A shot that has nothing in common with the picture is laid as the one before it, or the one after.
@@ -100,11 +142,11 @@ def align(driving: np.ndarray, reference: np.ndarray) -> np.ndarray:
             "The person in the driving video cannot be laid onto the one in the picture, as no part of the body is "
             'seen in both: choose align="none", or another picture.'
         )
-    last, aligned = known[0], []
+    last, placed = known[0], []
     for (start, stop), place in zip(spans, found, strict=True):
         last = place or last
-        aligned.append(last.keypoints(driving[start:stop]))
-    return np.concatenate(aligned)
+        placed.append(Placed(start, stop, last))
+    return placed
 
 
 def placement(shot: np.ndarray, reference: np.ndarray) -> Similarity | None:

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from posegen.driving.alignment import Fit, align, fit, fit_picture, outside
+from posegen.driving.alignment import Fit, Placed, fit, fit_picture, moved, outside, placements
 from posegen.driving.humans import HumanEvidence
 from posegen.driving.main_person import Track, main_tracks, poses
 from posegen.driving.poses import PoseEstimator, load_estimator
@@ -176,11 +176,14 @@ def place_on_picture(
     estimator = estimator or load_estimator("blazepose")
     if not isinstance(driving, Driving):
         driving = read_driving(driving, rate, estimator)
+    if how == "proportions":
+        placed = with_proportions(driving.keypoints, _reference(image, size, estimator, fitting))
+    else:
+        placed = moved(
+            driving.keypoints, placements_on_picture(driving, image, size, estimator, how, fitting)
+        )
     if how == "none":
-        return fit(driving.size, size, fitting).keypoints(driving.keypoints)
-    reference = fit((image.shape[1], image.shape[0]), size, fitting).keypoints(picture_pose(image, estimator))
-    lay = with_proportions if how == "proportions" else align
-    placed = lay(driving.keypoints, reference)
+        return placed
     if (share := outside(placed, size)) > MOSTLY_OUTSIDE:
         warnings.warn(
             f"In {share:.0%} of the frames most of the person lies outside the picture: choose a picture that shows as "
@@ -188,6 +191,30 @@ def place_on_picture(
             stacklevel=2,
         )
     return placed
+
+
+def placements_on_picture(
+    driving: Driving,
+    image: np.ndarray,
+    size: tuple[int, int],
+    estimator: PoseEstimator,
+    how: Literal["reference", "none"],
+    fitting: Fit,
+) -> list[Placed]:
+    """Where the frames of a driving video land in a video of `size` (width, height), as `place_on_picture` lays poses.
+
+    Raises ValueError where there is nobody in the picture, if asked to lay them on it.
+    """
+    if how == "none":
+        return [Placed(0, len(driving.keypoints), fit(driving.size, size, fitting))]
+    return placements(driving.keypoints, _reference(image, size, estimator, fitting))
+
+
+def _reference(
+    image: np.ndarray, size: tuple[int, int], estimator: PoseEstimator, fitting: Fit
+) -> np.ndarray:
+    """The pose (133, 3) of the picture's person, in pixels of a video of `size`."""
+    return fit((image.shape[1], image.shape[0]), size, fitting).keypoints(picture_pose(image, estimator))
 
 
 def fill_gaps(keypoints: np.ndarray) -> tuple[np.ndarray, tuple[tuple[int, int], ...]]:

@@ -134,7 +134,8 @@ class VideoCreate(BaseModel):
     hands: Upload | None = Field(
         None,
         description="Video of the hands' surface normals on black where the new video shows them, likewise; "
-        "`posegen hands` makes one. Neither is moved by align.",
+        "`posegen hands` makes one. Neither is moved by align. Without it those of the driving video are taken, where "
+        "the server has networks for that.",
     )
     lora: Json[LoraChoices] = Field(
         [],

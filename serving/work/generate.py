@@ -177,11 +177,12 @@ class Generate:
         return loras
 
     def _in_step(self, job: Job, name: str) -> StoredFrames | None:
-        """The mask or the hands of a job, if they were sent."""
+        """The mask or the hands of a job, if there are any: sent, or seen in its driving video."""
         assert job.plan is not None
-        if name not in job.request["uploads"]:
-            return None
-        return StoredFrames(self._artifacts, frames_artifact(job.id, name), job.plan.frames)
+        frames = frames_artifact(job.id, name)
+        return (
+            StoredFrames(self._artifacts, frames, job.plan.frames) if self._artifacts.exists(frames) else None
+        )
 
 
 @dataclass(frozen=True)

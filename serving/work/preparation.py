@@ -13,7 +13,9 @@ import os
 import sys
 import threading
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +29,14 @@ from posegen.driving.driving_video import (
     VideoFrames,
     fill_gaps,
     place_on_picture,
+    placements_on_picture,
     read_driving,
 )
+from posegen.driving.hands import Hands, hands_on_picture
 from posegen.driving.humans import HumanEvidence
 from posegen.driving.poses import Person, PoseEstimator, load_estimator
-from posegen.driving.poses.runtime import on_cuda
+from posegen.driving.poses.runtime import OpenModel, on_cpu, on_cuda
+from posegen.driving.poses.sapiens import SapiensNormals, SapiensSegmentation, hand_video
 from posegen.video.pictures import read_picture
 from posegen.video.sound import extract_sound
 from serving.state.artifacts import packed_frames
@@ -40,6 +45,10 @@ from serving.uploads.inspection import PICTURES, UploadLimits, confine
 PREPARED, SOUND = "prepared.safetensors", "sound.mp4"
 IN_STEP = "mask", "hands"
 """Videos that go along with the movement; what becomes of each has its name."""
+NO_HANDS = (
+    "The hands follow the poses alone, as with align=proportions they lie elsewhere than in the driving video: send a "
+    "video of them where the new video shows them, or take align=reference."
+)
 PART = 32
 """Frames that are compressed together, and read together by who needs one of them."""
 
@@ -68,16 +77,33 @@ class Preparation:
 
 
 @dataclass(frozen=True)
-class Estimator:
-    """What sees poses: name and weights as `posegen.driving.poses.load_estimator` takes them; cuda: on a GPU."""
+class Networks:
+    """What sees a movement, by name and by the weights' places, as `posegen generate` and `posegen hands` take them.
 
-    name: str = "blazepose"
-    weights: str | None = None
+    hand_normals, hand_segmentation: both or neither. cuda: on a GPU, but for BlazePose.
+    """
+
+    poses: str = "blazepose"
+    pose_weights: str | None = None
+    hand_normals: str | None = None
+    hand_segmentation: str | None = None
     cuda: bool = False
 
-    def load(self) -> PoseEstimator:
+    def estimator(self) -> PoseEstimator:
         """Raises ValueError or WeightsError, a sentence."""
-        return load_estimator(self.name, self.weights, on_cuda if self.cuda else None)
+        return load_estimator(self.poses, self.pose_weights, self._open_model)
+
+    def hands(self) -> Hands | None:
+        """What sees hands, None without weights; raises as above."""
+        if self.hand_normals is None:
+            return None
+        normals = SapiensNormals(self.hand_normals, self._open_model)
+        segmentation = SapiensSegmentation(self.hand_segmentation, self._open_model)
+        return partial(hand_video, normals=normals, segmentation=segmentation)
+
+    @property
+    def _open_model(self) -> OpenModel:
+        return on_cuda if self.cuda else on_cpu
 
 
 class Counted:
@@ -96,10 +122,11 @@ class Counted:
         self._estimator.reset()
 
 
-def prepare(wanted: Preparation, longest: float, estimator: PoseEstimator) -> int:
+def prepare(wanted: Preparation, longest: float, estimator: PoseEstimator, hands: Hands | None) -> int:
     """Writes PREPARED and, if there is sound, SOUND; returns the number of frames. ValueError in a sentence.
 
-    longest: seconds that a driving video may have. estimator: of the poses in it and in the picture.
+    longest: seconds that a driving video may have. estimator: of the poses in it and in the picture. hands: what sees
+    them in a driving video that comes without a video of them.
     PREPARED holds "picture" (H, W, 3) uint8 at the video's size, "keypoints" (T, 133, 3) float32 in its pixels, and as
     UTF-8 in "notes" what the client should know of the movement, a sentence a line. Mask and hands become frames, as
     many as keypoints, see `serving.state.artifacts.Artifacts.load_frames`.
@@ -112,7 +139,7 @@ def prepare(wanted: Preparation, longest: float, estimator: PoseEstimator) -> in
         keypoints = place_on_picture(
             movement, picture, wanted.size, wanted.rate, estimator, wanted.align, wanted.fit
         )
-    notes = "\n".join([*movement.notes(wanted.rate), *(str(warning.message) for warning in warned)])
+    told = [*movement.notes(wanted.rate), *(str(warning.message) for warning in warned)]
     whole = len(keypoints)
     if wanted.seconds is not None:
         keypoints = keypoints[: max(1, round(wanted.seconds * wanted.rate))]
@@ -120,18 +147,41 @@ def prepare(wanted: Preparation, longest: float, estimator: PoseEstimator) -> in
     for name in IN_STEP:
         if path := getattr(wanted, name):
             _prepare_frames(name, path, wanted, whole, len(keypoints))
+    if hands is not None and wanted.hands is None:
+        told += _see_hands(movement, picture, len(keypoints), wanted, estimator, hands)
     fitted = fit_picture(picture, wanted.size, wanted.fit)
     prepared = {
         "picture": np.ascontiguousarray(
             fitted
         ),  # safetensors writes memory as it lies, also of a transposed view
         "keypoints": np.ascontiguousarray(keypoints, np.float32),
-        "notes": np.frombuffer(notes.encode(), np.uint8),
+        "notes": np.frombuffer("\n".join(told).encode(), np.uint8),
     }
     (folder / PREPARED).write_bytes(save(prepared))
     if wanted.driving_video is not None:
         extract_sound(Path(wanted.driving_video), len(keypoints) / wanted.rate, folder / SOUND)
     return len(keypoints)
+
+
+def _see_hands(
+    movement: Driving,
+    picture: np.ndarray,
+    count: int,
+    wanted: Preparation,
+    estimator: PoseEstimator,
+    hands: Hands,
+) -> list[str]:
+    """Writes the hands in the first `count` frames of a driving video; returns what the client should know of them."""
+    if wanted.driving_video is None:
+        return []
+    if wanted.align == "proportions":
+        return [NO_HANDS]
+    placed = placements_on_picture(movement, picture, wanted.size, estimator, wanted.align, wanted.fit)
+    kept = [replace(span, stop=min(span.stop, count)) for span in placed]
+    _write_frames(
+        "hands", hands_on_picture(wanted.driving_video, wanted.rate, kept, wanted.size, hands), wanted
+    )
+    return []
 
 
 def _prepare_frames(name: str, path: str, wanted: Preparation, whole: int, kept: int) -> None:
@@ -142,7 +192,12 @@ def _prepare_frames(name: str, path: str, wanted: Preparation, whole: int, kept:
             f"The video of the {name} has {len(frames)} frames at the model's rate and the movement {whole}; send as "
             "many."
         )
-    parts = (frames[np.arange(start, min(start + PART, kept))] for start in range(0, kept, PART))
+    _write_frames(
+        name, (frames[np.arange(start, min(start + PART, kept))] for start in range(0, kept, PART)), wanted
+    )
+
+
+def _write_frames(name: str, parts: Iterable[np.ndarray], wanted: Preparation) -> None:
     try:
         (Path(wanted.folder) / f"{name}.safetensors").write_bytes(packed_frames(parts))
     except OSError as error:
@@ -161,7 +216,7 @@ def _movement(wanted: Preparation, longest: float, estimator: PoseEstimator) -> 
 
 
 def main() -> None:
-    """Reads {"limits": {...}, "estimator": {...}, "wanted": {...} or null}.
+    """Reads {"limits": {...}, "networks": {...}, "wanted": {...} or null}.
 
     Prints how far it is, see `Counted`, and at last {"frames": number}, {"error": sentence for the client} or, where
     the server is at fault, such as by a full disk, {"fault": why}.
@@ -171,7 +226,8 @@ def main() -> None:
     limits = UploadLimits(**given["limits"])
     confine(limits)
     try:
-        estimator = Estimator(**given["estimator"]).load()
+        networks = Networks(**given["networks"])
+        estimator, hands = networks.estimator(), networks.hands()
         if given["wanted"] is None:
             HumanEvidence()
     except (ValueError, WeightsError) as error:
@@ -182,7 +238,7 @@ def main() -> None:
         return
     wanted = Preparation(**given["wanted"])
     try:
-        print(json.dumps({"frames": prepare(wanted, limits.seconds, Counted(estimator))}))
+        print(json.dumps({"frames": prepare(wanted, limits.seconds, Counted(estimator), hands)}))
     except MemoryError:
         print(json.dumps({"error": "The uploads take too much memory; send a smaller or shorter video."}))
     except (ValueError, OSError, WeightsError) as error:

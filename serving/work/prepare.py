@@ -36,7 +36,7 @@ from serving.uploads.inspection import UploadLimits
 from serving.uploads.scratch import scratch_folder
 from serving.uploads.uploads import ENVIRONMENT, upload_artifact
 from serving.work.loop import Beat, Refused
-from serving.work.preparation import IN_STEP, PREPARED, SOUND, Estimator, Preparation
+from serving.work.preparation import IN_STEP, PREPARED, SOUND, Networks, Preparation
 
 FETCHING = re.compile(
     "HOME|POSEGEN_CACHE|XDG_CONFIG_HOME|PIP_.*|SSL_CERT_.*|(REQUESTS|CURL)_CA_BUNDLE|(?i:(https?|all|no)_proxy)"
@@ -44,7 +44,7 @@ FETCHING = re.compile(
 )
 """Variables by which the pose estimator finds or fetches its weights, and its GPU: caches, pip's settings, proxies."""
 TAIL = 200  # bytes of a child's output, which hold its last line but one
-BLAZEPOSE = Estimator()
+BLAZEPOSE = Networks()
 UNREADY = (
     "The process that reads uploads died while it loaded its networks; see the lines before, and whether prepare_bytes "
     "is enough."
@@ -55,24 +55,29 @@ log = logging.getLogger(__name__)
 
 
 class Prepare:
-    """The work of the role `prepare`. limits: of the child process, which has the estimator."""
+    """The work of the role `prepare`. limits: of the child process, which has the networks."""
 
     def __init__(
         self,
         artifacts: Artifacts,
         model: ModelInfo,
         limits: UploadLimits,
-        estimator: Estimator = BLAZEPOSE,
+        networks: Networks = BLAZEPOSE,
         poll: float = 0.5,
     ) -> None:
         self._artifacts, self._model = artifacts, model
-        self._limits, self._estimator, self._poll = limits, estimator, poll
+        self._limits, self._networks, self._poll = limits, networks, poll
 
     def check(self) -> None:
         """Has a child process load its networks, so that they are fetched, and no job waits for them or fails.
 
-        Raises WeightsError, a sentence, where it cannot.
+        Raises WeightsError, a sentence, where it cannot, and ValueError for networks of hands that the model has no use
+        for.
         """
+        if self._networks.hand_normals and self._model.transformer["hand_channels"] is None:
+            raise ValueError(
+                f"{self._model.name} takes no hands: leave hand_normals and hand_segmentation out."
+            )
         found = self._run(None, lambda read: None)
         if "frames" not in found:
             raise WeightsError(found.get("fault", UNREADY))
@@ -108,9 +113,8 @@ class Prepare:
             if (folder / SOUND).exists():
                 self._artifacts.save(sound_artifact(claim.job.id), folder / SOUND)
             for name in IN_STEP:
-                if name in paths:
-                    made = frames_artifact(claim.job.id, name)
-                    self._artifacts.save(made, folder / f"{name}.safetensors")
+                if (frames := folder / f"{name}.safetensors").exists():
+                    self._artifacts.save(frames_artifact(claim.job.id, name), frames)
             self._artifacts.save(claim.task.artifact, folder / PREPARED)
 
     def _run(self, wanted: Preparation | None, counted: Callable[[int], None]) -> dict[str, Any]:
@@ -118,7 +122,7 @@ class Prepare:
         given = json.dumps(
             {
                 "limits": asdict(self._limits),
-                "estimator": asdict(self._estimator),
+                "networks": asdict(self._networks),
                 "wanted": None if wanted is None else asdict(wanted),
             }
         )

@@ -39,8 +39,12 @@ def test_paths_mean_the_same_in_every_process(tmp_path: Path, monkeypatch: pytes
         ({"lease": "long"}, "lease: Input should be a valid number"),
         ({"generators": "{max_workers: many}"}, "generators.max_workers: Input should be a valid integer"),
         ({"api": "{"}, "api is no YAML"),
-        ({"pose_weights": "dwpose"}, "blazepose brings its own weights and computes on the CPU"),
-        ({"preparers": "{gpus: 1}"}, "or set poses to dwpose or sapiens"),
+        ({"pose_weights": "dwpose"}, "^blazepose brings its own weights"),
+        (
+            {"preparers": "{gpus: 1}"},
+            "^preparers: blazepose computes on the CPU; leave gpus out, or set poses",
+        ),
+        ({"hand_normals": "normals.onnx"}, "^hand_normals and hand_segmentation see hands together"),
         (
             {"poses": "dwpose", "pose_weights": "s3://weights/dwpose"},
             "pose_weights: what reads uploads has no access to 's3://weights/dwpose'",

@@ -33,7 +33,7 @@ from serving.uploads.inspection import UploadLimits
 from serving.uploads.uploads import upload_artifact
 from serving.work import loop
 from serving.work.loop import Beat, Refused, Work, Worker
-from serving.work.preparation import Estimator, Preparation
+from serving.work.preparation import Networks, Preparation
 from serving.work.prepare import Prepare, child_environment
 from testkit.serving_workers import FRAMES, LEASE, REQUEST, Place, empty_place
 from testkit.tiny_model import SIZE, walking
@@ -295,7 +295,7 @@ def test_a_preparation_does_not_outlive_its_worker(empty: Place, tmp_path: Path)
     wanted = Preparation(
         picture, video, None, None, None, SIZE, SIZE, 16.0, None, "crop", "reference", str(tmp_path)
     )
-    given = {"limits": asdict(limits), "estimator": asdict(Estimator()), "wanted": asdict(wanted)}
+    given = {"limits": asdict(limits), "networks": asdict(Networks()), "wanted": asdict(wanted)}
     child = subprocess.Popen(
         [sys.executable, "-m", "serving.work.preparation"],
         stdin=subprocess.PIPE,
