@@ -68,19 +68,27 @@ def compare(clips: int) -> dict[str, float]:
             f"{number:02x}": files for number, files in enumerate(ray.get([files for files, _ in groups]))
         }
         rows = {f"{number:02x}": table for number, (_, table) in enumerate(groups)}
-        started, cpu = time.monotonic(), cpu_seconds()
-        found = ray.get(find_semantic_duplicates(config, 0.99, scores, rows))
-        seconds, cpu = time.monotonic() - started, cpu_seconds() - cpu
+        started, cpu, before = time.monotonic(), cpu_seconds(), peak()
+        tables = find_semantic_duplicates(config, 0.99, scores, rows)
+        ray.wait(tables, num_returns=len(tables))
+        seconds, cpu, after = time.monotonic() - started, cpu_seconds() - cpu, peak()
+        found = ray.get(tables)
     pairs = {row["clip_id"]: row["duplicate_of"] for row in pa.concat_tables(found).to_pylist()}
     copies = {frozenset((clip_of(n), clip_of(n - 1))) for n in range(COPIES - 1, clips, COPIES)}
     hits = sum(frozenset(pair) in copies for pair in pairs.items())
     return {
         "seconds": seconds,
         "CPU s": cpu,
-        "driver MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "driver MB before": before,
+        "driver MB": after,
         "found": hits / len(copies),
         "wrong": len(pairs) - hits,
     }
+
+
+def peak() -> float:
+    """This process's peak memory in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def clip_of(number: int) -> str:

@@ -527,6 +527,11 @@ def test_a_folder_without_tables_and_one_without_a_model_are_refused(tmp_path: P
         frozen.load(str(tmp_path), "vae")
 
 
+def test_a_score_that_curation_did_not_measure_is_told(tmp_path: Path, rows: list[Rows], model: str) -> None:
+    with pytest.raises(ValueError, match=r"clips/.* has no score aesthetics: curate with the weights"):
+        prepared(tmp_path, rows[:2], model, scores={"aesthetics": (5, None)})
+
+
 def test_datasets_are_mixed_and_a_clip_of_both_counts_for_the_first(
     tmp_path: Path, rows: list[Rows], model: str
 ) -> None:

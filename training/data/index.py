@@ -124,7 +124,8 @@ class Index:
 def prepare(config: DataConfig, tell: Callable[[str], object] = print) -> None:
     """Writes the indexes of the datasets that are not there yet; `tell` is given a line for each.
 
-    Raises FileNotFoundError for a folder without curated tables.
+    Raises FileNotFoundError for a folder without curated tables, ValueError for tables without a score that is asked
+    for.
     """
     for taken in (config.dataset_versions, *(later for _, later in config.later_versions)):
         for dataset in config.datasets:
