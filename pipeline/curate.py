@@ -41,6 +41,7 @@ from pipeline.plan.shots import transnet_on
 from pipeline.records.attempts import Attempts
 from pipeline.report.write import write_report
 from pipeline.score.scorer import make_scorer
+from pipeline.tasks import alive_nodes
 from pipeline.verdict import Thresholds, ThresholdsError, load_thresholds
 from pipeline.workers import CaptionWorker, CropWorker, CutWorker, SetupError, VideoWorker, load_models
 from posegen.common.faults import StorageFaultError
@@ -349,11 +350,6 @@ def attempts(claims: Mapping[str, str] = {}) -> Any:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
     return ray.remote(Attempts).options(**options).remote(alive_nodes, claims)
-
-
-def alive_nodes() -> set[str]:
-    """The ids of the nodes that are up."""
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def pool(config: Pool, tasks: int) -> ActorPoolStrategy:

@@ -1,4 +1,4 @@
-"""Light Ray tasks, of which each step over the dataset's rows is made."""
+"""Light Ray tasks, of which each step over the dataset's rows is made, and the nodes that they may run on."""
 
 from __future__ import annotations
 
@@ -28,3 +28,8 @@ def sizes(tables: list[Ref]) -> list[int]:
 
 def _size(table: pa.Table) -> int:
     return int(table.num_rows)
+
+
+def alive_nodes() -> set[str]:
+    """The ids of the nodes that are up."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
