@@ -17,7 +17,7 @@ from pipeline.config import CurateConfig
 from pipeline.journals import score_journal
 from pipeline.records.journal import Files
 from pipeline.score.semantic import assign, cluster_centres, cosines, fixed_point, semantic_duplicates
-from pipeline.tables.verdicts import LOOKS, SAME, kept
+from pipeline.tables.verdicts import SAME, kept
 from pipeline.tasks import Ref, light_task, sizes
 
 CLUSTER = 4096
@@ -27,7 +27,7 @@ SAMPLE = 32
 LEAST_SAMPLE = 1024
 PART = 16 * CLUSTER
 """Clips that one task compares, on average: those of some clusters."""
-COMPARED = [name for name in LOOKS if name != "perceptual_hashes"]
+COMPARED = ["clip_id", "width", "height", "blur", "video"]
 
 
 def find_semantic_duplicates(
@@ -90,17 +90,21 @@ def divide(clips: pa.Table, centres: np.ndarray, parts: int) -> list[pa.Table]:
 
 
 def compare(cosine: float, *tables: pa.Table) -> pa.Table:
-    """The duplicates (`SAME`) among the clips of some clusters; of two the larger, then the sharper one stays."""
+    """The duplicates (`SAME`) among the clips of some clusters; of two the larger, then the sharper one stays.
+
+    Two clips of one video show a person in other poses, or two people, before one background: that is no duplicate,
+    though their embeddings may be as near as those of copies.
+    """
     clips = pa.concat_tables(tables)
     order = ranked(clips)
     clips, vectors = clips.drop_columns("embedding").take(order), vectors_of(clips)[order.to_numpy()]
-    apart = clips["cropped_from"].combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy()
+    videos = clips["video"].combine_chunks().dictionary_encode().indices.to_numpy()
     ids, clusters = clips["clip_id"], clips["cluster"].to_numpy()
     found = [SAME.empty_table()]
     for cluster in np.unique(clusters):
         start, stop = np.searchsorted(clusters, [cluster, cluster + 1])
         points = fixed_point(vectors[start:stop])
-        stands_for = semantic_duplicates(points, apart[start:stop], cosine)
+        stands_for = semantic_duplicates(points, videos[start:stop], cosine)
         ours = np.flatnonzero(stands_for >= 0)
         others = stands_for[ours]
         both = (ids.take(pa.array(start + rows)) for rows in (ours, others))

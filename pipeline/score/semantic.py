@@ -53,11 +53,11 @@ def assign(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return nearest
 
 
-def semantic_duplicates(vectors: np.ndarray, apart: np.ndarray, cosine: float) -> np.ndarray:
+def semantic_duplicates(vectors: np.ndarray, videos: np.ndarray, cosine: float) -> np.ndarray:
     """For each of N clips the row of the clip that stands for it, (N,) int64; -1 for those that stay.
 
-    vectors: (N, width), `fixed_point`, those first that are to stay. apart: (N,) int; two clips of the same number from
-    0 on are never duplicates of each other. cosine: above 0 and below 1, that of duplicates or more. Every duplicate
+    vectors: (N, width), `fixed_point`, those first that are to stay. videos: (N,) int; two clips of one video are
+    never duplicates of each other. cosine: above 0 and below 1, that of duplicates or more. Every duplicate
     points at the first clip that it duplicates and that stays itself: of a, b and c in a row, each like the next alone,
     a and c stay.
     """
@@ -68,11 +68,11 @@ def semantic_duplicates(vectors: np.ndarray, apart: np.ndarray, cosine: float) -
         left = np.arange(start, min(start + BLOCK, len(vectors)))
         for first in range(0, len(staying), BLOCK):
             others = staying[first : first + BLOCK]
-            near = _near(vectors, lengths, apart, left, others, cosine)
+            near = _near(vectors, lengths, videos, left, others, cosine)
             found = near.any(axis=1)
             stands_for[left[found]] = others[near[found].argmax(axis=1)]
             left = left[~found]
-        near = _near(vectors, lengths, apart, left, left, cosine)
+        near = _near(vectors, lengths, videos, left, left, cosine)
         stays = np.zeros(len(left), bool)
         for row in range(len(left)):
             before = np.flatnonzero(near[row, :row] & stays[:row])
@@ -93,13 +93,13 @@ def cosines(ours: np.ndarray, others: np.ndarray) -> np.ndarray:
 def _near(
     vectors: np.ndarray,
     lengths: np.ndarray,
-    apart: np.ndarray,
+    videos: np.ndarray,
     ours: np.ndarray,
     others: np.ndarray,
     cosine: float,
 ) -> np.ndarray:
     """Whether clips of two lists of rows are near, (ours, others) bool."""
     least = cosine * lengths[ours, None] * lengths[others]
-    together = (apart[ours, None] != apart[others]) | (apart[others] < 0)
-    near: np.ndarray = (vectors[ours] @ vectors[others].T >= least) & together
+    apart = videos[ours, None] != videos[others]
+    near: np.ndarray = (vectors[ours] @ vectors[others].T >= least) & apart
     return near

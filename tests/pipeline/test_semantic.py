@@ -42,8 +42,8 @@ def turned(*degrees: float) -> np.ndarray:
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def duplicates(vectors: np.ndarray, cosine: float = 0.9, apart: list[int] | None = None) -> list[int]:
-    labels = np.array(apart if apart is not None else [-1] * len(vectors))
+def duplicates(vectors: np.ndarray, cosine: float = 0.9, videos: list[int] | None = None) -> list[int]:
+    labels = np.array(videos if videos is not None else range(len(vectors)))
     return semantic_duplicates(fixed_point(vectors), labels, cosine).tolist()
 
 
@@ -68,10 +68,10 @@ def test_a_cosine_at_the_bound_counts_and_equal_clips_always_do() -> None:
     assert duplicates(equal, 0.999999) == [-1, 0, 0, 0, 0]
 
 
-def test_clips_of_one_label_are_never_duplicates_of_each_other() -> None:
+def test_clips_of_one_video_are_never_duplicates_of_each_other() -> None:
     equal = np.repeat(scattered(1), 4, axis=0)
-    assert duplicates(equal, apart=[3, 3, -1, 3]) == [-1, -1, 0, -1]
-    assert duplicates(equal, apart=[3, 5, 3, 5]) == [-1, 0, -1, 0]
+    assert duplicates(equal, videos=[3, 3, 0, 3]) == [-1, -1, 0, -1]
+    assert duplicates(equal, videos=[3, 5, 3, 5]) == [-1, 0, -1, 0]
 
 
 def test_blocks_change_nothing() -> None:
@@ -125,10 +125,11 @@ Embedded = dict[str, np.ndarray]
 
 
 def shown(embeddings: Embedded, **columns: dict[str, Any]) -> pa.Table:
-    """Kept clips as tasks hand them on; columns: of some clips, else all clips are alike."""
-    like = {"width": 480, "height": 360, "blur": 0.5, "cropped_from": None}
+    """Kept clips as tasks hand them on; columns: of some clips, else all are alike, each of a video of its own."""
+    like = {"width": 480, "height": 360, "blur": 0.5}
     rows = [
         {"clip_id": clip_id, "embedding": vector.astype(np.float16).tolist()}
+        | {"video": columns.get("video", {}).get(clip_id, clip_id)}
         | {name: columns.get(name, {}).get(clip_id, value) for name, value in like.items()}
         for clip_id, vector in embeddings.items()
     ]
@@ -167,10 +168,10 @@ def test_the_larger_then_the_sharper_then_the_first_clip_stays() -> None:
     assert found([large]) == dict.fromkeys(ids[:3], ids[3])
 
 
-def test_two_crops_of_one_clip_are_two_people() -> None:
+def test_what_is_told_of_videos_holds_for_clips_in_tables() -> None:
     ids = sorted(content_id(number) for number in range(3))
     equal = dict.fromkeys(ids, scattered(1)[0])
-    assert found([shown(equal, cropped_from={ids[0]: "a", ids[1]: "a", ids[2]: "b"})]) == {ids[2]: ids[0]}
+    assert found([shown(equal, video={ids[0]: "a", ids[1]: "a", ids[2]: "b"})]) == {ids[2]: ids[0]}
 
 
 def test_neither_the_order_of_rows_nor_how_they_are_shared_out_matters() -> None:
@@ -211,7 +212,7 @@ def test_clips_without_an_embedding_are_not_compared_and_not_lost(tmp_path: Path
         journal.write(video, clip_id, table([row], journal.schema))
     files = journal.pack(video[:2], journal.files()[video[:2]])
     blank = dict.fromkeys(JOINED.names) | {"video": video, "status": KEPT, "reasons": [], "path": "a.mp4"}
-    rows = [blank | {"clip_id": clip_id, "record": clip_id} for clip_id in ids]
+    rows = [blank | {"clip_id": clip_id, "record": clip_id, "video": content_id(clip_id)} for clip_id in ids]
     rows[2] |= {"status": REJECTED, "reasons": ["blur: 1 is above 0.7"]}
     rows.append(blank | {"clip_id": content_id("no record"), "status": FAILED})
     joined = pa.Table.from_pylist(rows, JOINED)
