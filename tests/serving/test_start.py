@@ -26,7 +26,9 @@ def test_the_state_lies_in_an_ignored_folder_unless_the_environment_says_otherwi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long, id="ctrl-c")]
+)
 def test_it_ends_without_a_stack_trace(tmp_path: Path, number: signal.Signals) -> None:
     port = free_port()
     program = subprocess.Popen(

@@ -147,7 +147,7 @@ def test_a_stopped_training_goes_on_with_other_workers_and_another_stage(
     assert curve(first.output) == pytest.approx(curve(reference.output), abs=TOLERANCE)
 
 
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_groups_that_share_a_sequence_follow_the_curve_of_one_worker(
     reference: TrainConfig, folder: Path, workers: int
 ) -> None:
