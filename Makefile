@@ -82,13 +82,15 @@ demo: setup
 	@echo "Finetuning the mini model on them for a few steps"
 	$(BIN)/python training/train.py mini_cpu --data.batch_size 2 --steps 10 \
 		--adapter.start posegen/mini/model/adapters/base --optimizer.learning_rate 1e-5 --output demo/training
-	@echo "Making a long video: the puppet moves as the man who walks"
-	$(BIN)/posegen generate --image serving/page/samples/person.jpg --video demo/videos/walk.mp4 --output demo/long.mp4
+	@echo "Making a long video: the drawn person of the picture dances as the one of the video"
+	$(BIN)/posegen generate --image serving/page/samples/person.jpg --video serving/page/samples/dance.mp4 \
+		--output demo/long.mp4
 	@echo "Making it over HTTP: a server starts, shares the segments out over two workers, and stops"
-	$(BIN)/python serving/demo.py --image serving/page/samples/person.jpg --video demo/videos/walk.mp4 --output demo/served.mp4
+	$(BIN)/python serving/demo.py --image serving/page/samples/person.jpg --video serving/page/samples/dance.mp4 \
+		--output demo/served.mp4
 	@echo "Measuring the long video: identity, background, seams and pose over time"
-	$(BIN)/posegen evaluate demo/long.mp4 --reference serving/page/samples/person.jpg --driving demo/videos/walk.mp4 \
-		--segments 9 1 4 --output demo/evaluation
+	$(BIN)/posegen evaluate demo/long.mp4 --reference serving/page/samples/person.jpg \
+		--driving serving/page/samples/dance.mp4 --segments 9 1 4 --output demo/evaluation
 
 lint: setup
 	$(BIN)/ruff check .
