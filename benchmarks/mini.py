@@ -34,7 +34,7 @@ from posegen.commands.generate import BUNDLED
 from posegen.evaluation.background import background_error, grown
 from posegen.evaluation.fidelity import psnr
 from posegen.evaluation.identity import identity_error
-from posegen.evaluation.seams import matched_places, overlaps, seam_figures
+from posegen.evaluation.seams import matched_places, seam_figures
 from posegen.evaluation.silhouettes import find_person, iou, person_colours
 from posegen.evaluation.statistics import Interval, bootstrap
 from posegen.longvideo.conditions import (
@@ -136,7 +136,7 @@ class Case:
         """The same, and those that a video of several segments has beside."""
         person = grown(self.clip.silhouettes)
         drift = background_error(video, person, video[0], person[0])[plan.segments[-1].start :]
-        places = matched_places(self.clip.keypoints, overlaps(plan.segments, len(video)))
+        places = matched_places(self.clip.keypoints, plan.segments)
         seams = [figure.ratio for figure in seam_figures(video, places) if figure.name == "difference"]
         return self.measure(video, background) | {
             "seam": float(np.mean(seams)) if seams else np.nan,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from torch import Generator, Tensor, nn
 
 from mini_model.items import ARRAYS, Items, read_items
 from mini_model.loop import Loop, LoopConfig
-from posegen.longvideo.conditions import encode_frames, encode_text, pose_condition
+from posegen.longvideo.conditions import decode_latents, encode_frames, encode_text, pose_condition
 from posegen.mini.codec import SPACE, TIME
 from posegen.model.checkpoints import Adapter, read_adapter, write_adapter
 from posegen.model.checkpoints.lora import is_embedding
@@ -58,6 +58,8 @@ class PosedConfig(LoopConfig):
     """Folder of the base model."""
     start: Path | None = None
     """Folder of an adapter to begin with."""
+    neighbours: Path | None = None
+    """Folder of the base adapter, whose guesses cond is given, as it is in use; by default it is given the truth."""
     rollouts: float = 0.5
     """Share of the steps at noise levels below 1."""
     compile: bool = True
@@ -105,21 +107,31 @@ class Encoder:
         self.text_encoder = frozen.load(str(folder), "text_encoder").to(device)
         # A copy, not the mapped file, which a stage may write anew.
         self.vae = deepcopy(frozen.load(str(folder), "vae")).to(device)
+        self.neighbours = merged(folder, config.neighbours).to(device) if config.neighbours else None
 
     @torch.no_grad()
-    def __call__(self, pictures: Pictures) -> Examples:
-        frames, poses = pictures.frames, pictures.poses.copy()
-        known = np.zeros(poses.shape[:2], bool)
-        if self.config.adapter == "cond":
-            known[:, : self.config.head] = known[:, -self.config.tail :] = True
-        poses[known] = frames[known][..., :3]
-        return Examples(
-            encode_frames(self.vae, np.ascontiguousarray(frames[..., :3])),
-            pose_condition(self.vae, poses, torch.from_numpy(known)),
+    def __call__(self, pictures: Pictures, generator: Generator) -> Examples:
+        """generator: of the noise that neighbours are guessed from."""
+        frames = np.ascontiguousarray(pictures.frames[..., :3])
+        known = np.zeros(frames.shape[:2], bool)
+        examples = Examples(
+            encode_frames(self.vae, frames),
+            pose_condition(self.vae, pictures.poses, torch.from_numpy(known)),
             encode_frames(self.vae, pictures.references[:, None]),
             encode_text(self.tokenizer, self.text_encoder, pictures.texts),
-            error_weight(torch.from_numpy(frames[..., 3]).to(self.vae.device)),
+            error_weight(torch.from_numpy(pictures.frames[..., 3]).to(self.vae.device)),
         )
+        if self.config.adapter == "base":
+            return examples
+        known[:, : self.config.head] = known[:, -self.config.tail :] = True
+        given = frames if self.neighbours is None else self._guessed(self.neighbours, examples, generator)
+        video = np.where(known[..., None, None, None], given, pictures.poses)
+        return replace(examples, pose=pose_condition(self.vae, video, torch.from_numpy(known)))
+
+    def _guessed(self, network: Any, examples: Examples, generator: Generator) -> np.ndarray:
+        """The frames (B, F, H, W, 3) uint8 that a network makes in one step."""
+        noise = torch.randn(examples.latents.shape, generator=generator, device=self.config.device)
+        return decode_latents(self.vae, predict(network, noise, 1.0, examples)).numpy()
 
 
 def error_weight(opacity: Tensor) -> Tensor:
@@ -188,7 +200,7 @@ def train_posed(config: PosedConfig) -> None:
         return Pictures.of(training, chosen, text_given, sample_levels(config.rollouts, generator))
 
     def loss(pictures: Pictures, generator: Generator) -> Tensor:
-        examples, levels = encode(pictures), pictures.levels
+        examples, levels = encode(pictures, generator), pictures.levels
         noisy = torch.randn(examples.latents.shape, generator=generator, device=config.device)
         with torch.no_grad():
             for sigma, lower in pairwise(levels):
@@ -198,11 +210,10 @@ def train_posed(config: PosedConfig) -> None:
     def measure() -> dict[str, float]:
         errors = torch.zeros(len(VALIDATION_SIGMAS), device=config.device)
         for batch in torch.arange(VALIDATION_BATCHES * VALIDATION_ITEMS).split(VALIDATION_ITEMS):
-            examples = encode(Pictures.of(validation, batch.tolist(), [True] * len(batch), []))
-            noise = torch.randn(
-                examples.latents.shape, generator=torch.Generator().manual_seed(int(batch[0]))
-            )
-            made = guesses(network, examples, noise.to(config.device), VALIDATION_SIGMAS)
+            generator = torch.Generator(config.device).manual_seed(int(batch[0]))
+            examples = encode(Pictures.of(validation, batch.tolist(), [True] * len(batch), []), generator)
+            noise = torch.randn(examples.latents.shape, generator=generator, device=config.device)
+            made = guesses(network, examples, noise, VALIDATION_SIGMAS)
             errors += torch.stack([weighted_error(guess, examples) for guess in made]) / VALIDATION_BATCHES
         return {f"validation_{step}": error for step, error in enumerate(errors.tolist(), 1)}
 

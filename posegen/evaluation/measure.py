@@ -184,13 +184,12 @@ def measure(subject: Subject, instruments: Instruments = Instruments()) -> Measu
         rows = [row | figures for row, figures in zip(rows, look.judged(), strict=True)]
     curves = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     curves["identity"] = mean_of_parts([curves[f"identity_{part}"] for part in PLACES])
-    seams = overlaps(subject.segments, len(subject.keypoints))
     return Measured(
         subject.name,
         len(subject.keypoints),
         subject.rate,
         {name: curves[name] for name in METRICS if name in curves},
-        seam_figures(subject.video, matched_places(subject.keypoints, seams)),
+        seam_figures(subject.video, matched_places(subject.keypoints, subject.segments)),
         look.backgrounds.disagreement(hidden),
         absent,
     )

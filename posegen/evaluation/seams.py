@@ -1,14 +1,16 @@
 """Whether the places show at which segments meet: against places inside segments at which the person moves as much.
 
 A seam is three places: where an overlap begins, its middle, and where it ends. Each is compared with the steps between
-frames, away from every overlap, whose driving poses move most nearly as fast. So a seam that falls into a quick turn is
-not blamed for the turn.
+frames, outside every overlap, whose driving poses move most nearly as fast. So a seam that falls into a quick turn is
+not blamed for the turn. The four frames of a latent are made together, and a step from one latent to the next shows
+more than one within it, seam or not. Seams fall between latents as a rule, so each is compared with steps of its kind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, get_args
 
 import cv2
@@ -23,8 +25,8 @@ from posegen.longvideo.segments import Segment
 Where = Literal["begin", "middle", "end"]
 MATCHES = 3
 """Places inside segments that a place of a seam is compared with."""
-MARGIN = 1
-"""Frames around an overlap that count as neither."""
+LATENT = 4
+"""Frames of each latent but a segment's first, which is one frame."""
 REACH = 2
 """Frames from the middle of an overlap to those that ghosting is told by."""
 
@@ -62,22 +64,35 @@ class Matched:
     inside: tuple[int, ...]
 
 
-def matched_places(keypoints: np.ndarray, seams: Iterable[Overlap]) -> list[Matched]:
-    """Every place of every seam with its matches, by the driving poses (T, 133, 3); none where no step is inside."""
-    seams, speed = list(seams), pose_speed(keypoints)
+def matched_places(keypoints: np.ndarray, segments: Sequence[Segment]) -> list[Matched]:
+    """Every place of every seam with its matches, by the driving poses (T, 133, 3); none where no step is inside.
+
+    Where no step inside is of a place's kind, it is compared with those of the other.
+    """
+    seams, speed = overlaps(segments, len(keypoints)), pose_speed(keypoints)
     inside = np.ones(len(speed), bool)  # [t - 1]: the step to frame t
     for seam in seams:
-        inside[max(0, seam.start - 1 - MARGIN) : seam.stop + MARGIN] = False
+        inside[max(0, seam.start - 1) : seam.stop] = False
     inside[:REACH] = inside[len(inside) - REACH :] = False
-    steps = np.flatnonzero(inside)
-    if not len(steps):
-        return []
+    begins = latent_begins(segments, len(keypoints))[1:]
     found = []
     for seam in seams:
         for where, frame in seam.places().items():
+            alike = inside & (begins == begins[frame - 1])
+            steps = np.flatnonzero(alike if alike.any() else inside)
             nearest = np.argsort(np.abs(speed[steps] - speed[frame - 1]), kind="stable")[:MATCHES]
-            found.append(Matched(where, frame, tuple(int(step) + 1 for step in steps[nearest])))
+            if len(nearest):
+                found.append(Matched(where, frame, tuple(int(step) + 1 for step in steps[nearest])))
     return found
+
+
+def latent_begins(segments: Sequence[Segment], frames: int) -> np.ndarray:
+    """Whether a latent of four frames begins at each frame, (T,) bool, in the segment that shows most there."""
+    start = np.zeros(frames, int)
+    for before, after in pairwise(segments):
+        overlap = before.start + before.frames - after.start
+        start[after.start + (overlap + 1) // 2 :] = after.start
+    return (np.arange(frames) - start) % LATENT == 1
 
 
 def step_figures(frames: np.ndarray) -> dict[str, float]:

@@ -10,16 +10,18 @@ from posegen.evaluation.seams import (
     REACH,
     Overlap,
     SeamFigure,
+    latent_begins,
     matched_places,
     overlaps,
     pose_speed,
     seam_figures,
     step_figures,
 )
-from posegen.longvideo.segments import plan
+from posegen.longvideo.segments import Segment, plan
 
 FRAMES, SIZE = 40, 48
-SEAM = Overlap(18, 22)
+SEGMENTS = (Segment(0, 0, 21, "base", 0, 0), Segment(1, 17, 25, "bridge", 4, 0))
+SEAM = Overlap(17, 21)
 
 
 def moving(speeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -35,7 +37,7 @@ def moving(speeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ratios(video: np.ndarray, keypoints: np.ndarray) -> dict[tuple[str, str], float]:
-    figures = seam_figures(video, matched_places(keypoints, [SEAM]))
+    figures = seam_figures(video, matched_places(keypoints, SEGMENTS))
     return {(figure.where, figure.name): figure.ratio for figure in figures}
 
 
@@ -57,11 +59,37 @@ def test_a_video_without_a_seam_has_none() -> None:
             assert ratio == pytest.approx(1, abs=0.02)
 
 
+def test_latents_begin_where_those_of_the_segment_that_shows_do() -> None:
+    timeline = plan(40, 9, 1, 4)
+    assert [segment.start for segment in timeline.segments[:3]] == [0, 8, 13]
+    begins = np.flatnonzero(latent_begins(timeline.segments, 22))
+    assert begins.tolist() == [
+        1,
+        5,
+        9,
+        13,
+        18,
+    ]  # frame 14 of the last one shows less than the bridge's frame 6
+
+
+def test_steps_between_latents_are_no_seams() -> None:
+    """A picture that stands still for the four frames of a latent and then jumps, everywhere alike."""
+    steps = latent_begins(SEGMENTS, FRAMES)[1:]
+    video, keypoints = moving(np.where(steps, 4.0, 0.0))
+    keypoints[..., 0] = np.arange(FRAMES)[:, None]  # the poses move evenly
+    begins = latent_begins(SEGMENTS, FRAMES)
+    for place in matched_places(keypoints, SEGMENTS):
+        assert {bool(begins[frame]) for frame in place.inside} == {bool(begins[place.frame])}
+    for (_, name), ratio in ratios(video, keypoints).items():
+        if name == "difference":
+            assert ratio == pytest.approx(1, abs=0.05)
+
+
 def test_a_seam_in_a_quick_turn_is_not_blamed_for_the_turn() -> None:
-    speeds = np.where(np.arange(FRAMES - 1) % 8 == SEAM.start % 8 - 1, 3.0, 0.5)
+    speeds = np.where(np.arange(FRAMES - 1) % 4 == (SEAM.start - 1) % 4, 3.0, 0.5)
     video, keypoints = moving(speeds)
     assert pose_speed(keypoints)[SEAM.start - 1] == 3
-    begin = next(place for place in matched_places(keypoints, [SEAM]) if place.where == "begin")
+    begin = next(place for place in matched_places(keypoints, SEGMENTS) if place.where == "begin")
     assert [speeds[frame - 1] for frame in begin.inside] == [3, 3, 3]
     assert ratios(video, keypoints)["begin", "difference"] == pytest.approx(1, abs=0.05)
 
@@ -69,7 +97,7 @@ def test_a_seam_in_a_quick_turn_is_not_blamed_for_the_turn() -> None:
 def test_a_jump_of_colour_is_found_where_it_is_and_with_its_size() -> None:
     video, keypoints = moving(np.full(FRAMES - 1, 1.0))
     video[SEAM.stop :] += 20
-    places = matched_places(keypoints, [SEAM])
+    places = matched_places(keypoints, SEGMENTS)
     found = {(figure.where, figure.name): figure for figure in seam_figures(video, places)}
     jump = lab(video[SEAM.stop]).mean((0, 1)) - lab(video[SEAM.stop - 1]).mean((0, 1))
     assert found["end", "colour"].pairs[0, 0] == pytest.approx(np.linalg.norm(jump), rel=1e-4)
@@ -103,4 +131,5 @@ def test_p_is_small_only_where_seams_differ() -> None:
 
 def test_a_video_that_is_all_overlap_has_nothing_to_compare_with() -> None:
     _, keypoints = moving(np.full(7, 1.0))
-    assert matched_places(keypoints, [Overlap(1, 6)]) == []
+    segments = (Segment(0, 0, 6, "base", 0, 0), Segment(1, 1, 13, "bridge", 5, 0))
+    assert matched_places(keypoints, segments) == []
