@@ -19,6 +19,8 @@ from mini_model.codec import CodecConfig, fit_codec, psnr
 from mini_model.items import ITEMS_A_CLIP, ItemsConfig, read_items, write_items
 from mini_model.loop import WARMUP_STEPS, Loop, make_optimizers
 from mini_model.posed import (
+    Encoder,
+    Pictures,
     PosedConfig,
     difference,
     error_weight,
@@ -214,6 +216,26 @@ def test_the_adapter_is_the_trained_network(based: Path, adapter: Any) -> None:
     averages = torch.load(based / f"{adapter}_adapter.pt", weights_only=True)["ema"]
     for weight, average in zip(trained, averages, strict=True):
         torch.testing.assert_close(weight, average)
+
+
+def test_bridges_learn_from_what_the_base_adapter_makes(based: Path) -> None:
+    train_posed(PosedConfig(based, **SMALL, model=based / "base", compile=False))
+    made_by = based / "adapters" / "base"
+    config = PosedConfig(
+        based, **SMALL, adapter="cond", model=based / "base", neighbours=made_by, compile=False
+    )
+    pictures = Pictures.of(read_items(based), [0, 1], [True, True], [])
+
+    def conditions(config: PosedConfig) -> Tensor:
+        return Encoder(config)(pictures, torch.Generator().manual_seed(0)).pose
+
+    true, guessed = conditions(replace(config, neighbours=None)), conditions(config)
+    assert torch.equal(true[:, :4], guessed[:, :4])  # which frames are given
+    given = true[:, 0, :, 0, 0] == 1
+    changed = (true != guessed).any(dim=1).any(dim=(-1, -2))
+    assert torch.equal(changed, given)
+    train_posed(config)
+    assert (based / "adapters" / "cond").is_dir()
 
 
 def test_a_change_in_all_directions_is_carried_whole(based: Path) -> None:
