@@ -50,8 +50,6 @@ METRICS = {
     "pose_distance": "distance of the pose to the reference's",
 }
 """Curves, by name; the last is of what was asked for, not of what was made."""
-LEAST_SLOPED = 20
-"""Seconds from which on a slope is told."""
 JUDGED_HEIGHT = 384
 """Pixels that a frame has at least where a pose estimator looks at it."""
 UNSEEN = "unseen_background"
@@ -146,15 +144,12 @@ class Measured:
     absent: list[str] = field(default_factory=list)
 
     def summary(self) -> dict[str, float]:
-        """One number a figure: of curves their mean, slope a minute and last 10 s over first 10 s; of seams ratios.
-
-        The slope of a video of under 20 s is that of a motion, and not told.
-        """
+        """One number a figure: of curves their mean, slope a minute and last 10 s over first 10 s; of seams ratios."""
         found: dict[str, float] = {}
         for name, values in self.curves.items():
             if not np.isnan(values).all():
                 found[name] = float(np.nanmean(values))
-                found[f"{name}_slope"] = slope_per_minute(values) if len(values) >= LEAST_SLOPED else np.nan
+                found[f"{name}_slope"] = slope_per_minute(values)
                 found[f"{name}_last_over_first"] = last_over_first(values)
         found |= {f"seam_{seam.name}_{seam.where}": seam.ratio for seam in self.seams}
         return found | {UNSEEN: self.unseen}

@@ -10,6 +10,8 @@ import numpy as np
 RESAMPLES = 2000
 FLIPS = 10_000
 """Random sign flips of a permutation test."""
+LEAST_SLOPED = 20
+"""Seconds from which on a slope is told."""
 
 
 class Interval(NamedTuple):
@@ -60,16 +62,16 @@ def per_second(values: np.ndarray, rate: float) -> np.ndarray:
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def slope_per_minute(values: np.ndarray, rate: float = 1.0) -> float:
-    """How much values (T,), so many of them a second, rise in a minute: least squares over the finite ones.
+def slope_per_minute(values: np.ndarray) -> float:
+    """How much values (T,), one a second, rise in a minute: least squares over the finite ones.
 
-    NaN where fewer than two are.
+    NaN where fewer than two are, and for a video of under 20 s, whose slope is that of its motion.
     """
     values = np.asarray(values, np.float64)
     there = np.flatnonzero(np.isfinite(values))
-    if len(there) < 2:
+    if len(values) < LEAST_SLOPED or len(there) < 2:
         return float("nan")
-    return float(np.polyfit(there / rate / 60, values[there], 1)[0])
+    return float(np.polyfit(there / 60, values[there], 1)[0])
 
 
 def last_over_first(values: np.ndarray, seconds: int = 10) -> float:

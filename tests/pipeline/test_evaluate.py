@@ -107,6 +107,8 @@ def test_measurements_are_summed_up_over_the_videos(videos: Path, tmp_path: Path
     assert pq.read_table(tmp_path / "videos.parquet")["status"].to_pylist() == ["failed", "measured"]
     summary = (tmp_path / "summary.md").read_text()
     assert "| background_first | 1 | 0" in summary and "| seam_colour_begin | 1 |" in summary
+    curve = next(line for line in summary.splitlines() if line.startswith("| background_first"))
+    assert curve.endswith("|  |  |  |")  # too short for a slope, and for a last 10 s beside the first
 
 
 def test_the_frechet_video_distance_is_over_all_videos_with_a_truth(videos: Path, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_known_slope_is_found() -> None:
     values = 5 + 2.4 * np.arange(90) / 60  # 2.4 more a minute, one value a second
     values[10] = np.nan
     assert slope_per_minute(values) == pytest.approx(2.4)
-    assert slope_per_minute(5 + 2.4 * np.arange(900) / 600, rate=10) == pytest.approx(2.4)
+    assert np.isnan(slope_per_minute(values[:19]))
     assert last_over_first(values) == pytest.approx(values[-10:].mean() / values[:10].mean())
     assert np.isnan(last_over_first(values[:19]))
 
