@@ -334,6 +334,19 @@ def test_quality_does_not_depend_on_chunks_and_models_are_counted() -> None:
     assert run(Quality(), frames, people) == whole.result()
 
 
+@pytest.mark.parametrize("side", [48, 96])
+def test_measures_keep_no_frames_that_the_next_chunk_overwrites(side: int) -> None:
+    frames = np.repeat(pan(5, 9)[:, :side, :side], 8, axis=0)  # each chunk stands still
+    fresh, overwritten, memory = Quality(), Quality(), np.empty((8, side, side, 3), np.uint8)
+    for first in range(0, 40, 8):
+        chunk, times = frames[first : first + 8], np.arange(first, first + 8) / 30
+        memory[:] = chunk
+        fresh.update(chunk, [[]] * 8, times)
+        overwritten.update(memory, [[]] * 8, times)
+    assert fresh.result() == overwritten.result()
+    assert fresh.result()["repeated_frames"] == 35 / 39
+
+
 def test_hashes_of_three_moments_survive_another_size_and_noise() -> None:
     clip = np.concatenate([still(texture(seed, grain=30), 40) for seed in range(3)])
     small = np.stack([cv2.resize(frame, (160, 120), interpolation=cv2.INTER_AREA) for frame in clip])
