@@ -181,7 +181,9 @@ def clips_funnel(clips: pa.Table, thresholds: Thresholds, reasons: Reasons) -> l
     said = {rule.score: bounds_text(rule) for rule in thresholds.rules}
     said |= {DUPLICATE_FILE: "no file of the same content", NEAR_DUPLICATE: "no kept clip looks like it"}
     cosine = thresholds.semantic_duplicate_cosine
-    said[SEMANTIC_DUPLICATE] = f"a cosine below {cosine} between its embedding and any kept clip's"
+    said[SEMANTIC_DUPLICATE] = (
+        f"a cosine below {cosine} between its embedding and that of any kept clip of another video"
+    )
     said[KEPT_WHOLE] = "the clip that it shows a part of is not kept whole"
     first = reasons.first[scored & (reasons.first >= 0)]
     lost_to_rules = np.bincount(first, minlength=len(reasons.names)).tolist()

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline.score.measures import People
+from pipeline.score.measures import People, thinned
 
 WIDTH = 64
 """Columns of the pictures that are compared: averaging over so many pixels takes most coding noise away."""
@@ -32,7 +32,7 @@ class DistinctPictures:
         step = max(1, frames.shape[2] // (4 * WIDTH))
         size = (WIDTH, max(1, round(WIDTH * frames.shape[1] / frames.shape[2])))
         for frame, time in zip(frames, times.tolist(), strict=True):
-            part = np.ascontiguousarray(frame[::step, ::step])
+            part = thinned(frame, step)
             grey = cv2.resize(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
             if self.last is not None:
                 self.changes.append((time, float(cv2.absdiff(grey, self.last).mean())))

@@ -75,11 +75,12 @@ class Evidence:
         for frame, present, time in zip(frames, people, times.tolist(), strict=True):
             if not present or not self._looks.due(time):
                 continue
-            found = list(self._others(frame, present[0]))
+            bodies = self._opinion.bodies.find(frame) if self._detector is None else None
+            found = list(self._others(frame, present[0], bodies))
             if self._looks.further:
                 self._check(found)
                 continue
-            self._human.append(self._human_share(frame, present[0]))
+            self._human.append(self._human_share(frame, present[0], bodies))
             self._claims = [Sighting(time, frame.copy(), box) for box in found]
             if found:
                 self._looks.found(time)
@@ -100,10 +101,10 @@ class Evidence:
                 self.sighting = self.sighting or claim
                 return
 
-    def _others(self, frame: np.ndarray, person: Person) -> list[np.ndarray]:
-        """Boxes (4,) of second people in a frame."""
+    def _others(self, frame: np.ndarray, person: Person, bodies: list[Region] | None) -> list[np.ndarray]:
+        """Boxes (4,) of second people in a frame. bodies: where MediaPipe's body detector, if it is asked, saw any."""
         if self._detector is None:
-            return [*self._other_faces(frame, person), *self._other_bodies(frame, person)]
+            return [*self._other_faces(frame, person), *self._other_bodies(frame, person, bodies or [])]
         boxes, scores = self._detector(frame[None])[0]
         tall = boxes[:, 3] - boxes[:, 1] >= COUNTS_FROM * (person.box[3] - person.box[1])
         boxes = boxes[(scores >= SURE) & tall]
@@ -123,25 +124,28 @@ class Evidence:
             if near is not None and self._face_points(frame, near)[1] >= SURE:
                 yield box
 
-    def _other_bodies(self, frame: np.ndarray, person: Person) -> Iterator[np.ndarray]:
+    def _other_bodies(self, frame: np.ndarray, person: Person, bodies: list[Region]) -> Iterator[np.ndarray]:
         least = COUNTS_FROM * (person.box[3] - person.box[1])
         x0, y0, x1, y1 = person.box.astype(int).tolist()
         painted = frame.copy()
         cv2.rectangle(painted, (x0, y0), (x1, y1), frame[::16, ::16].mean((0, 1)).tolist(), -1)
         for left, right in beside(frame.shape[1], frame.shape[0], (x0, x1)):
             part = np.ascontiguousarray(painted[:, left:right])
-            for body in self._people(part):
+            for body in self._people(part, self._opinion.bodies.find(part)):
                 box = body_box(body) + np.array([left, 0, left, 0])
                 if box[3] - box[1] >= least and overlap(person.box, box[None])[0] < SAME_PLACE:
                     yield box
-        for one, other in combinations(self._people(frame), 2):
+        close = (
+            self._people(frame, bodies) if len(bodies) > 1 else []
+        )  # one alone has nobody to be apart from
+        for one, other in combinations(close, 2):
             if heads_apart(one, other):
                 # Of two who stand close, the second is the one who is less like the clip's person.
                 yield min(body_box(one), body_box(other), key=lambda box: overlap(person.box, box[None])[0])
 
-    def _people(self, frame: np.ndarray) -> list[Body]:
-        """The bodies in a frame that the segmentation agrees are human beings."""
-        bodies = [self._opinion.bodies(frame, region) for region in self._opinion.bodies.find(frame)]
+    def _people(self, frame: np.ndarray, regions: list[Region]) -> list[Body]:
+        """The bodies in regions of a frame that the segmentation agrees are human beings."""
+        bodies = [self._opinion.bodies(frame, region) for region in regions]
         return [body for body in bodies if body.presence >= SURE and self._is_human(frame, body)]
 
     def _is_human(self, frame: np.ndarray, body: Body) -> bool:
@@ -151,14 +155,14 @@ class Evidence:
         share = self._opinion.segments.at(frame, body_box(body), body.points[:33, :2][seen]).mean()
         return bool(share >= SURE)
 
-    def _human_share(self, frame: np.ndarray, person: Person) -> float:
-        """How much of this person the other networks confirm, 0..1."""
+    def _human_share(self, frame: np.ndarray, person: Person, bodies: list[Region] | None) -> float:
+        """How much of this person the other networks confirm, 0..1. bodies: as for `_others`."""
         head, face = head_region(person), bool(person.keypoints[FACE, 2].mean() >= SURE)
         if not face and shows_front(person) and head.size >= LEAST_FACE:
             face = bool(self._faces(frame, [head.scaled(3)]))
             if not face:
                 return 0.0
-        return self._opinion(frame, person, face)
+        return self._opinion(frame, person, face, bodies)
 
 
 def body_box(body: Body) -> np.ndarray:

@@ -43,13 +43,22 @@ class Ticks:
         return picked
 
 
+def thinned(frame: np.ndarray, step: int) -> np.ndarray:
+    """Every so many rows and columns of a frame (H, W, 3) uint8, in one piece.
+
+    Copied as pixels of three bytes, which takes NumPy half of the time that it takes over single values.
+    """
+    pixels = np.ascontiguousarray(frame).view("V3")[::step, ::step, 0]
+    return pixels.copy()[..., None].view(np.uint8)
+
+
 def small_grey(frame: np.ndarray) -> np.ndarray:
     """The frame as luma, uint8, its long side at most `SMALL_SIDE`.
 
     Large frames lose pixels between the rows and columns first, down to twice that side: a quarter of the time.
     """
     step = max(1, max(frame.shape[:2]) // (2 * SMALL_SIDE))
-    frame = np.ascontiguousarray(frame[::step, ::step])
+    frame = thinned(frame, step)
     scale = min(1.0, SMALL_SIDE / max(frame.shape[:2]))
     size = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
     return cv2.cvtColor(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
@@ -87,7 +96,7 @@ class RepeatedFrames:
     def update(self, frames: np.ndarray, people: People, times: np.ndarray) -> None:
         step = max(1, frames.shape[1] // 64)
         for frame, time in zip(frames, times.tolist(), strict=True):
-            grid = np.ascontiguousarray(frame[::step, ::step])
+            grid = thinned(frame, step)
             if self.last is not None:
                 self.equal.append(bool((cv2.absdiff(grid, self.last) > 2).mean() < 0.001))
             if not self.equal or not self.equal[-1]:

@@ -226,9 +226,9 @@ def second_person_shown(sighting: Sighting | None, times: np.ndarray) -> dict[st
 def _chunks(
     info: VideoInfo, indices: np.ndarray, size: tuple[int, int]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Chunks of frames together with their indices in the video."""
+    """Chunks of frames, each overwritten by the next, together with their indices in the video."""
     first = 0
-    for chunk in read_frames(info, indices, size):
+    for chunk in read_frames(info, indices, size, reuse=True):
         yield chunk, indices[first : first + len(chunk)]
         first += len(chunk)
 

@@ -27,16 +27,20 @@ class HumanEvidence:
     def __init__(self) -> None:
         self.bodies, self.segments = BodyNetwork(), PersonSegmenter()
 
-    def __call__(self, frame: np.ndarray, person: Person, face: bool = False) -> float:
+    def __call__(
+        self, frame: np.ndarray, person: Person, face: bool = False, regions: list[Region] | None = None
+    ) -> float:
         """How much of a person in a frame (H, W, 3) uint8 RGB the other networks confirm, 0..1.
 
         Nothing, unless a face is seen on them (`face`: by another network already), or the body detector finds them
         from the single frame, without having tracked them there; then as much of their joints as the person
-        segmentation covers.
+        segmentation covers. regions: what `bodies.find` gave for this frame, where that was asked before.
         """
         face = face or person.keypoints[FACE, 2].mean() >= SURE
-        if not face and not any(is_of(region, person) for region in self.bodies.find(frame)):
-            return 0.0
+        if not face:
+            regions = self.bodies.find(frame) if regions is None else regions
+            if not any(is_of(region, person) for region in regions):
+                return 0.0
         joints = person.keypoints[BODY]
         joints = joints[joints[:, 2] >= SURE, :2]
         return float(self.segments.at(frame, person.box, joints).mean()) if len(joints) else 0.0

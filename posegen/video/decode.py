@@ -38,11 +38,13 @@ def read_frames(
     size: tuple[int, int] | None = None,
     chunk: int = 32,
     threads: int = 1,
+    reuse: bool = False,
 ) -> Iterator[np.ndarray]:
     """Yields the frames `indices` (ascending, may repeat) as (n, H, W, 3) uint8 RGB, n <= `chunk`, upright.
 
     `size` is the displayed (width, height) to scale to, by default that of the video. Holds one chunk and the
-    decoder's few pictures at a time. Raises `VideoError` naming the time where a wanted frame is damaged, and
+    decoder's few pictures at a time. `reuse`: a chunk is overwritten by the next, which saves fetching new memory for
+    each and pays for large frames. Raises `VideoError` naming the time where a wanted frame is damaged, and
     ValueError for indices that are out of range or descend.
     """
     wanted = np.asarray(indices, np.int64)
@@ -52,7 +54,7 @@ def read_frames(
         )
     if len(wanted) == 0:
         return
-    chunks = _chunks(info, wanted, size or (info.width, info.height), chunk, threads)
+    chunks = _chunks(info, wanted, size or (info.width, info.height), chunk, threads, reuse)
     while True:
         with timed("decode"):
             frames = next(chunks, None)
@@ -62,7 +64,7 @@ def read_frames(
 
 
 def _chunks(
-    info: VideoInfo, wanted: np.ndarray, size: tuple[int, int], chunk: int, threads: int
+    info: VideoInfo, wanted: np.ndarray, size: tuple[int, int], chunk: int, threads: int, reuse: bool
 ) -> Iterator[np.ndarray]:
     distinct, repeats = np.unique(wanted, return_counts=True)
     convert = _Converter(info, size)
@@ -75,7 +77,9 @@ def _chunks(
             filled, left = filled + 1, left - 1
             if filled == len(frames):
                 yield frames
-                filled, frames = 0, np.empty((min(chunk, left), *frames.shape[1:]), np.uint8)
+                following = min(chunk, left)
+                frames = frames[:following] if reuse else np.empty((following, *frames.shape[1:]), np.uint8)
+                filled = 0
 
 
 def _frames(info: VideoInfo, wanted: np.ndarray, threads: int) -> Iterator[VideoFrame]:

@@ -15,6 +15,8 @@ from pipeline.verdict import load_thresholds
 from posegen.common.weights import wheel_file
 from posegen.driving.humans import head_region
 from posegen.driving.poses import Person, load_estimator
+from posegen.driving.poses.landmarks import Body, BodyNetwork
+from posegen.driving.poses.regions import Region
 from posegen.driving.poses.segmentation import PersonSegmenter
 from posegen.driving.skeleton import KEYPOINT_INDEX
 
@@ -140,6 +142,29 @@ def test_what_is_said_does_not_depend_on_the_clip_before(
     first = said(networks, frame, someone=man)
     said(networks, np.concatenate([frame, frame[:, ::-1]], axis=1), someone=man)
     assert said(networks, frame, someone=man) == first
+
+
+def test_a_look_asks_about_the_whole_frame_once_and_about_one_body_nothing_more(
+    networks: Evidence, talker: tuple[np.ndarray, Person], monkeypatch: pytest.MonkeyPatch
+):
+    frame, man = talker
+    asked: list[str] = []
+    find, points = BodyNetwork.find, BodyNetwork.__call__
+
+    def counted_find(bodies: BodyNetwork, picture: np.ndarray, *part: Region) -> list[Region]:
+        asked.append("whole" if picture.shape == frame.shape else "beside")
+        return find(bodies, picture, *part)
+
+    def counted_points(bodies: BodyNetwork, picture: np.ndarray, region: Region) -> Body:
+        asked.append("points" if picture.shape == frame.shape else "points beside")
+        return points(bodies, picture, region)
+
+    monkeypatch.setattr(BodyNetwork, "find", counted_find)
+    monkeypatch.setattr(BodyNetwork, "__call__", counted_points)
+    back = Person(man.box, man.score, man.keypoints * np.array([1, 1, 0.4], np.float32))  # no face is seen
+    networks.begin(1.0)
+    networks.update(frame[None], [[back]], np.zeros(1))
+    assert asked.count("whole") == 1 and "points" not in asked
 
 
 class Boxes:

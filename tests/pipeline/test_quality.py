@@ -25,6 +25,7 @@ from pipeline.score.measures import (
     SubjectMotion,
     Ticks,
     blur_effect,
+    thinned,
 )
 from pipeline.score.quality import Quality
 from pipeline.score.text import is_read, text_boxes, text_share
@@ -111,6 +112,15 @@ def test_ticks_pick_one_frame_a_period_whatever_the_chunks(
     picked = [at + i for at in range(0, len(times), chunk) for i in parts.pick(times[at : at + chunk])]
     assert picked == whole and whole[0] == 0
     assert len({int((times[index] + 1e-5) / period) for index in whole}) == len(whole)
+
+
+@pytest.mark.parametrize("step", [1, 2, 5])
+def test_a_thinned_frame_is_every_so_many_rows_and_columns(step: int) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (31, 47, 3), np.uint8)
+    for picture in (frame, frame[:, 3:40], frame[..., ::-1]):
+        found = thinned(picture, step)
+        assert found.flags.c_contiguous
+        np.testing.assert_array_equal(found, picture[::step, ::step])
 
 
 def test_repeated_frames_are_counted_and_moving_ones_are_not() -> None:
@@ -322,6 +332,19 @@ def test_quality_does_not_depend_on_chunks_and_models_are_counted() -> None:
         whole.update(frames, people, times)
     assert seconds["model"] > 0
     assert run(Quality(), frames, people) == whole.result()
+
+
+@pytest.mark.parametrize("side", [48, 96])
+def test_measures_keep_no_frames_that_the_next_chunk_overwrites(side: int) -> None:
+    frames = np.repeat(pan(5, 9)[:, :side, :side], 8, axis=0)  # each chunk stands still
+    fresh, overwritten, memory = Quality(), Quality(), np.empty((8, side, side, 3), np.uint8)
+    for first in range(0, 40, 8):
+        chunk, times = frames[first : first + 8], np.arange(first, first + 8) / 30
+        memory[:] = chunk
+        fresh.update(chunk, [[]] * 8, times)
+        overwritten.update(memory, [[]] * 8, times)
+    assert fresh.result() == overwritten.result()
+    assert fresh.result()["repeated_frames"] == 35 / 39
 
 
 def test_hashes_of_three_moments_survive_another_size_and_noise() -> None:

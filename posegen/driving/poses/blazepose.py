@@ -208,7 +208,9 @@ def _is_known(body: Body, tracks: list[_Track]) -> bool:
 
 
 def _without(frame: np.ndarray, tracks: list[_Track]) -> np.ndarray:
-    """A copy of the frame with the boxes of followed people painted in its mean colour."""
+    """The frame, or where people are followed a copy with their boxes painted in its mean colour."""
+    if not tracks:
+        return frame
     painted = frame.copy()
     colour = frame[::16, ::16].mean((0, 1))
     for track in tracks:

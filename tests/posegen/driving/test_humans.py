@@ -52,6 +52,17 @@ def driving(video: Path) -> Driving:
     return read_driving(video, RATE, load_estimator("blazepose"))
 
 
+def test_what_the_detector_said_before_is_not_asked_again(toy: np.ndarray, dancer: np.ndarray) -> None:
+    evidence, estimator = HumanEvidence(), load_estimator("blazepose")
+    for frames in (toy[None], dancer):
+        estimator.reset()
+        frame, person = next(
+            (frame, people[0]) for frame, people in zip(frames, estimator(frames), strict=True) if people
+        )
+        seen = evidence.bodies.find(frame)
+        assert evidence(frame, person, regions=seen) == evidence(frame, person)
+
+
 def test_the_estimator_takes_the_toy_for_a_person_and_other_networks_do_not(
     toy: np.ndarray, dancer: np.ndarray
 ) -> None:

@@ -317,6 +317,11 @@ def test_chunks_repeats_and_sizes(tmp_path: Path):
     assert [chunk.shape for chunk in chunks] == [(4, 48, 80, 3), (4, 48, 80, 3), (1, 48, 80, 3)]
     assert [number_of(frame) for chunk in chunks for frame in chunk] == wanted
     assert all(chunk.flags.owndata and chunk.flags.c_contiguous for chunk in chunks)
+    one_after_another = read_frames(info, wanted, (80, 48), chunk=4, reuse=True)
+    reused = [(chunk, chunk.copy()) for chunk in one_after_another]
+    for (_, copied), fresh in zip(reused, chunks, strict=True):
+        np.testing.assert_array_equal(copied, fresh)
+    assert all(np.shares_memory(reused[0][0], chunk) for chunk, _ in reused)
     assert list(read_frames(info, [])) == []
     for indices in [[3, 2], [-1, 0], [40]]:
         with pytest.raises(ValueError, match="ascend from 0 to 39"):
