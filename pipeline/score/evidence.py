@@ -135,10 +135,9 @@ class Evidence:
                 box = body_box(body) + np.array([left, 0, left, 0])
                 if box[3] - box[1] >= least and overlap(person.box, box[None])[0] < SAME_PLACE:
                     yield box
-        close = (
-            self._people(frame, bodies) if len(bodies) > 1 else []
-        )  # one alone has nobody to be apart from
-        for one, other in combinations(close, 2):
+        if len(bodies) < 2:
+            return
+        for one, other in combinations(self._people(frame, bodies), 2):
             if heads_apart(one, other):
                 # Of two who stand close, the second is the one who is less like the clip's person.
                 yield min(body_box(one), body_box(other), key=lambda box: overlap(person.box, box[None])[0])
