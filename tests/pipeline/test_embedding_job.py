@@ -100,7 +100,7 @@ def test_of_clips_that_show_the_same_the_larger_stays(dataset: Path, videos: Pat
     assert rows[COPY]["duplicate_of"] == rows[MAN]["clip_id"]
     assert rows[COPY]["embedding"] is not None
     page = (dataset / "report.html").read_text()
-    assert f"a cosine below {COSINE} between its embedding and any kept clip" in page
+    assert f"a cosine below {COSINE} between its embedding and that of any kept clip of another video" in page
     assert "semantic_duplicate: shows what clip" in page and "score-aesthetics" in page
     assert run(settings(videos, dataset, {}, rescore=True))["kept"] == 3
 
