@@ -17,7 +17,9 @@ export class Making {
     if (wanted === this.shown) return;
     this.shown = wanted;
     try {
-      const picture = await (await call(`/${video.id}/segments/${index}/preview`)).blob();
+      const answer = await call(`/${video.id}/segments/${index}/preview`);
+      if (answer.status === 204) return; // it was made meanwhile
+      const picture = await answer.blob();
       if (wanted !== this.shown) return; // there is a newer one, or none any more
       this.forget();
       this.url = URL.createObjectURL(picture);
