@@ -63,13 +63,7 @@ def test_latents_begin_where_those_of_the_segment_that_shows_do() -> None:
     timeline = plan(40, 9, 1, 4)
     assert [segment.start for segment in timeline.segments[:3]] == [0, 8, 13]
     begins = np.flatnonzero(latent_begins(timeline.segments, 22))
-    assert begins.tolist() == [
-        1,
-        5,
-        9,
-        13,
-        18,
-    ]  # frame 14 of the last one shows less than the bridge's frame 6
+    assert begins.tolist() == [1, 5, 9, 13, 18]  # at 14 the bridge shows more than the last segment
 
 
 def test_steps_between_latents_are_no_seams() -> None:
