@@ -196,11 +196,13 @@ def preview(artifacts: Artifacts, content: Content, variant: str) -> bytes:
 
 
 def segment_preview(artifacts: Artifacts, job_id: str, index: int) -> Response:
-    """The answer with the picture of a segment in the making; 204 before its first step and once it is made."""
+    """The answer with the picture of a segment in the making; ApiError 404 before its first step."""
     try:
         picture = artifacts.read(preview_artifact(job_id, index))
     except FileNotFoundError:
-        return Response(None, 204)  # asked for while it ends: browsers count a refusal as an error
+        raise ApiError(
+            404, f"There is no preview of segment {index} yet; ask again later.", "not_ready"
+        ) from None
     headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, no-store"}
     return Response(picture, headers=headers, media_type="image/jpeg")
 

@@ -281,17 +281,14 @@ def list_segments(job: CurrentJob, server: CurrentServer) -> SegmentList:
     return SegmentList(data=segments(job, server.database.jobs.tasks(job.id)))
 
 
-PREVIEW: Responses = {
-    200: {"content": {"image/jpeg": BYTES}, "description": "The preview."},
-    204: {"description": "The segment's first step is not done yet, or its last one is."},
-}
+PREVIEW: Responses = {200: {"content": {"image/jpeg": BYTES}, "description": "The preview."}}
 
 
 @videos.get("/{video_id}/segments/{index}/preview", response_class=Response, responses=NOT_FOUND | PREVIEW)
 def preview_segment(
     job: CurrentJob, server: CurrentServer, index: Annotated[int, Path(ge=0, lt=2**31)]
 ) -> Response:
-    """Up to four small frames (JPEG) of a segment as far as it is made; there from its first step to its last."""
+    """Up to four small frames (JPEG) of a segment as far as it is made; there from its first step on."""
     return content.segment_preview(server.artifacts, job.id, index)
 
 

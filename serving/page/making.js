@@ -17,9 +17,7 @@ export class Making {
     if (wanted === this.shown) return;
     this.shown = wanted;
     try {
-      const answer = await call(`/${video.id}/segments/${index}/preview`);
-      if (answer.status === 204) return; // it was made meanwhile
-      const picture = await answer.blob();
+      const picture = await (await call(`/${video.id}/segments/${index}/preview`)).blob();
       if (wanted !== this.shown) return; // there is a newer one, or none any more
       this.forget();
       this.url = URL.createObjectURL(picture);

@@ -158,11 +158,11 @@ def test_what_is_no_id_is_not_found(site: Site, job_id: str) -> None:
 
 
 def test_a_preview_is_there_from_the_first_step_on(shared_site: Site) -> None:
-    """And is sent to nobody but its owner, and not kept. Asked for too early, it is no error."""
+    """And is sent to nobody but its owner, and not kept."""
     ada = shared_site.client(Authorization="Bearer ada")
     job_id = shared_site.job("ada")
     address = f"/v1/videos/{job_id}/segments/0/preview"
-    assert ada.get(address).status_code == 204
+    assert "no preview of segment 0 yet" in refusal(ada.get(address), 404)
     shared_site.artifacts.write(preview_artifact(job_id, 0), b"a JPEG")
     answer = ada.get(address)
     assert answer.content == b"a JPEG" and answer.headers["content-type"] == "image/jpeg"
