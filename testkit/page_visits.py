@@ -121,7 +121,7 @@ class Visit:
 
     def _line(self, line: Any) -> None:
         if line.type == "error":
-            self.complaints.append(line.text)
+            self.complaints.append(f"{line.text} ({line.location['url']})")
 
     def _request(self, request: Any) -> None:
         if not request.url.startswith((self.address, "blob:")):
