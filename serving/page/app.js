@@ -74,8 +74,9 @@ act("cancel", async () => {
 
 act("delete", async () => {
   if (!(await sure("Delete this video and its files?", "Delete it"))) return;
-  await call(`/${stage.id}`, { method: "DELETE" });
-  location.hash = "";
+  const { id } = stage;
+  location.hash = ""; // first, so that nothing of it is asked for when it is gone
+  await call(`/${id}`, { method: "DELETE" });
 });
 
 for (const button of at("ask").querySelectorAll("button")) {
