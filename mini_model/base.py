@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerFast
 from mini_model.clips import read_clips, to_unit
 from mini_model.codec import vae_folder
 from mini_model.loop import Loop, LoopConfig
+from mini_model.precision import autocast
 from posegen.mini.codec import TIME, PrincipalVideoCodec
 from posegen.mini.text import make_text_encoder, make_tokenizer
 from training.step.objective import LEAST_SIGMA
@@ -124,7 +125,7 @@ class Base(nn.Module):
         noisy = (1 - sigma) * latents + sigma * noise
         tokens = torch.where(batch.text_given[:, None], clips.tokens, self.no_tokens)
         mask = torch.where(batch.text_given[:, None], clips.mask, self.no_mask)
-        with torch.autocast(latents.device.type, torch.bfloat16):
+        with autocast(latents.device):
             clean = self.transformer(
                 torch.cat([noisy, self.condition(latents, batch.frame_given)], dim=1),
                 timestep=1000 * batch.sigmas,

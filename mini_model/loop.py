@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from mini_model.muon import Muon
+
 EMA_DECAY = 0.999
 MAX_GRAD_NORM = 1.0
 WEIGHT_DECAY = 0.01
@@ -201,6 +203,5 @@ def make_optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
         torch.optim.AdamW(others, betas=(0.9, 0.99), weight_decay=WEIGHT_DECAY)
     ]
     if matrices:
-        muon = torch.optim.Muon(matrices, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw")
-        optimizers.append(muon)
+        optimizers.append(Muon(matrices, WEIGHT_DECAY))
     return optimizers

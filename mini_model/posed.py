@@ -22,6 +22,7 @@ from torch import Generator, Tensor, nn
 
 from mini_model.items import ARRAYS, Items, read_items
 from mini_model.loop import Loop, LoopConfig
+from mini_model.precision import autocast
 from posegen.longvideo.conditions import decode_latents, encode_frames, encode_text, pose_condition
 from posegen.mini.codec import SPACE, TIME
 from posegen.model.checkpoints import Adapter, read_adapter, write_adapter
@@ -145,7 +146,7 @@ def error_weight(opacity: Tensor) -> Tensor:
 
 def predict(network: Any, noisy: Tensor, sigma: float, examples: Examples) -> Tensor:
     """The clean latents (B, z, f, h, w) that the network guesses at one noise level."""
-    with torch.autocast(noisy.device.type, torch.bfloat16):
+    with autocast(noisy.device):
         return network(
             hidden_states=torch.cat([noisy, examples.pose], dim=1),
             timestep=torch.full((len(noisy),), 1000 * sigma, device=noisy.device),
