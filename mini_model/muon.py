@@ -36,17 +36,17 @@ class Muon(torch.optim.Optimizer):
             for matrix in group["params"]:
                 shapes[matrix.shape].append(matrix)
             for shape, matrices in shapes.items():
-                updates = orthogonalised(torch.stack([self._direction(matrix) for matrix in matrices]))
+                updates = orthogonalised(torch.stack([self._direction(matrix, matrix.grad) for matrix in matrices]))
                 torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
                 torch._foreach_add_(
                     matrices, list(updates.unbind()), alpha=-group["lr"] * ADAM_RMS * max(shape) ** 0.5
                 )
 
-    def _direction(self, matrix: Tensor) -> Tensor:
+    def _direction(self, matrix: Tensor, gradient: Tensor) -> Tensor:
         """The gradient with momentum."""
         momentum = self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))
-        momentum.lerp_(matrix.grad, 1 - MOMENTUM)
-        return matrix.grad.lerp(momentum, MOMENTUM)
+        momentum.lerp_(gradient, 1 - MOMENTUM)
+        return gradient.lerp(momentum, MOMENTUM)
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
