@@ -36,7 +36,9 @@ class Muon(torch.optim.Optimizer):
             for matrix in group["params"]:
                 shapes[matrix.shape].append(matrix)
             for shape, matrices in shapes.items():
-                updates = orthogonalised(torch.stack([self._direction(matrix, matrix.grad) for matrix in matrices]))
+                updates = orthogonalised(
+                    torch.stack([self._direction(matrix, matrix.grad) for matrix in matrices])
+                )
                 torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
                 torch._foreach_add_(
                     matrices, list(updates.unbind()), alpha=-group["lr"] * ADAM_RMS * max(shape) ** 0.5
