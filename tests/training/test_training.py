@@ -147,7 +147,8 @@ def test_a_stopped_training_goes_on_with_other_workers_and_another_stage(
     assert curve(first.output) == pytest.approx(curve(reference.output), abs=TOLERANCE)
 
 
-@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [2, 4])
 def test_groups_that_share_a_sequence_follow_the_curve_of_one_worker(
     reference: TrainConfig, folder: Path, workers: int
 ) -> None:
@@ -200,6 +201,7 @@ def held_loop() -> Callable[[dict[str, Any]], None]:
     return loop
 
 
+@pytest.mark.long
 def test_a_lost_machine_that_was_announced_costs_no_step_and_the_other_follows_the_curve(
     reference: TrainConfig, folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,9 +63,9 @@ def video_job(pipeline: PoseGenPipeline, form: Form = "key_value") -> VideoJob:
 
 
 def same(frames: np.ndarray, others: np.ndarray) -> bool:
-    """Equal to float tolerance: pixels differ by one of 255 at most, and hardly any does."""
+    """Equal to float tolerance: pixels differ by one of 255 at most, and fewer than one in 200 does."""
     difference = np.abs(frames.astype(int) - others)
-    return frames.shape == others.shape and difference.max() <= 1 and difference.mean() < 1e-3
+    return frames.shape == others.shape and difference.max() <= 1 and difference.mean() < 5e-3
 
 
 @pytest.mark.parametrize("form", FORMS)
