@@ -32,7 +32,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_configure() -> None:
     """Gives each of several test processes a folder for Ray of its own: Ray's programs find a cluster by it."""
     if "PYTEST_XDIST_WORKER" in os.environ:
-        os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a socket's path must be short
+        os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(
+            prefix="ray-", dir="/tmp"
+        )  # a socket's path must be short
 
 
 def pytest_unconfigure() -> None:
