@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import signal
-import tempfile
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -27,19 +24,6 @@ hypothesis.settings.load_profile("untimed")
 
 # A shell ignores interrupts for what it runs in the background, and programs that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def pytest_configure() -> None:
-    """Gives each of several test processes a folder for Ray of its own: Ray's programs find a cluster by it."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(
-            prefix="ray-", dir="/tmp"
-        )  # a socket's path must be short
-
-
-def pytest_unconfigure() -> None:
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shutil.rmtree(os.environ.pop("RAY_TMPDIR"), ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
