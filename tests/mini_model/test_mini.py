@@ -18,6 +18,7 @@ from mini_model.clips import ClipsConfig, clips_folder, draw_clip, read_clips, t
 from mini_model.codec import CodecConfig, fit_codec, psnr
 from mini_model.items import ITEMS_A_CLIP, ItemsConfig, read_items, write_items
 from mini_model.loop import WARMUP_STEPS, Loop, make_optimizers
+from mini_model.muon import Muon
 from mini_model.posed import (
     Encoder,
     Pictures,
@@ -159,7 +160,7 @@ def test_half_of_the_items_begin_with_a_frame_from_elsewhere() -> None:
 def test_muon_steps_the_matrices_of_blocks_alone() -> None:
     model = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(4, 4)]), "embedding": nn.Embedding(3, 4)})
     adamw, muon = make_optimizers(model)
-    assert isinstance(adamw, torch.optim.AdamW) and isinstance(muon, torch.optim.Muon)
+    assert isinstance(adamw, torch.optim.AdamW) and isinstance(muon, Muon)
     assert [weight.shape for weight in muon.param_groups[0]["params"]] == [(4, 4)]
     assert [weight.shape for weight in adamw.param_groups[0]["params"]] == [(4,), (3, 4)]
     assert len(make_optimizers(nn.Conv3d(1, 1, 1))) == 1

@@ -23,6 +23,8 @@ LATE = 12
 """Frames after which the estimator has found a new person, at most."""
 EMPTY, FRAMES = 30, 54
 """Until when nobody is there, and the end, in frames."""
+DARK = 4
+"""Frames without a picture before somebody comes, or the estimator may take them for the toy that it follows."""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,9 @@ def dancer() -> np.ndarray:
 def video(toy: np.ndarray, dancer: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The toy alone, and then the person."""
     path = tmp_path_factory.mktemp("room") / "room.mp4"
-    save_video(np.concatenate([np.repeat(toy[None], EMPTY, axis=0), dancer]), path, RATE)
+    room = np.repeat(toy[None], EMPTY, axis=0)
+    room[-DARK:] = 0
+    save_video(np.concatenate([room, dancer]), path, RATE)
     return path
 
 
