@@ -46,8 +46,10 @@ class Muon(torch.optim.Optimizer):
 
     def _direction(self, matrix: Tensor, gradient: Tensor) -> Tensor:
         """The gradient with momentum."""
-        momentum = self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))
-        momentum.lerp_(gradient, 1 - MOMENTUM)
+        state = self.state[matrix]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(matrix)
+        momentum = state["momentum_buffer"].lerp_(gradient, 1 - MOMENTUM)
         return gradient.lerp(momentum, MOMENTUM)
 
 

@@ -11,7 +11,7 @@ from mini_model.muon import Muon
 SHAPES = [(24, 24), (24, 48), (48, 24), (24, 24)]
 
 
-def test_steps_are_those_of_pytorch_up_to_its_rounding():
+def test_steps_are_those_of_pytorch_up_to_its_rounding() -> None:
     ours, theirs = ([torch.nn.Parameter(torch.eye(*shape)) for shape in SHAPES] for _ in range(2))
     muon = Muon(ours, weight_decay=0.01)
     reference = torch.optim.Muon(theirs, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
@@ -28,7 +28,7 @@ def test_steps_are_those_of_pytorch_up_to_its_rounding():
             assert (one - other).norm() < 0.05 * (one - start).norm()  # bfloat16 in five iterations
 
 
-def test_a_state_gone_on_with_takes_the_same_step():
+def test_a_state_gone_on_with_takes_the_same_step() -> None:
     matrix = torch.nn.Parameter(torch.eye(8))
     muon = Muon([matrix], weight_decay=0.0)
     matrix.grad = torch.randn(8, 8, generator=torch.Generator().manual_seed(1))
