@@ -62,10 +62,10 @@ def video_job(pipeline: PoseGenPipeline, form: Form = "key_value") -> VideoJob:
     )
 
 
-def same(frames: np.ndarray, others: np.ndarray) -> bool:
-    """Equal to float tolerance: pixels differ by one of 255 at most, and fewer than one in 200 does."""
+def same(frames: np.ndarray, others: np.ndarray, *, share: float = 1e-3) -> bool:
+    """Equal to float tolerance: pixels differ by one of 255 at most, and fewer than a share of them does."""
     difference = np.abs(frames.astype(int) - others)
-    return frames.shape == others.shape and difference.max() <= 1 and difference.mean() < 5e-3
+    return frames.shape == others.shape and difference.max() <= 1 and difference.mean() < share
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -84,7 +84,7 @@ def test_both_processes_take_the_lora_that_a_job_asks_for(
         jobs = [replace(video_job(alone), loras=(("ink", strength),)), video_job(alone)]
         for job in jobs:
             whole, parted = (np.concatenate(list(pipeline.generate(job))) for pipeline in (alone, pair))
-            assert same(whole, parted)
+            assert same(whole, parted, share=5e-3)  # random LoRA matrices enlarge what rounding does
             videos.append(whole)
     strong, without, *others = videos
     assert not same(strong, without)
