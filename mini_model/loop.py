@@ -3,7 +3,8 @@
 Everything random in a step comes from (seed, step), and a checkpoint is weights, their EMA, optimiser moments and step:
 a run that is stopped and gone on with gives the same weights, bit for bit, as one that was not. The learning rate
 depends on the step and the total only, so a finished run can be given more; where the time is what is given, it falls
-by the clock, and the weights depend on the machine's speed.
+by the clock, and the weights depend on the machine's speed. Started by torchrun, each process computes a batch of its
+own, and all take the step along their mean gradient.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor, distributed, nn
 
 from mini_model.muon import Muon
 
@@ -42,7 +43,7 @@ class LoopConfig:
     finish_minutes: float = math.inf
     """End for good after so many minutes, at whatever step: the learning rate falls by the clock then."""
     batch: int = 8
-    """Clips in a step."""
+    """Clips in a step of a process."""
     learning_rate: float = 1e-3
     """The highest learning rate."""
     validate_every: int = 200
@@ -75,8 +76,11 @@ class Loop:
         self.weights = [weight for weight in model.parameters() if weight.requires_grad]
         self.ema = [weight.detach().clone() for weight in self.weights]
         self.optimizers = make_optimizers(model)
+        self.rank, self.processes = (
+            (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+        )
         self.step = 0
-        self.began = time.monotonic()
+        self.began, self.minutes = time.monotonic(), 0.0
         self.checkpoint = config.folder / f"{name}.pt"
         self.log = config.folder / f"{name}.jsonl"
         if self.checkpoint.exists():
@@ -87,24 +91,28 @@ class Loop:
 
         validation() gives losses and publish() writes the model; both are called with the EMA of the weights in place.
         """
-        self.began, first, losses = time.monotonic(), self.step, []
-        deadline = self.began + 60 * min(self.config.minutes, self.config.finish_minutes)
+        self.began, self.minutes, first, losses = time.monotonic(), 0.0, self.step, []
+        limit = min(self.config.minutes, self.config.finish_minutes)
         with ThreadPoolExecutor(1) as reader:
             ahead = reader.submit(self.read, self._generator("cpu", self.step))
-            while self.step < self.config.steps and time.monotonic() < deadline:
+            while self.step < self.config.steps and self.minutes < limit:
                 batch = ahead.result()
                 ahead = reader.submit(self.read, self._generator("cpu", self.step + 1))
                 losses.append(self._train(batch))
+                if self.rank > 0:
+                    continue
                 if self.step % 20 == 0:
                     self._show(first, losses[-20:])
                 if self.step % self.config.validate_every == 0:
                     self._measure(losses, validation, publish)
                     losses = []
-        if losses:
+        if losses and self.rank == 0:
             self._measure(losses, validation, publish)
 
     def _generator(self, device: str, step: int) -> Generator:
-        return torch.Generator(device).manual_seed(self.config.seed * 2**32 + step)
+        return torch.Generator(device).manual_seed(
+            self.config.seed * 2**32 + step * self.processes + self.rank
+        )
 
     def _train(self, batch: Any) -> float:
         generator = self._generator(self.config.device, self.step)
@@ -113,6 +121,7 @@ class Loop:
                 group["lr"] = self._learning_rate()
         loss = self.loss(batch, generator)
         loss.backward()
+        self._agree()
         nn.utils.clip_grad_norm_(self.weights, MAX_GRAD_NORM)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -122,8 +131,20 @@ class Loop:
         self.step += 1
         return loss.item()
 
+    def _agree(self) -> None:
+        """All processes have the mean gradient and the first one's clock, so that they go on alike."""
+        self.minutes = (time.monotonic() - self.began) / 60
+        if self.processes == 1:
+            return
+        gradients = [weight.grad for weight in self.weights if weight.grad is not None]
+        clock = torch.full((1,), self.minutes if self.rank == 0 else 0.0, device=self.config.device)
+        joint = torch.cat([clock, nn.utils.parameters_to_vector(gradients)])
+        distributed.all_reduce(joint)
+        self.minutes = joint[0].item()
+        nn.utils.vector_to_parameters(joint[1:] / self.processes, gradients)
+
     def _learning_rate(self) -> float:
-        clock = (time.monotonic() - self.began) / 60 / self.config.finish_minutes
+        clock = self.minutes / self.config.finish_minutes
         fall = 0.5 + 0.5 * math.cos(math.pi * min(1.0, max(self.step / self.config.steps, clock)))
         warm = min(1.0, (self.step + 1) / WARMUP_STEPS)
         return self.config.learning_rate * warm * (MIN_LR_FACTOR + (1 - MIN_LR_FACTOR) * fall)
@@ -146,7 +167,7 @@ class Loop:
             elapsed / (self.step - first) * (self.config.steps - self.step),
             60 * min(self.config.minutes, self.config.finish_minutes) - elapsed,
         )
-        rate = (self.step - first) * self.config.batch / elapsed
+        rate = (self.step - first) * self.config.batch * self.processes / elapsed
         print(
             f"{self.name} {self.step}/{self.config.steps}, loss {sum(losses) / len(losses):.4f}, "
             f"{rate:.1f} clips/s, {left / 60:.1f} min left",

@@ -4,7 +4,8 @@ The matrices and embeddings that an adapter reaches are trained in full, by Muon
 to the base afterwards, at full rank: LoRA on a network this small costs more for each step and learns less by it, and
 what Muon learns lies in all directions of a matrix, so at half the rank most of it is lost. At noise levels below 1 the
 network sees its own guesses in the place of the truth, as it does in sampling, down to levels at which a guess is seen
-clearly: only so do further steps correct what the first one got wrong.
+clearly: only so do further steps correct what the first one got wrong. Most steps are trained on part of the
+tokens, see `mini_model.parts`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Generator, Tensor, nn
 
 from mini_model.items import ARRAYS, Items, read_items
 from mini_model.loop import Loop, LoopConfig
+from mini_model.parts import Part, PartPositions, choose_part, gather
 from mini_model.precision import autocast
 from posegen.longvideo.conditions import decode_latents, encode_frames, encode_text, pose_condition
 from posegen.mini.codec import SPACE, TIME
@@ -63,6 +65,8 @@ class PosedConfig(LoopConfig):
     """Folder of the base adapter, whose guesses cond is given, as it is in use; by default it is given the truth."""
     rollouts: float = 0.5
     """Share of the steps at noise levels below 1."""
+    whole: float = 0.2
+    """Share of the steps on all tokens; the others have those of the person and of what it hides above all."""
     compile: bool = True
     """Compile the blocks, which needs a C++ compiler: nearly twice as fast."""
 
@@ -78,24 +82,39 @@ class Examples:
     text: Tensor
     weight: Tensor
 
+    def part(self, part: Part) -> Examples:
+        """Those of some tokens, each with 1, 1 and their number in the place of (f, h, w)."""
+        latents, pose, weight = (
+            gather(whole, part.video) for whole in (self.latents, self.pose, self.weight)
+        )
+        return Examples(latents, pose, gather(self.reference, part.reference), self.text, weight)
+
 
 @dataclass(frozen=True)
 class Pictures:
-    """What examples are made of: frames (B, F, H, W, 4), poses (B, F, H, W, 3), references (B, H, W, 3), all uint8, the
-    texts, and the noise levels of a training step."""
+    """What examples are made of: frames (B, F, H, W, 4), poses (B, F, H, W, 3), references (B, H, W, 3), all uint8, and
+    the texts."""
 
     frames: np.ndarray
     poses: np.ndarray
     references: np.ndarray
     texts: list[str]
-    levels: list[float]
 
     @classmethod
-    def of(cls, items: Items, chosen: list[int], text_given: Sequence[bool], levels: list[float]) -> Pictures:
+    def of(cls, items: Items, chosen: list[int], text_given: Sequence[bool]) -> Pictures:
         """Those of some items, the text left out where it isn't given."""
         frames, poses, references = (items.pictures(name, chosen) for name in ARRAYS)
         texts = [text if there else "" for text, there in zip(items.texts(chosen), text_given, strict=True)]
-        return cls(frames, poses, references, texts, levels)
+        return cls(frames, poses, references, texts)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a training step is made of: pictures, its noise levels, and the tokens where it hasn't them all."""
+
+    pictures: Pictures
+    levels: list[float]
+    part: Part | None
 
 
 class Encoder:
@@ -190,29 +209,37 @@ def train_posed(config: PosedConfig) -> None:
     base = network_weights(config.model)
     for name, weight in network.named_parameters():
         weight.requires_grad_(reached(name))
+    positions = network.rope = PartPositions(network.rope)
     if config.compile:
-        network.compile_repeated_blocks()
+        network.compile_repeated_blocks(dynamic=False)  # two shapes: all tokens and a part of them
     training, validation = (read_items(config.folder, validation=held) for held in (False, True))
     encode = Encoder(config)
 
-    def read(generator: Generator) -> Pictures:
+    def read(generator: Generator) -> Step:
         chosen = torch.randint(len(training), (config.batch,), generator=generator).tolist()
         text_given = (torch.rand(config.batch, generator=generator) >= TEXT_DROPPED).tolist()
-        return Pictures.of(training, chosen, text_given, sample_levels(config.rollouts, generator))
+        levels = sample_levels(config.rollouts, generator)
+        whole = torch.rand((), generator=generator) < config.whole
+        pictures = Pictures.of(training, chosen, text_given)
+        part = None if whole else choose_part(pictures.frames, pictures.references, generator)
+        return Step(pictures, levels, part)
 
-    def loss(pictures: Pictures, generator: Generator) -> Tensor:
-        examples, levels = encode(pictures, generator), pictures.levels
-        noisy = torch.randn(examples.latents.shape, generator=generator, device=config.device)
-        with torch.no_grad():
-            for sigma, lower in pairwise(levels):
-                noisy = euler_step(noisy, predict(network, noisy, sigma, examples), sigma, lower)
-        return weighted_error(predict(network, noisy, levels[-1], examples), examples)
+    def loss(step: Step, generator: Generator) -> Tensor:
+        examples = encode(step.pictures, generator)
+        with positions.computing(step.part, examples.latents.shape):
+            if step.part is not None:
+                examples = examples.part(step.part)
+            noisy = torch.randn(examples.latents.shape, generator=generator, device=config.device)
+            with torch.no_grad():
+                for sigma, lower in pairwise(step.levels):
+                    noisy = euler_step(noisy, predict(network, noisy, sigma, examples), sigma, lower)
+            return weighted_error(predict(network, noisy, step.levels[-1], examples), examples)
 
     def measure() -> dict[str, float]:
         errors = torch.zeros(len(VALIDATION_SIGMAS), device=config.device)
         for batch in torch.arange(VALIDATION_BATCHES * VALIDATION_ITEMS).split(VALIDATION_ITEMS):
             generator = torch.Generator(config.device).manual_seed(int(batch[0]))
-            examples = encode(Pictures.of(validation, batch.tolist(), [True] * len(batch), []), generator)
+            examples = encode(Pictures.of(validation, batch.tolist(), [True] * len(batch)), generator)
             noise = torch.randn(examples.latents.shape, generator=generator, device=config.device)
             made = guesses(network, examples, noise, VALIDATION_SIGMAS)
             errors += torch.stack([weighted_error(guess, examples) for guess in made]) / VALIDATION_BATCHES

@@ -8,17 +8,20 @@
 
 The first three make the image-to-video base with its video codec; the last two train an adapter's weights in full. Each
 stage goes on where it stopped, also after a kill: the same command again does the rest, and more --steps train on.
+Under `torchrun --nproc-per-node 2` an adapter is trained by two processes at once, each with --batch clips a step.
 Everything lies in --folder: clips/ and items/, NAME.pt (checkpoints) and NAME.jsonl (losses) of each stage, vae/, base/
 and adapters/ (in the layouts of diffusers and PEFT).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import tyro
+from torch import distributed
 
 from mini_model.base import BaseConfig, train_base
 from mini_model.clips import ClipsConfig, write_clips
@@ -40,6 +43,8 @@ STAGES: dict[str, tuple[type, Callable[[Any], None]]] = {
 def main() -> None:
     config = tyro.extras.subcommand_cli_from_dict({name: stage for name, (stage, _) in STAGES.items()})
     torch.set_num_threads(config.threads)
+    if "WORLD_SIZE" in os.environ:
+        distributed.init_process_group("gloo")
     dict(STAGES.values())[type(config)](config)
 
 

@@ -225,7 +225,7 @@ def test_bridges_learn_from_what_the_base_adapter_makes(based: Path) -> None:
     config = PosedConfig(
         based, **SMALL, adapter="cond", model=based / "base", neighbours=made_by, compile=False
     )
-    pictures = Pictures.of(read_items(based), [0, 1], [True, True], [])
+    pictures = Pictures.of(read_items(based), [0, 1], [True, True])
 
     def conditions(config: PosedConfig) -> Tensor:
         return Encoder(config)(pictures, torch.Generator().manual_seed(0)).pose
