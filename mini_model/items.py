@@ -46,7 +46,8 @@ class ItemsConfig:
     size: tuple[int, int] = SIZE
     """Width and height in pixels."""
     frames: int = 9
-    """Of an item, 4k + 1: one segment of the model."""
+    """Of an item: 4k + 1, one segment of the model; 22 for bridges between what the base adapter makes, which are three
+    segments of 9 that overlap by 1 and 4."""
     threads: int = 1
     """Processes that draw."""
 

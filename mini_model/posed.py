@@ -62,7 +62,8 @@ class PosedConfig(LoopConfig):
     start: Path | None = None
     """Folder of an adapter to begin with."""
     neighbours: Path | None = None
-    """Folder of the base adapter, whose guesses cond is given, as it is in use; by default it is given the truth."""
+    """Folder of the base adapter, whose guesses cond is given, as it is in use; by default it is given the truth. Items
+    are then of three segments that overlap, the middle one being cond's: each end is given by a guess of its own."""
     rollouts: float = 0.5
     """Share of the steps at noise levels below 1."""
     whole: float = 0.2
@@ -107,6 +108,11 @@ class Pictures:
         texts = [text if there else "" for text, there in zip(items.texts(chosen), text_given, strict=True)]
         return cls(frames, poses, references, texts)
 
+    def span(self, start: int, stop: int) -> Pictures:
+        """The same with some of the frames."""
+        frames, poses = (np.ascontiguousarray(video[:, start:stop]) for video in (self.frames, self.poses))
+        return replace(self, frames=frames, poses=poses)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -129,29 +135,55 @@ class Encoder:
         self.vae = deepcopy(frozen.load(str(folder), "vae")).to(device)
         self.neighbours = merged(folder, config.neighbours).to(device) if config.neighbours else None
 
+    def segment(self, pictures: Pictures) -> Pictures:
+        """Those of the segment that is trained on: all, or the middle one of three."""
+        return pictures if self.neighbours is None else self._three(pictures)[1]
+
     @torch.no_grad()
     def __call__(self, pictures: Pictures, generator: Generator) -> Examples:
         """generator: of the noise that neighbours are guessed from."""
+        segment, head, tail = self.segment(pictures), self.config.head, self.config.tail
+        examples = self._examples(segment)
+        if self.config.adapter == "base":
+            return examples
+        known = np.zeros(segment.frames.shape[:2], bool)
+        known[:, :head] = known[:, -tail:] = True
+        before, after = segment.frames[:, :head, ..., :3], segment.frames[:, -tail:, ..., :3]
+        if self.neighbours is not None:
+            first, _, last = self._three(pictures)
+            noise = torch.randn(examples.latents.shape, generator=generator, device=self.config.device)
+            before, after = (self._guessed(self.neighbours, part, noise) for part in (first, last))
+        video = np.concatenate([before[:, -head:], segment.poses[:, head:-tail], after[:, :tail]], axis=1)
+        return replace(examples, pose=pose_condition(self.vae, video, torch.from_numpy(known)))
+
+    def _three(self, pictures: Pictures) -> tuple[Pictures, Pictures, Pictures]:
+        """A segment of cond and those beside it, which overlap with it by the given frames."""
+        head, tail, frames = self.config.head, self.config.tail, pictures.frames.shape[1]
+        length, rest = divmod(frames + head + tail, 3)
+        if rest or length % TIME != 1:
+            raise ValueError(
+                f"Items of {frames} frames are not three segments that overlap by {head} and {tail}; draw some of 3 x "
+                f"(4 k + 1) - {head + tail} frames for --neighbours, such as 22: pretrain.py items --frames 22"
+            )
+        starts = 0, length - head, 2 * length - head - tail
+        first, own, last = (pictures.span(start, start + length) for start in starts)
+        return first, own, last
+
+    def _examples(self, pictures: Pictures) -> Examples:
+        """With no frame given."""
         frames = np.ascontiguousarray(pictures.frames[..., :3])
-        known = np.zeros(frames.shape[:2], bool)
-        examples = Examples(
+        known = torch.zeros(frames.shape[:2], dtype=torch.bool)
+        return Examples(
             encode_frames(self.vae, frames),
-            pose_condition(self.vae, pictures.poses, torch.from_numpy(known)),
+            pose_condition(self.vae, pictures.poses, known),
             encode_frames(self.vae, pictures.references[:, None]),
             encode_text(self.tokenizer, self.text_encoder, pictures.texts),
             error_weight(torch.from_numpy(pictures.frames[..., 3]).to(self.vae.device)),
         )
-        if self.config.adapter == "base":
-            return examples
-        known[:, : self.config.head] = known[:, -self.config.tail :] = True
-        given = frames if self.neighbours is None else self._guessed(self.neighbours, examples, generator)
-        video = np.where(known[..., None, None, None], given, pictures.poses)
-        return replace(examples, pose=pose_condition(self.vae, video, torch.from_numpy(known)))
 
-    def _guessed(self, network: Any, examples: Examples, generator: Generator) -> np.ndarray:
+    def _guessed(self, network: Any, pictures: Pictures, noise: Tensor) -> np.ndarray:
         """The frames (B, F, H, W, 3) uint8 that a network makes in one step."""
-        noise = torch.randn(examples.latents.shape, generator=generator, device=self.config.device)
-        return decode_latents(self.vae, predict(network, noise, 1.0, examples)).numpy()
+        return decode_latents(self.vae, predict(network, noise, 1.0, self._examples(pictures))).numpy()
 
 
 def error_weight(opacity: Tensor) -> Tensor:
@@ -221,7 +253,8 @@ def train_posed(config: PosedConfig) -> None:
         levels = sample_levels(config.rollouts, generator)
         whole = torch.rand((), generator=generator) < config.whole
         pictures = Pictures.of(training, chosen, text_given)
-        part = None if whole else choose_part(pictures.frames, pictures.references, generator)
+        segment = encode.segment(pictures)
+        part = None if whole else choose_part(segment.frames, segment.references, generator)
         return Step(pictures, levels, part)
 
     def loss(step: Step, generator: Generator) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
@@ -220,23 +221,50 @@ def test_the_adapter_is_the_trained_network(based: Path, adapter: Any) -> None:
 
 
 def test_bridges_learn_from_what_the_base_adapter_makes(based: Path) -> None:
+    """Each end is given by a segment of its own, as in use: made by one, they agree as they never will again."""
+    train_posed(PosedConfig(based, **SMALL, model=based / "base", compile=False))
+    config = PosedConfig(
+        based / "three",
+        **SMALL,
+        adapter="cond",
+        model=based / "base",
+        neighbours=based / "adapters" / "base",
+        compile=False,
+    )
+    write_items(ItemsConfig(config.folder, clips=4, frames=22))
+    pictures = Pictures.of(read_items(config.folder), [0, 1], [True, True])
+    encode = Encoder(config)
+
+    def conditions(pictures: Pictures) -> Tensor:
+        return encode(pictures, torch.Generator().manual_seed(0)).pose
+
+    guessed = conditions(pictures)
+    np.testing.assert_array_equal(encode.segment(pictures).frames, pictures.frames[:, 8:17])
+    true = Encoder(replace(config, neighbours=None))(encode.segment(pictures), torch.Generator()).pose
+    assert torch.equal(true[:, :4], guessed[:, :4])  # which frames are given
+    given = true[:, 0, :, 0, 0] == 1
+
+    def changed(one: Tensor, other: Tensor) -> Tensor:
+        return (one != other).any(dim=1).any(dim=(-1, -2))
+
+    assert torch.equal(changed(true, guessed), given)
+    for end, latent in ((slice(0, 8), 0), (slice(17, 22), 2)):
+        poses = pictures.poses.copy()
+        poses[:, end] = 255 - poses[:, end]
+        moved = changed(guessed, conditions(replace(pictures, poses=poses)))
+        assert moved.tolist() == [[where == latent for where in range(3)]] * 2
+    train_posed(config)
+    assert (config.folder / "adapters" / "cond").is_dir()
+
+
+def test_items_of_one_segment_have_no_neighbours(based: Path) -> None:
     train_posed(PosedConfig(based, **SMALL, model=based / "base", compile=False))
     made_by = based / "adapters" / "base"
     config = PosedConfig(
         based, **SMALL, adapter="cond", model=based / "base", neighbours=made_by, compile=False
     )
-    pictures = Pictures.of(read_items(based), [0, 1], [True, True])
-
-    def conditions(config: PosedConfig) -> Tensor:
-        return Encoder(config)(pictures, torch.Generator().manual_seed(0)).pose
-
-    true, guessed = conditions(replace(config, neighbours=None)), conditions(config)
-    assert torch.equal(true[:, :4], guessed[:, :4])  # which frames are given
-    given = true[:, 0, :, 0, 0] == 1
-    changed = (true != guessed).any(dim=1).any(dim=(-1, -2))
-    assert torch.equal(changed, given)
-    train_posed(config)
-    assert (based / "adapters" / "cond").is_dir()
+    with pytest.raises(ValueError, match=r"Items of 9 frames .* --frames 22"):
+        train_posed(config)
 
 
 def test_a_change_in_all_directions_is_carried_whole(based: Path) -> None:
