@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def test_a_part_of_all_tokens_is_computed_as_the_whole(
 ) -> None:
     for name in ("VIDEO_SHARE", "REFERENCE_SHARE"):
         monkeypatch.setattr(f"mini_model.parts.{name}", 1.0)
-    network = merged(MODEL, MODEL / "adapters" / "base")
+    network: Any = merged(MODEL, MODEL / "adapters" / "base")
     positions = network.rope = PartPositions(network.rope)
     z, (frames, height, width) = network.config.out_channels, (3, 4, 6)
     examples = Examples(
