@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mini_model.clips import read_clips, to_unit
 from mini_model.codec import vae_folder
-from mini_model.loop import Loop, LoopConfig
+from mini_model.loop import Loop, LoopConfig, own, processes
 from mini_model.precision import autocast
 from posegen.mini.codec import TIME, PrincipalVideoCodec
 from posegen.mini.text import make_text_encoder, make_tokenizer
@@ -88,10 +88,11 @@ def train_base(config: BaseConfig) -> None:
     base = Base(vae, tokenizer, config).to(config.device)
 
     def read(generator: Generator) -> Batch:
-        chosen = torch.randint(len(clips.latents), (config.batch,), generator=generator)
-        sigmas = sample_sigmas(config.batch, config.shift, generator)
+        batch = config.batch * processes()
+        chosen = own(torch.randint(len(clips.latents), (batch,), generator=generator))
+        sigmas = own(sample_sigmas(batch, config.shift, generator))
         text_given, frame_given = (
-            torch.rand(config.batch, generator=generator) >= share for share in (TEXT_DROPPED, FRAME_DROPPED)
+            own(torch.rand(batch, generator=generator) >= share) for share in (TEXT_DROPPED, FRAME_DROPPED)
         )
         return Batch(clips[chosen], *(part.to(config.device) for part in (sigmas, text_given, frame_given)))
 

@@ -4,7 +4,7 @@ Everything random in a step comes from (seed, step), and a checkpoint is weights
 a run that is stopped and gone on with gives the same weights, bit for bit, as one that was not. The learning rate
 depends on the step and the total only, so a finished run can be given more; where the time is what is given, it falls
 by the clock, and the weights depend on the machine's speed. Started by torchrun, each process computes a batch of its
-own, and all take the step along their mean gradient.
+own, and all take the step along their mean gradient; what is drawn for a step is alike in all, so that none waits.
 """
 
 from __future__ import annotations
@@ -56,11 +56,22 @@ class LoopConfig:
     """Of everything random."""
 
 
+def processes() -> int:
+    """How many train together."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def own(drawn: Tensor) -> Tensor:
+    """Of what was drawn for the batches of all processes, this one's."""
+    rank = distributed.get_rank() if distributed.is_initialized() else 0
+    return drawn[rank :: processes()]
+
+
 class Loop:
     """Trains `model` on `loss(batch, generator)` of what `read(generator)` gives while the step before is computed.
 
-    The generator for reading is on the CPU, that of the loss on the device. name: of the stage and its files. Raises
-    ValueError where the checkpoint was written for another model.
+    The generator for reading is on the CPU and alike in all processes, that of the loss on the device. name: of the
+    stage and its files. Raises ValueError where the checkpoint was written for another model.
     """
 
     def __init__(
@@ -76,9 +87,7 @@ class Loop:
         self.weights = [weight for weight in model.parameters() if weight.requires_grad]
         self.ema = [weight.detach().clone() for weight in self.weights]
         self.optimizers = make_optimizers(model)
-        self.rank, self.processes = (
-            (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
-        )
+        self.rank = distributed.get_rank() if distributed.is_initialized() else 0
         self.step = 0
         self.began, self.minutes = time.monotonic(), 0.0
         self.checkpoint = config.folder / f"{name}.pt"
@@ -110,12 +119,10 @@ class Loop:
             self._measure(losses, validation, publish)
 
     def _generator(self, device: str, step: int) -> Generator:
-        return torch.Generator(device).manual_seed(
-            self.config.seed * 2**32 + step * self.processes + self.rank
-        )
+        return torch.Generator(device).manual_seed(self.config.seed * 2**32 + step)
 
     def _train(self, batch: Any) -> float:
-        generator = self._generator(self.config.device, self.step)
+        generator = self._generator(self.config.device, self.step * processes() + self.rank)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self._learning_rate()
@@ -134,14 +141,14 @@ class Loop:
     def _agree(self) -> None:
         """All processes have the mean gradient and the first one's clock, so that they go on alike."""
         self.minutes = (time.monotonic() - self.began) / 60
-        if self.processes == 1:
+        if processes() == 1:
             return
         gradients = [weight.grad for weight in self.weights if weight.grad is not None]
         clock = torch.full((1,), self.minutes if self.rank == 0 else 0.0, device=self.config.device)
         joint = torch.cat([clock, nn.utils.parameters_to_vector(gradients)])
         distributed.all_reduce(joint)
         self.minutes = joint[0].item()
-        nn.utils.vector_to_parameters(joint[1:] / self.processes, gradients)
+        nn.utils.vector_to_parameters(joint[1:] / processes(), gradients)
 
     def _learning_rate(self) -> float:
         clock = self.minutes / self.config.finish_minutes
@@ -167,7 +174,7 @@ class Loop:
             elapsed / (self.step - first) * (self.config.steps - self.step),
             60 * min(self.config.minutes, self.config.finish_minutes) - elapsed,
         )
-        rate = (self.step - first) * self.config.batch * self.processes / elapsed
+        rate = (self.step - first) * self.config.batch * processes() / elapsed
         print(
             f"{self.name} {self.step}/{self.config.steps}, loss {sum(losses) / len(losses):.4f}, "
             f"{rate:.1f} clips/s, {left / 60:.1f} min left",

@@ -31,6 +31,9 @@ class Part:
     video: Tensor
     reference: Tensor
 
+    def to(self, device: str) -> Part:
+        return Part(self.video.to(device), self.reference.to(device))
+
 
 def choose_part(frames: np.ndarray, references: np.ndarray, generator: Generator) -> Part:
     """Of items: frames (B, F, H, W, 4) with the person's opacity, references (B, H, W, 3), all uint8."""

@@ -22,7 +22,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from mini_model.items import ARRAYS, Items, read_items
-from mini_model.loop import Loop, LoopConfig
+from mini_model.loop import Loop, LoopConfig, own, processes
 from mini_model.parts import Part, PartPositions, choose_part, gather
 from mini_model.precision import autocast
 from posegen.longvideo.conditions import decode_latents, encode_frames, encode_text, pose_condition
@@ -248,8 +248,9 @@ def train_posed(config: PosedConfig) -> None:
     encode = Encoder(config)
 
     def read(generator: Generator) -> Step:
-        chosen = torch.randint(len(training), (config.batch,), generator=generator).tolist()
-        text_given = (torch.rand(config.batch, generator=generator) >= TEXT_DROPPED).tolist()
+        batch = config.batch * processes()
+        chosen = own(torch.randint(len(training), (batch,), generator=generator)).tolist()
+        text_given = own(torch.rand(batch, generator=generator) >= TEXT_DROPPED).tolist()
         levels = sample_levels(config.rollouts, generator)
         whole = torch.rand((), generator=generator) < config.whole
         pictures = Pictures.of(training, chosen, text_given)
@@ -259,9 +260,10 @@ def train_posed(config: PosedConfig) -> None:
 
     def loss(step: Step, generator: Generator) -> Tensor:
         examples = encode(step.pictures, generator)
-        with positions.computing(step.part, examples.latents.shape):
-            if step.part is not None:
-                examples = examples.part(step.part)
+        part = None if step.part is None else step.part.to(config.device)
+        with positions.computing(part, examples.latents.shape):
+            if part is not None:
+                examples = examples.part(part)
             noisy = torch.randn(examples.latents.shape, generator=generator, device=config.device)
             with torch.no_grad():
                 for sigma, lower in pairwise(step.levels):

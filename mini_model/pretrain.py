@@ -8,7 +8,7 @@
 
 The first three make the image-to-video base with its video codec; the last two train an adapter's weights in full. Each
 stage goes on where it stopped, also after a kill: the same command again does the rest, and more --steps train on.
-Under `torchrun --nproc-per-node 2` an adapter is trained by two processes at once, each with --batch clips a step.
+`torchrun --nproc-per-node 2 -- mini_model/pretrain.py ...` trains by two processes, each with --batch clips a step.
 Everything lies in --folder: clips/ and items/, NAME.pt (checkpoints) and NAME.jsonl (losses) of each stage, vae/, base/
 and adapters/ (in the layouts of diffusers and PEFT).
 """

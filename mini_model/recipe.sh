@@ -52,5 +52,18 @@ python mini_model/pretrain.py adapter --folder build/mini/longer --adapter base 
 python mini_model/pretrain.py adapter --folder build/mini/longer --adapter cond --start build/mini/long/adapters/cond \
     --neighbours build/mini/long/adapters/base \
     --steps 1742 --learning-rate 2e-3 --rollouts 0.4 --validate-every 200 --threads 1
-python mini_model/bundle.py --adapters build/mini/longer/adapters/base build/mini/longer/adapters/cond \
+mkdir -p build/mini/parts
+ln -sfn ../items build/mini/parts/items
+# From here on steps are on part of the tokens. What is bundled had its learning rate fall by the clock, and had only the
+# items of clips from 14,100 on for base and from 23,100 on for cond.
+python mini_model/pretrain.py items --clips 23100
+torchrun --nproc-per-node 2 -- mini_model/pretrain.py adapter --folder build/mini/parts --adapter base \
+    --start build/mini/longer/adapters/base --steps BASESTEPS --batch 12 \
+    --learning-rate 2.5e-3 --rollouts 0.4 --validate-every 200 --threads 1
+# Bridges are given the ends of two segments from here on, as in use; before, both ends were of one.
+python mini_model/pretrain.py items --folder build/mini/three --frames 22 --clips 26300
+torchrun --nproc-per-node 2 -- mini_model/pretrain.py adapter --folder build/mini/three --adapter cond \
+    --start build/mini/longer/adapters/cond --neighbours build/mini/parts/adapters/base --steps CONDSTEPS --batch 12 \
+    --learning-rate 2e-3 --rollouts 0.4 --validate-every 100 --threads 1
+python mini_model/bundle.py --adapters build/mini/parts/adapters/base build/mini/three/adapters/cond \
     --runs build/training/first build/training/second build/training/third build/training/fourth build/training/base
