@@ -4,8 +4,7 @@ The matrices and embeddings that an adapter reaches are trained in full, by Muon
 to the base afterwards, at full rank: LoRA on a network this small costs more for each step and learns less by it, and
 what Muon learns lies in all directions of a matrix, so at half the rank most of it is lost. At noise levels below 1 the
 network sees its own guesses in the place of the truth, as it does in sampling, down to levels at which a guess is seen
-clearly: only so do further steps correct what the first one got wrong. Most steps are trained on part of the
-tokens, see `mini_model.parts`.
+clearly: only so do further steps correct what the first one got wrong.
 """
 
 from __future__ import annotations
@@ -66,8 +65,8 @@ class PosedConfig(LoopConfig):
     are then of three segments that overlap, the middle one being cond's: each end is given by a guess of its own."""
     rollouts: float = 0.5
     """Share of the steps at noise levels below 1."""
-    whole: float = 0.2
-    """Share of the steps on all tokens; the others have those of the person and of what it hides above all."""
+    whole: float = 1.0
+    """Share of the steps on all tokens; the others have part of them, and take less than half as long."""
     compile: bool = True
     """Compile the blocks, which needs a C++ compiler: nearly twice as fast."""
 

@@ -54,16 +54,19 @@ python mini_model/pretrain.py adapter --folder build/mini/longer --adapter cond 
     --steps 1742 --learning-rate 2e-3 --rollouts 0.4 --validate-every 200 --threads 1
 mkdir -p build/mini/parts
 ln -sfn ../items build/mini/parts/items
-# From here on steps are on part of the tokens. What is bundled had its learning rate fall by the clock, and had only the
-# items of clips from 14,100 on for base and from 23,100 on for cond.
+# What is bundled had its learning rate fall by the clock, items of clips from 14,100 on only in base and from 23,100 on in
+# cond, and of base the weights themselves, as their mean reached too far back then.
 python mini_model/pretrain.py items --clips 23100
-torchrun --nproc-per-node 2 -- mini_model/pretrain.py adapter --folder build/mini/parts --adapter base \
-    --start build/mini/longer/adapters/base --steps BASESTEPS --batch 12 \
-    --learning-rate 2.5e-3 --rollouts 0.4 --validate-every 200 --threads 1
-# Bridges are given the ends of two segments from here on, as in use; before, both ends were of one.
+adapter() {
+    torchrun --nproc-per-node 2 -- mini_model/pretrain.py adapter --batch 12 --rollouts 0.4 --validate-every 100 --threads 1 "$@"
+}
+adapter --folder build/mini/parts --adapter base --start build/mini/longer/adapters/base \
+    --steps 2200 --learning-rate 2.5e-3 --whole 0.2
+adapter --folder build/mini/parts --adapter base --start build/mini/longer/adapters/base \
+    --steps 2591 --learning-rate 6e-4
+# From here on bridges are given the ends of two segments, as in use; before, both ends were of one.
 python mini_model/pretrain.py items --folder build/mini/three --frames 22 --clips 26300
-torchrun --nproc-per-node 2 -- mini_model/pretrain.py adapter --folder build/mini/three --adapter cond \
-    --start build/mini/longer/adapters/cond --neighbours build/mini/parts/adapters/base --steps CONDSTEPS --batch 12 \
-    --learning-rate 2e-3 --rollouts 0.4 --validate-every 100 --threads 1
+adapter --folder build/mini/three --adapter cond --start build/mini/longer/adapters/cond \
+    --neighbours build/mini/parts/adapters/base --steps CONDSTEPS --learning-rate 1.5e-3
 python mini_model/bundle.py --adapters build/mini/parts/adapters/base build/mini/three/adapters/cond \
     --runs build/training/first build/training/second build/training/third build/training/fourth build/training/base
