@@ -1,8 +1,8 @@
 """Training on part of an item's tokens: those of the person, of what a person hides, and by lot some of the others.
 
-Most of the others show a place as the picture does, which is copied and soon learnt; without them a step takes less than
-half as long. Attention then spreads over fewer tokens than in use, so the last steps are to have them all. A patch is
-one place of the latents, so a part is a clip of one row of places with positions of their own.
+Most of the others show a place as the picture does, which is copied and soon learnt; without them a step takes less
+than half as long. Attention then spreads over fewer tokens than in use, so the last steps are to have them all. A patch
+is one place of the latents, so a part is a clip of one row of places with positions of their own.
 """
 
 from __future__ import annotations
