@@ -67,6 +67,6 @@ adapter --folder build/mini/parts --adapter base --start build/mini/longer/adapt
 # From here on bridges are given the ends of two segments, as in use; before, both ends were of one.
 python mini_model/pretrain.py items --folder build/mini/three --frames 22 --clips 26300
 adapter --folder build/mini/three --adapter cond --start build/mini/longer/adapters/cond \
-    --neighbours build/mini/parts/adapters/base --steps CONDSTEPS --learning-rate 1.5e-3
+    --neighbours build/mini/parts/adapters/base --steps 295 --learning-rate 1.5e-3
 python mini_model/bundle.py --adapters build/mini/parts/adapters/base build/mini/three/adapters/cond \
     --runs build/training/first build/training/second build/training/third build/training/fourth build/training/base
