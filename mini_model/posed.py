@@ -142,18 +142,16 @@ class Encoder:
     def __call__(self, pictures: Pictures, generator: Generator) -> Examples:
         """generator: of the noise that neighbours are guessed from."""
         segment, head, tail = self.segment(pictures), self.config.head, self.config.tail
-        examples = self._examples(segment)
-        if self.config.adapter == "base":
-            return examples
         known = np.zeros(segment.frames.shape[:2], bool)
+        if self.config.adapter == "base":
+            return self._examples(segment, known)
         known[:, :head] = known[:, -tail:] = True
         before, after = segment.frames[:, :head, ..., :3], segment.frames[:, -tail:, ..., :3]
         if self.neighbours is not None:
             first, _, last = self._three(pictures)
-            noise = torch.randn(examples.latents.shape, generator=generator, device=self.config.device)
-            before, after = (self._guessed(self.neighbours, part, noise) for part in (first, last))
+            before, after = self._guessed(self.neighbours, (first, last), generator)
         video = np.concatenate([before[:, -head:], segment.poses[:, head:-tail], after[:, :tail]], axis=1)
-        return replace(examples, pose=pose_condition(self.vae, video, torch.from_numpy(known)))
+        return self._examples(replace(segment, poses=video), known)
 
     def _three(self, pictures: Pictures) -> tuple[Pictures, Pictures, Pictures]:
         """A segment of cond and those beside it, which overlap with it by the given frames."""
@@ -168,21 +166,26 @@ class Encoder:
         first, own, last = (pictures.span(start, start + length) for start in starts)
         return first, own, last
 
-    def _examples(self, pictures: Pictures) -> Examples:
-        """With no frame given."""
-        frames = np.ascontiguousarray(pictures.frames[..., :3])
-        known = torch.zeros(frames.shape[:2], dtype=torch.bool)
+    def _examples(self, pictures: Pictures, known: np.ndarray) -> Examples:
+        """known: (B, F) bool, the frames that are given in the place of their poses."""
         return Examples(
-            encode_frames(self.vae, frames),
-            pose_condition(self.vae, pictures.poses, known),
+            encode_frames(self.vae, np.ascontiguousarray(pictures.frames[..., :3])),
+            pose_condition(self.vae, pictures.poses, torch.from_numpy(known)),
             encode_frames(self.vae, pictures.references[:, None]),
             encode_text(self.tokenizer, self.text_encoder, pictures.texts),
             error_weight(torch.from_numpy(pictures.frames[..., 3]).to(self.vae.device)),
         )
 
-    def _guessed(self, network: Any, pictures: Pictures, noise: Tensor) -> np.ndarray:
-        """The frames (B, F, H, W, 3) uint8 that a network makes in one step."""
-        return decode_latents(self.vae, predict(network, noise, 1.0, self._examples(pictures))).numpy()
+    def _guessed(
+        self, network: Any, segments: Sequence[Pictures], generator: Generator
+    ) -> Iterator[np.ndarray]:
+        """The frames (B, F, H, W, 3) uint8 that a network makes of each in one step, from the same noise as in use."""
+        noise = None
+        for segment in segments:
+            examples = self._examples(segment, np.zeros(segment.frames.shape[:2], bool))
+            if noise is None:
+                noise = torch.randn(examples.latents.shape, generator=generator, device=self.config.device)
+            yield decode_latents(self.vae, predict(network, noise, 1.0, examples)).numpy()
 
 
 def error_weight(opacity: Tensor) -> Tensor:
