@@ -45,12 +45,12 @@ python mini_model/pretrain.py adapter --folder build/mini/long --adapter cond --
     --steps 1829 --learning-rate 2e-3 --rollouts 0.4 --validate-every 250 --threads 1
 mkdir -p build/mini/longer
 ln -sfn ../items build/mini/longer/items
-# What is bundled had its learning rate fall by the clock. Bridges are given what the base adapter makes from here on.
+# What is bundled had its learning rate fall by the clock, and its bridges given what the base adapter made of the same
+# segment, which no command does any more.
 python mini_model/pretrain.py items --clips 14100
 python mini_model/pretrain.py adapter --folder build/mini/longer --adapter base --start build/mini/long/adapters/base \
     --steps 5002 --learning-rate 2.5e-3 --rollouts 0.4 --validate-every 250 --threads 1
 python mini_model/pretrain.py adapter --folder build/mini/longer --adapter cond --start build/mini/long/adapters/cond \
-    --neighbours build/mini/long/adapters/base \
     --steps 1742 --learning-rate 2e-3 --rollouts 0.4 --validate-every 200 --threads 1
 mkdir -p build/mini/parts
 ln -sfn ../items build/mini/parts/items
@@ -64,7 +64,7 @@ adapter --folder build/mini/parts --adapter base --start build/mini/longer/adapt
     --steps 2200 --learning-rate 2.5e-3 --whole 0.2
 adapter --folder build/mini/parts --adapter base --start build/mini/longer/adapters/base \
     --steps 2591 --learning-rate 6e-4
-# From here on bridges are given the ends of two segments, as in use; before, both ends were of one.
+# Bridges are given the ends of two segments as the base adapter makes them, which is how they are in use.
 python mini_model/pretrain.py items --folder build/mini/three --frames 22 --clips 26300
 adapter --folder build/mini/three --adapter cond --start build/mini/longer/adapters/cond \
     --neighbours build/mini/parts/adapters/base --steps 295 --learning-rate 1.5e-3
