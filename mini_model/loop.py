@@ -24,7 +24,7 @@ from torch import Generator, Tensor, distributed, nn
 
 from mini_model.muon import Muon
 
-EMA_DECAY = 0.99
+EMA_DECAY = 0.999
 MAX_GRAD_NORM = 1.0
 WEIGHT_DECAY = 0.01
 WARMUP_STEPS = 100

@@ -22,7 +22,6 @@ from torch import Generator, Tensor, nn
 
 from mini_model.items import ARRAYS, Items, read_items
 from mini_model.loop import Loop, LoopConfig, own, processes
-from mini_model.parts import Part, PartPositions, choose_part, gather
 from mini_model.precision import autocast
 from posegen.longvideo.conditions import decode_latents, encode_frames, encode_text, pose_condition
 from posegen.mini.codec import SPACE, TIME
@@ -65,8 +64,6 @@ class PosedConfig(LoopConfig):
     are then of three segments that overlap, the middle one being cond's: each end is given by a guess of its own."""
     rollouts: float = 0.5
     """Share of the steps at noise levels below 1."""
-    whole: float = 1.0
-    """Share of the steps on all tokens; the others have part of them, and take less than half as long."""
     compile: bool = True
     """Compile the blocks, which needs a C++ compiler: nearly twice as fast."""
 
@@ -81,13 +78,6 @@ class Examples:
     reference: Tensor
     text: Tensor
     weight: Tensor
-
-    def part(self, part: Part) -> Examples:
-        """Those of some tokens, each with 1, 1 and their number in the place of (f, h, w)."""
-        latents, pose, weight = (
-            gather(whole, part.video) for whole in (self.latents, self.pose, self.weight)
-        )
-        return Examples(latents, pose, gather(self.reference, part.reference), self.text, weight)
 
 
 @dataclass(frozen=True)
@@ -115,11 +105,10 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Step:
-    """What a training step is made of: pictures, its noise levels, and the tokens where it hasn't them all."""
+    """What a training step is made of: pictures and its noise levels."""
 
     pictures: Pictures
     levels: list[float]
-    part: Part | None
 
 
 class Encoder:
@@ -243,9 +232,8 @@ def train_posed(config: PosedConfig) -> None:
     base = network_weights(config.model)
     for name, weight in network.named_parameters():
         weight.requires_grad_(reached(name))
-    positions = network.rope = PartPositions(network.rope)
     if config.compile:
-        network.compile_repeated_blocks(dynamic=False)  # two shapes: all tokens and a part of them
+        network.compile_repeated_blocks()
     training, validation = (read_items(config.folder, validation=held) for held in (False, True))
     encode = Encoder(config)
 
@@ -253,24 +241,15 @@ def train_posed(config: PosedConfig) -> None:
         batch = config.batch * processes()
         chosen = own(torch.randint(len(training), (batch,), generator=generator)).tolist()
         text_given = own(torch.rand(batch, generator=generator) >= TEXT_DROPPED).tolist()
-        levels = sample_levels(config.rollouts, generator)
-        whole = torch.rand((), generator=generator) < config.whole
-        pictures = Pictures.of(training, chosen, text_given)
-        segment = encode.segment(pictures)
-        part = None if whole else choose_part(segment.frames, segment.references, generator)
-        return Step(pictures, levels, part)
+        return Step(Pictures.of(training, chosen, text_given), sample_levels(config.rollouts, generator))
 
     def loss(step: Step, generator: Generator) -> Tensor:
-        examples = encode(step.pictures, generator)
-        part = None if step.part is None else step.part.to(config.device)
-        with positions.computing(part, examples.latents.shape):
-            if part is not None:
-                examples = examples.part(part)
-            noisy = torch.randn(examples.latents.shape, generator=generator, device=config.device)
-            with torch.no_grad():
-                for sigma, lower in pairwise(step.levels):
-                    noisy = euler_step(noisy, predict(network, noisy, sigma, examples), sigma, lower)
-            return weighted_error(predict(network, noisy, step.levels[-1], examples), examples)
+        examples, levels = encode(step.pictures, generator), step.levels
+        noisy = torch.randn(examples.latents.shape, generator=generator, device=config.device)
+        with torch.no_grad():
+            for sigma, lower in pairwise(levels):
+                noisy = euler_step(noisy, predict(network, noisy, sigma, examples), sigma, lower)
+        return weighted_error(predict(network, noisy, levels[-1], examples), examples)
 
     def measure() -> dict[str, float]:
         errors = torch.zeros(len(VALIDATION_SIGMAS), device=config.device)

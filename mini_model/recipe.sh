@@ -45,28 +45,14 @@ python mini_model/pretrain.py adapter --folder build/mini/long --adapter cond --
     --steps 1829 --learning-rate 2e-3 --rollouts 0.4 --validate-every 250 --threads 1
 mkdir -p build/mini/longer
 ln -sfn ../items build/mini/longer/items
-# What is bundled had its learning rate fall by the clock, and its bridges given what the base adapter made of the same
-# segment, which no command does any more.
+# What is bundled had its learning rate fall by the clock. Bridges are given what the base adapter makes from here on; of
+# what is bundled both ends were of one segment, in use and in this command they are of two.
 python mini_model/pretrain.py items --clips 14100
 python mini_model/pretrain.py adapter --folder build/mini/longer --adapter base --start build/mini/long/adapters/base \
     --steps 5002 --learning-rate 2.5e-3 --rollouts 0.4 --validate-every 250 --threads 1
-python mini_model/pretrain.py adapter --folder build/mini/longer --adapter cond --start build/mini/long/adapters/cond \
+python mini_model/pretrain.py items --folder build/mini/three --frames 22 --clips 7000
+python mini_model/pretrain.py adapter --folder build/mini/three --adapter cond --start build/mini/long/adapters/cond \
+    --neighbours build/mini/long/adapters/base \
     --steps 1742 --learning-rate 2e-3 --rollouts 0.4 --validate-every 200 --threads 1
-mkdir -p build/mini/parts
-ln -sfn ../items build/mini/parts/items
-# What is bundled had its learning rate fall by the clock, items of clips from 14,100 on only in base and from 23,100 on in
-# cond, and of base the weights themselves, as their mean reached too far back then.
-python mini_model/pretrain.py items --clips 23100
-adapter() {
-    torchrun --nproc-per-node 2 -- mini_model/pretrain.py adapter --batch 12 --rollouts 0.4 --validate-every 100 --threads 1 "$@"
-}
-adapter --folder build/mini/parts --adapter base --start build/mini/longer/adapters/base \
-    --steps 2200 --learning-rate 2.5e-3 --whole 0.2
-adapter --folder build/mini/parts --adapter base --start build/mini/longer/adapters/base \
-    --steps 2591 --learning-rate 6e-4
-# Bridges are given the ends of two segments as the base adapter makes them, which is how they are in use.
-python mini_model/pretrain.py items --folder build/mini/three --frames 22 --clips 26300
-adapter --folder build/mini/three --adapter cond --start build/mini/longer/adapters/cond \
-    --neighbours build/mini/parts/adapters/base --steps 295 --learning-rate 1.5e-3
-python mini_model/bundle.py --adapters build/mini/parts/adapters/base build/mini/three/adapters/cond \
+python mini_model/bundle.py --adapters build/mini/longer/adapters/base build/mini/three/adapters/cond \
     --runs build/training/first build/training/second build/training/third build/training/fourth build/training/base
