@@ -61,10 +61,14 @@ def processes() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
+def rank() -> int:
+    """Which of them this process is; the first one, 0, measures and writes."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
 def own(drawn: Tensor) -> Tensor:
     """Of what was drawn for the batches of all processes, this one's."""
-    rank = distributed.get_rank() if distributed.is_initialized() else 0
-    return drawn[rank :: processes()]
+    return drawn[rank() :: processes()]
 
 
 class Loop:
@@ -87,7 +91,6 @@ class Loop:
         self.weights = [weight for weight in model.parameters() if weight.requires_grad]
         self.ema = [weight.detach().clone() for weight in self.weights]
         self.optimizers = make_optimizers(model)
-        self.rank = distributed.get_rank() if distributed.is_initialized() else 0
         self.step = 0
         self.began, self.minutes = time.monotonic(), 0.0
         self.checkpoint = config.folder / f"{name}.pt"
@@ -108,21 +111,21 @@ class Loop:
                 batch = ahead.result()
                 ahead = reader.submit(self.read, self._generator("cpu", self.step + 1))
                 losses.append(self._train(batch))
-                if self.rank > 0:
+                if rank() > 0:
                     continue
                 if self.step % 20 == 0:
                     self._show(first, losses[-20:])
                 if self.step % self.config.validate_every == 0:
                     self._measure(losses, validation, publish)
                     losses = []
-        if losses and self.rank == 0:
+        if losses and rank() == 0:
             self._measure(losses, validation, publish)
 
     def _generator(self, device: str, step: int) -> Generator:
         return torch.Generator(device).manual_seed(self.config.seed * 2**32 + step)
 
     def _train(self, batch: Any) -> float:
-        generator = self._generator(self.config.device, self.step * processes() + self.rank)
+        generator = self._generator(self.config.device, self.step * processes() + rank())
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self._learning_rate()
@@ -144,7 +147,7 @@ class Loop:
         if processes() == 1:
             return
         gradients = [weight.grad for weight in self.weights if weight.grad is not None]
-        clock = torch.full((1,), self.minutes if self.rank == 0 else 0.0, device=self.config.device)
+        clock = torch.full((1,), self.minutes if rank() == 0 else 0.0, device=self.config.device)
         joint = torch.cat([clock, nn.utils.parameters_to_vector(gradients)])
         distributed.all_reduce(joint)
         self.minutes = joint[0].item()

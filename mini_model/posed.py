@@ -123,22 +123,18 @@ class Encoder:
         self.vae = deepcopy(frozen.load(str(folder), "vae")).to(device)
         self.neighbours = merged(folder, config.neighbours).to(device) if config.neighbours else None
 
-    def segment(self, pictures: Pictures) -> Pictures:
-        """Those of the segment that is trained on: all, or the middle one of three."""
-        return pictures if self.neighbours is None else self._three(pictures)[1]
-
     @torch.no_grad()
     def __call__(self, pictures: Pictures, generator: Generator) -> Examples:
         """generator: of the noise that neighbours are guessed from."""
-        segment, head, tail = self.segment(pictures), self.config.head, self.config.tail
-        known = np.zeros(segment.frames.shape[:2], bool)
+        segment, head, tail = pictures, self.config.head, self.config.tail
         if self.config.adapter == "base":
-            return self._examples(segment, known)
-        known[:, :head] = known[:, -tail:] = True
+            return self._examples(segment, np.zeros(segment.frames.shape[:2], bool))
         before, after = segment.frames[:, :head, ..., :3], segment.frames[:, -tail:, ..., :3]
         if self.neighbours is not None:
-            first, _, last = self._three(pictures)
+            first, segment, last = self._three(pictures)
             before, after = self._guessed(self.neighbours, (first, last), generator)
+        known = np.zeros(segment.frames.shape[:2], bool)
+        known[:, :head] = known[:, -tail:] = True
         video = np.concatenate([before[:, -head:], segment.poses[:, head:-tail], after[:, :tail]], axis=1)
         return self._examples(replace(segment, poses=video), known)
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
@@ -22,6 +21,7 @@ from mini_model.loop import WARMUP_STEPS, Loop, make_optimizers
 from mini_model.muon import Muon
 from mini_model.posed import (
     Encoder,
+    Examples,
     Pictures,
     PosedConfig,
     difference,
@@ -235,12 +235,13 @@ def test_bridges_learn_from_what_the_base_adapter_makes(based: Path) -> None:
     pictures = Pictures.of(read_items(config.folder), [0, 1], [True, True])
     encode = Encoder(config)
 
-    def conditions(pictures: Pictures) -> Tensor:
-        return encode(pictures, torch.Generator().manual_seed(0)).pose
+    def examples(pictures: Pictures) -> Examples:
+        return encode(pictures, torch.Generator().manual_seed(0))
 
-    guessed = conditions(pictures)
-    np.testing.assert_array_equal(encode.segment(pictures).frames, pictures.frames[:, 8:17])
-    true = Encoder(replace(config, neighbours=None))(encode.segment(pictures), torch.Generator()).pose
+    guessed = examples(pictures).pose
+    alone = Encoder(replace(config, neighbours=None))(pictures.span(8, 17), torch.Generator())
+    assert torch.equal(examples(pictures).latents, alone.latents)  # the middle segment's
+    true = alone.pose
     assert torch.equal(true[:, :4], guessed[:, :4])  # which frames are given
     given = true[:, 0, :, 0, 0] == 1
 
@@ -251,7 +252,7 @@ def test_bridges_learn_from_what_the_base_adapter_makes(based: Path) -> None:
     for end, latent in ((slice(0, 8), 0), (slice(17, 22), 2)):
         poses = pictures.poses.copy()
         poses[:, end] = 255 - poses[:, end]
-        moved = changed(guessed, conditions(replace(pictures, poses=poses)))
+        moved = changed(guessed, examples(replace(pictures, poses=poses)).pose)
         assert moved.tolist() == [[where == latent for where in range(3)]] * 2
     train_posed(config)
     assert (config.folder / "adapters" / "cond").is_dir()
