@@ -1,15 +1,16 @@
 """Training items of the mini model, drawn once: short stretches of puppet clips with their poses and references.
 
 The camera stands still, as no input tells how one moves: what cannot be known is only learnt as blur.
-The reference is a picture of its own, the puppet standing calmly in its place, as users give one. Item i follows from
-its clip's seed and nothing else; drawing can be stopped, gone on with, and spread over processes.
+The reference is a picture of its own, the puppet standing calmly in its place, as users give one; a clip that is a part
+of a long motion can be some way off from there. Item i follows from its clip's seed and nothing else; drawing can be
+stopped, gone on with, and spread over processes.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +27,11 @@ from posegen.longvideo.conditions import draw_poses
 
 ITEMS_A_CLIP = 2
 CLIP_FRAMES = 33
+LONG_FRAMES, LONG = 240, 0.5
+"""Of a long motion, and the share of the clips that are a part of one: over minutes people come away from where the
+picture shows them."""
+ELSEWHERE, SHIFT = 0.5, 0.3
+"""Share of these whose picture shows them somewhere else still, and by how much of its width at most."""
 AWAY = 0.1
 """Share of the clips in which the person leaves the picture for a while."""
 STREAM = 401
@@ -133,8 +139,9 @@ def _draw(seed: int, config: ItemsConfig) -> tuple[np.ndarray, np.ndarray, np.nd
     """Frames, poses and references of the items of a clip, and its caption."""
     random, size = np.random.default_rng([seed, STREAM]), config.size
     puppet, scene = Puppet.sample(seed), replace(Scene.sample(seed), still=True)
-    keypoints = motion(seed, CLIP_FRAMES, RATE, size)
-    standing = keypoints
+    whole = motion(seed, LONG_FRAMES if random.uniform() < LONG else CLIP_FRAMES, RATE, size)
+    start = int(random.integers(len(whole) - CLIP_FRAMES + 1))
+    standing = keypoints = whole[start : start + CLIP_FRAMES]
     if random.uniform() < AWAY:
         keypoints = leave(keypoints, 0, seed, size)
     spans = list(_spans(random, config.frames))
@@ -143,9 +150,9 @@ def _draw(seed: int, config: ItemsConfig) -> tuple[np.ndarray, np.ndarray, np.nd
     person = draw(puppet, shown, size)
     frames = over(person, np.repeat(background, len(shown), axis=0))
     frames = np.concatenate([frames, person[..., 3:]], axis=-1)
-    # The first item's reference takes over the scale and place of its own frames, the second one's of the whole clip
-    likes = [standing[spans[0]], *[standing] * (ITEMS_A_CLIP - 1)]
-    calm = np.stack([standing_like(seed, like) for like in likes])
+    calm = np.stack(
+        [standing_like(seed, like) for like in reference_poses(random, whole, standing, spans, size[0])]
+    )
     references = over(draw(puppet, calm, size), np.repeat(background, len(calm), axis=0))
     caption = f"{puppet.description} {ACTIONS[kind_of(seed)]} {scene.description}."
     parts = (ITEMS_A_CLIP, config.frames)
@@ -156,6 +163,19 @@ def _draw(seed: int, config: ItemsConfig) -> tuple[np.ndarray, np.ndarray, np.nd
         references,
         caption[0].upper() + caption[1:],
     )
+
+
+def reference_poses(
+    random: np.random.Generator, whole: np.ndarray, clip: np.ndarray, spans: Sequence[slice], width: int
+) -> list[np.ndarray]:
+    """The poses whose scale and place each item's reference takes over.
+
+    Of a clip by itself, the first item's are its own frames and the others' the clip; of a part of a long motion, all.
+    """
+    if len(whole) == len(clip):
+        return [clip[spans[0]], *[clip] * (len(spans) - 1)]
+    shift = SHIFT * width * random.uniform(-1, 1) if random.uniform() < ELSEWHERE else 0.0
+    return [whole + np.array([shift, 0, 0], np.float32)] * len(spans)
 
 
 def _spans(random: np.random.Generator, frames: int) -> Iterator[slice]:

@@ -122,6 +122,8 @@ class Encoder:
         # A copy, not the mapped file, which a stage may write anew.
         self.vae = deepcopy(frozen.load(str(folder), "vae")).to(device)
         self.neighbours = merged(folder, config.neighbours).to(device) if config.neighbours else None
+        if self.neighbours is not None and config.compile:
+            self.neighbours.compile_repeated_blocks()
 
     @torch.no_grad()
     def __call__(self, pictures: Pictures, generator: Generator) -> Examples:

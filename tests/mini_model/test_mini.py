@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
@@ -16,7 +17,15 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 from mini_model.base import BaseConfig, choose_frames, sample_sigmas, tokenize, train_base
 from mini_model.clips import ClipsConfig, clips_folder, draw_clip, read_clips, to_unit, write_clips
 from mini_model.codec import CodecConfig, fit_codec, psnr
-from mini_model.items import ITEMS_A_CLIP, ItemsConfig, read_items, write_items
+from mini_model.items import (
+    ITEMS_A_CLIP,
+    LONG_FRAMES,
+    SHIFT,
+    ItemsConfig,
+    read_items,
+    reference_poses,
+    write_items,
+)
 from mini_model.loop import WARMUP_STEPS, Loop, make_optimizers
 from mini_model.muon import Muon
 from mini_model.posed import (
@@ -31,6 +40,7 @@ from mini_model.posed import (
     reached,
     train_posed,
 )
+from mini_model.puppets import motion
 from posegen.mini.codec import PrincipalVideoCodec
 from posegen.mini.text import MAX_TOKENS, make_tokenizer
 
@@ -191,6 +201,19 @@ def test_items_show_a_still_place_with_the_reference_in_it(folder: Path, based: 
     assert (frames[:, 0, ..., :3] == frames[:, -1, ..., :3])[empty].all()
     assert (frames[:, 0, ..., :3] == references)[empty].mean() > 0.9  # it stands elsewhere in the rest
     assert items.texts([0, 1, 2])[0] == items.texts([0, 1, 2])[1] != items.texts([0, 1, 2])[2]
+
+
+def test_a_picture_shows_people_where_the_whole_motion_is_or_elsewhere() -> None:
+    whole, spans = motion(3, LONG_FRAMES), [slice(0, 9), slice(12, 21)]
+    clip = whole[:33]
+    drawn = [reference_poses(np.random.default_rng(seed), whole, clip, spans, 64) for seed in range(40)]
+    moved = np.array([like[0, 0, 0] - whole[0, 0, 0] for like, _ in drawn])
+    assert all((first == second).all() for first, second in drawn)
+    assert 10 < (moved == 0).sum() < 30
+    assert 6 < np.abs(moved).max() <= SHIFT * 64
+    own, other = reference_poses(np.random.default_rng(0), clip, clip, spans, 64)
+    assert (own == clip[:9]).all()
+    assert (other == clip).all()
 
 
 def test_missing_items_are_named(tmp_path: Path) -> None:
