@@ -38,14 +38,14 @@ from benchmarks.verdict import (
     Row,
     Table,
     print_goals,
-    print_novelty,
     print_strata,
     print_table,
+    print_thirds,
     write_curves,
     write_measurements,
 )
 from mini_model.puppets import ACTIONS, Puppet, kind_of, motion, render
-from mini_model.puppets.calm import standing_like
+from mini_model.puppets.calm import TRUNK, standing_like
 from posegen.commands.generate import BUNDLED
 from posegen.driving.skeleton import pose_distance
 from posegen.evaluation.measure import Instruments, Measured, Silhouettes, Subject, measure
@@ -223,21 +223,26 @@ class Bench:
     def _measured(
         self, case: Case, frames: np.ndarray, behind: np.ndarray, segments: tuple[Segment, ...], seed: int
     ) -> Measured:
-        clip = case.clip
+        clip, pictured = case.clip, standing_like(FIRST_SEED + seed, case.clip.keypoints)
         subject = Subject(
             str(seed),
             frames,
             self.models.settings.rate,
             case.picture,
-            standing_like(FIRST_SEED + seed, clip.keypoints),
+            pictured,
             clip.keypoints,
             segments,
             clip.frames,
             Silhouettes(case.masks(), behind, case.colours) if case.scene.still else None,
         )
         measured = measure(subject, self.instruments)
-        novelty = np.array([np.nanmin(pose_distance(pose, self.training)) for pose in clip.keypoints])
-        measured.curves["novelty"] = np.array([np.nanmean(novelty[numbers]) for numbers in subject.seconds()])
+        middle, there = (poses[..., TRUNK, :2].mean(axis=-2) for poses in (clip.keypoints, pictured))
+        curves = {
+            "novelty": [np.nanmin(pose_distance(pose, self.training)) for pose in clip.keypoints],
+            "away": np.linalg.norm(middle - there, axis=-1) / case.picture.shape[1],
+        }
+        for name, values in curves.items():
+            measured.curves[name] = np.array([np.nanmean(np.array(values)[at]) for at in subject.seconds()])
         return measured
 
 
@@ -260,7 +265,10 @@ def run(options: Options) -> dict[str, Any]:
     for name, stratum in strata.items():
         bench.fill(stratum, STRATUM_SECONDS, options.seeds, STRATA[name])
     figures = {f"{seconds:g}": print_table(table, seconds) for seconds in table.lengths()}
-    print_novelty(table)
+    print_thirds(
+        table, "novelty", "distance of the driving poses to the nearest of 400 training poses", ".3f"
+    )
+    print_thirds(table, "away", "how far they are from where the picture shows them, of its width", ".0%")
     write_curves(table, options.output / "curves.html")
     write_measurements(table, options.output / "measurements.parquet")
     return {"tables": figures, "strata": print_strata(strata), "goals": print_goals(table)}

@@ -107,21 +107,21 @@ def said(interval: Interval) -> str:
     return "" if np.isnan(interval.mean) else str(interval)
 
 
-def print_novelty(table: Table) -> None:
-    """Prints how errors of ours depend on how far driving poses are from the training's, in thirds of all seconds."""
+def print_thirds(table: Table, name: str, title: str, form: str) -> None:
+    """Prints how errors of ours depend on one of the curves, in thirds of all seconds; form: of its values."""
     curves = [video[OURS][0].curves for video in table.videos()]
-    edges = np.quantile(np.concatenate([curve["novelty"] for curve in curves]), [0, 1 / 3, 2 / 3, 1])
-    print("\nOurs by distance of the driving poses to the nearest of 400 training poses")
+    edges = np.quantile(np.concatenate([curve[name] for curve in curves]), [0, 1 / 3, 2 / 3, 1])
+    print(f"\nOurs by {title}")
     for low, high in pairwise(edges):
-        here = [(curve["novelty"] >= low) & (curve["novelty"] <= high) for curve in curves]
+        here = [(curve[name] >= low) & (curve[name] <= high) for curve in curves]
         means = {
-            name: bootstrap(
-                [curve[name][at].mean() for curve, at in zip(curves, here, strict=True) if at.any()]
+            error: bootstrap(
+                [curve[error][at].mean() for curve, at in zip(curves, here, strict=True) if at.any()]
             )
-            for name in ("identity_truth", "silhouette_iou")
+            for error in ("identity_truth", "silhouette_iou")
         }
         found = f"identity error {means['identity_truth']} Lab, silhouette IoU {means['silhouette_iou']}"
-        print(f"{low:.3f} to {high:.3f}: {found}, in {sum(at.any() for at in here)} videos")
+        print(f"{low:{form}} to {high:{form}}: {found}, in {sum(at.any() for at in here)} videos")
 
 
 def print_strata(tables: dict[str, Table]) -> dict[str, Any]:

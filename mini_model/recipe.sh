@@ -29,6 +29,8 @@ train_faster --output build/training/fourth --adapter.start build/training/third
 puppets --output build/mini/leaving --away 0.12 --clips 12288
 train_faster --data.dataset build/mini/leaving --output build/training/base \
     --adapter.start build/training/fourth/adapters/base --steps 8000 --optimizer.learning_rate 1.5e-3
+# Half of the clips that items come from are a part of a long motion, whose picture shows the person some way off; what is
+# bundled had none of these, in any stage.
 python mini_model/pretrain.py items --clips 7600
 # What is bundled had steps 1 to 300 at a learning rate that fell as for 900 steps, and wrong targets in a few steps
 # before the 420th, at a twelfth of the learning rate: its codec's file was written anew under it. Its further steps
