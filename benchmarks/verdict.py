@@ -110,8 +110,13 @@ def said(interval: Interval) -> str:
 def print_thirds(table: Table, name: str, title: str, form: str) -> None:
     """Prints how errors of ours depend on one of the curves, in thirds of all seconds; form: of its values."""
     curves = [video[OURS][0].curves for video in table.videos()]
-    edges = np.quantile(np.concatenate([curve[name] for curve in curves]), [0, 1 / 3, 2 / 3, 1])
     print(f"\nOurs by {title}")
+    if not all(name in curve for curve in curves):
+        print(
+            f"Not told: {table.folder} has videos of an earlier version; give another --output to measure anew."
+        )
+        return
+    edges = np.quantile(np.concatenate([curve[name] for curve in curves]), [0, 1 / 3, 2 / 3, 1])
     for low, high in pairwise(edges):
         here = [(curve[name] >= low) & (curve[name] <= high) for curve in curves]
         means = {

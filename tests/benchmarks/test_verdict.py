@@ -1,0 +1,38 @@
+"""What measurements come to, of made ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.verdict import OURS, Table, print_thirds
+from posegen.evaluation.measure import Measured
+
+
+def add(table: Table, seed: int, *names: str) -> None:
+    """A video of 30 s whose error grows with the curves of some names."""
+    seconds = np.arange(30.0)
+    curves = {"identity_truth": seconds, "silhouette_iou": 1 - seconds / 30}
+    table.add(30, seed, [(OURS, Measured("video", 360, 12, curves | dict.fromkeys(names, seconds)), {})])
+
+
+def test_errors_are_told_by_thirds_of_a_curve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table(tmp_path)
+    add(table, 0, "away")
+    print_thirds(table, "away", "distance", ".0f")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "Ours by distance"
+    assert [line.split(":")[0] for line in lines[2:]] == ["0 to 10", "10 to 19", "19 to 29"]
+    assert "identity error 4.5 " in lines[2] and "identity error 24.5 " in lines[4]
+
+
+def test_videos_measured_before_a_curve_existed_end_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = Table(tmp_path)
+    add(table, 0, "away")
+    add(table, 1)
+    print_thirds(table, "away", "distance", ".0f")
+    assert "--output" in capsys.readouterr().out
