@@ -192,24 +192,16 @@ class Bench:
             ways = {name: ways[name] for name in (OURS, UNSHARED, EVERYWHERE, CROSSFADE)}
         elif seconds <= ABLATED:
             ways |= self.ways.ablations()
-        behind = self.models.through_codec(case.clip.background[:1])[0]
         segments = self.ways._job(case).plan.segments
-        yield (
-            "the true video through the codec",
-            self._measured(case, self.models.through_codec(case.clip.frames), behind, segments, seed),
-            {},
-        )
-        yield (
-            "the wrong person through the codec",
-            self._measured(
-                case, self.models.through_codec(stranger(case, seed, rate)), behind, segments, seed
-            ),
-            {},
-        )
+        measured = self._measuring(case, seed)
+        through_codec = self.models.through_codec
+        yield "the true video through the codec", measured(through_codec(case.clip.frames), segments), {}
+        other = through_codec(stranger(case, seed, rate))
+        yield "the wrong person through the codec", measured(other, segments), {}
         for name, make in ways.items():
             job, frames = make(case)
-            measured = self._measured(case, frames, behind, job.plan.segments, seed)
-            yield name, measured, costs(self.models.pipeline, job, together="averaged" in name)
+            cost = costs(self.models.pipeline, job, together="averaged" in name)
+            yield name, measured(frames, job.plan.segments), cost
 
     def fill(self, table: Table, seconds: float, seeds: int, kind: Kind | None = None) -> None:
         """Measures the videos of a length that a table does not have yet."""
@@ -220,29 +212,33 @@ class Bench:
                 took = f"{table.folder.name}: {seconds:g} s, seed {seed}: {time.monotonic() - began:.0f} s"
                 print(took, file=sys.stderr, flush=True)
 
-    def _measured(
-        self, case: Case, frames: np.ndarray, behind: np.ndarray, segments: tuple[Segment, ...], seed: int
-    ) -> Measured:
+    def _measuring(self, case: Case, seed: int) -> Callable[[np.ndarray, tuple[Segment, ...]], Measured]:
+        """What measures videos of a case, given their frames and segments."""
         clip, pictured = case.clip, standing_like(FIRST_SEED + seed, case.clip.keypoints)
-        subject = Subject(
-            str(seed),
-            frames,
-            self.models.settings.rate,
-            case.picture,
-            pictured,
-            clip.keypoints,
-            segments,
-            clip.frames,
-            Silhouettes(case.masks(), behind, case.colours) if case.scene.still else None,
-        )
-        measured = measure(subject, self.instruments)
+        behind = self.models.through_codec(clip.background[:1])[0]
         middle, there = (poses[..., TRUNK, :2].mean(axis=-2) for poses in (clip.keypoints, pictured))
-        curves = {
-            "novelty": [np.nanmin(pose_distance(pose, self.training)) for pose in clip.keypoints],
+        poses = {
+            "novelty": np.array([np.nanmin(pose_distance(pose, self.training)) for pose in clip.keypoints]),
             "away": np.linalg.norm(middle - there, axis=-1) / case.picture.shape[1],
         }
-        for name, values in curves.items():
-            measured.curves[name] = np.array([np.nanmean(np.array(values)[at]) for at in subject.seconds()])
+
+        def measured(frames: np.ndarray, segments: tuple[Segment, ...]) -> Measured:
+            subject = Subject(
+                str(seed),
+                frames,
+                self.models.settings.rate,
+                case.picture,
+                pictured,
+                clip.keypoints,
+                segments,
+                clip.frames,
+                Silhouettes(case.masks(), behind, case.colours) if case.scene.still else None,
+            )
+            found = measure(subject, self.instruments)
+            for name, values in poses.items():
+                found.curves[name] = np.array([np.nanmean(values[at]) for at in subject.seconds()])
+            return found
+
         return measured
 
 

@@ -108,7 +108,10 @@ def said(interval: Interval) -> str:
 
 
 def print_thirds(table: Table, name: str, title: str, form: str) -> None:
-    """Prints how errors of ours depend on one of the curves, in thirds of all seconds; form: of its values."""
+    """Prints how errors of ours depend on one of the curves, in thirds of all seconds; form: of its values.
+
+    People differ, and a third can be mostly one person's: so also beside the other seconds of the same videos.
+    """
     curves = [video[OURS][0].curves for video in table.videos()]
     print(f"\nOurs by {title}")
     if not all(name in curve for curve in curves):
@@ -119,14 +122,20 @@ def print_thirds(table: Table, name: str, title: str, form: str) -> None:
     edges = np.quantile(np.concatenate([curve[name] for curve in curves]), [0, 1 / 3, 2 / 3, 1])
     for low, high in pairwise(edges):
         here = [(curve[name] >= low) & (curve[name] <= high) for curve in curves]
-        means = {
-            error: bootstrap(
-                [curve[error][at].mean() for curve, at in zip(curves, here, strict=True) if at.any()]
-            )
-            for error in ("identity_truth", "silhouette_iou")
-        }
-        found = f"identity error {means['identity_truth']} Lab, silhouette IoU {means['silhouette_iou']}"
+        identity, overlap = (_there(curves, here, error) for error in ("identity_truth", "silhouette_iou"))
+        found = f"identity error {identity[0]} Lab, silhouette IoU {overlap[0]}"
         print(f"{low:{form}} to {high:{form}}: {found}, in {sum(at.any() for at in here)} videos")
+        mixed = sum(at.any() and not at.all() for at in here)
+        print(f"    less that of the same video's other seconds: {identity[1]}, {overlap[1]}, in {mixed}")
+
+
+def _there(
+    curves: list[dict[str, np.ndarray]], here: list[np.ndarray], error: str
+) -> tuple[Interval, Interval]:
+    """An error's mean in some seconds, and how much more that is than in the other seconds of the same videos."""
+    pairs = [(curve[error], at) for curve, at in zip(curves, here, strict=True) if at.any()]
+    more = [values[at].mean() - values[~at].mean() for values, at in pairs if not at.all()]
+    return bootstrap([values[at].mean() for values, at in pairs]), bootstrap(more)
 
 
 def print_strata(tables: dict[str, Table]) -> dict[str, Any]:
