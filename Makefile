@@ -98,7 +98,7 @@ lint: setup
 	$(BIN)/mypy posegen pipeline training serving mini_model testkit tests benchmarks
 
 test: lint test-programs test-fast
-	$(BIN)/pytest -m "slow and not long" --durations=25
+	$(BIN)/pytest -m "slow and not long" --numprocesses 2 --dist loadfile --durations=25
 
 test-long: setup
 	$(BIN)/pytest -m long --durations=25

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the mini model from nothing; by the sum of its stages in about eight hours, on two CPU cores that do nothing else.
+# Makes the mini model from nothing; by the sum of its stages in about ten hours, on two CPU cores that do nothing else.
 # The bundled adapters' LoRA was trained with Muon, by an earlier version; training/train.py now has AdamW alone.
 set -e
 puppets() {
@@ -30,7 +30,7 @@ puppets --output build/mini/leaving --away 0.12 --clips 12288
 train_faster --data.dataset build/mini/leaving --output build/training/base \
     --adapter.start build/training/fourth/adapters/base --steps 8000 --optimizer.learning_rate 1.5e-3
 # Half of the clips that items come from are a part of a long motion, whose picture shows the person some way off; what is
-# bundled had none of these, in any stage.
+# bundled had these in its last two stages alone.
 python mini_model/pretrain.py items --clips 7600
 # What is bundled had steps 1 to 300 at a learning rate that fell as for 900 steps, and wrong targets in a few steps
 # before the 420th, at a twelfth of the learning rate: its codec's file was written anew under it. Its further steps
@@ -56,5 +56,15 @@ python mini_model/pretrain.py items --folder build/mini/three --frames 22 --clip
 python mini_model/pretrain.py adapter --folder build/mini/three --adapter cond --start build/mini/long/adapters/cond \
     --neighbours build/mini/long/adapters/base \
     --steps 1742 --learning-rate 2e-3 --rollouts 0.4 --validate-every 200 --threads 1
-python mini_model/bundle.py --adapters build/mini/longer/adapters/base build/mini/three/adapters/cond \
+# What is bundled had its items here from seeds 60,000 and 80,000 on, and came in two parts, each with its learning rate
+# falling by the clock: base in 655 and 2,012 steps, cond in 180 and 314, between what the first and the last base makes.
+python mini_model/pretrain.py items --folder build/mini/far --clips 5000
+torchrun --nproc-per-node 2 -- mini_model/pretrain.py adapter --folder build/mini/far --adapter base \
+    --start build/mini/longer/adapters/base --batch 12 \
+    --steps 2667 --learning-rate 2e-3 --rollouts 0.3 --validate-every 400 --threads 1
+python mini_model/pretrain.py items --folder build/mini/between --frames 22 --clips 1400
+torchrun --nproc-per-node 2 -- mini_model/pretrain.py adapter --folder build/mini/between --adapter cond \
+    --start build/mini/three/adapters/cond --neighbours build/mini/far/adapters/base --batch 12 \
+    --steps 494 --learning-rate 1.2e-3 --rollouts 0.3 --validate-every 200 --threads 1
+python mini_model/bundle.py --adapters build/mini/far/adapters/base build/mini/between/adapters/cond \
     --runs build/training/first build/training/second build/training/third build/training/fourth build/training/base
