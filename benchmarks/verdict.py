@@ -125,8 +125,8 @@ def print_thirds(table: Table, name: str, title: str, form: str) -> None:
         identity, overlap = (_there(curves, here, error) for error in ("identity_truth", "silhouette_iou"))
         found = f"identity error {identity[0]} Lab, silhouette IoU {overlap[0]}"
         print(f"{low:{form}} to {high:{form}}: {found}, in {sum(at.any() for at in here)} videos")
-        mixed = sum(at.any() and not at.all() for at in here)
-        print(f"    less that of the same video's other seconds: {identity[1]}, {overlap[1]}, in {mixed}")
+        if mixed := sum(at.any() and not at.all() for at in here):
+            print(f"    less that of the same video's other seconds: {identity[1]}, {overlap[1]}, in {mixed}")
 
 
 def _there(

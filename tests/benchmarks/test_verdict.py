@@ -40,6 +40,16 @@ def test_a_third_that_is_one_persons_is_compared_with_that_persons_other_seconds
     assert "less that of the same video's other seconds: -15 [-15, -15], 0.5 [0.5, 0.5], in 2" in lines[3]
 
 
+def test_a_video_whose_seconds_are_all_alike_has_no_others_to_compare(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = Table(tmp_path)
+    alike = dict.fromkeys(("away", "identity_truth", "silhouette_iou"), np.ones(30))
+    table.add(30, 0, [(OURS, Measured("video", 360, 12, alike), {})])
+    print_thirds(table, "away", "distance", ".0f")
+    assert "identity error 1 " in (printed := capsys.readouterr().out) and "other seconds" not in printed
+
+
 def test_videos_measured_before_a_curve_existed_end_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
