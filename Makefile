@@ -97,6 +97,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy posegen pipeline training serving mini_model testkit tests benchmarks
 
+# Slow tests wait more than they compute, each file for a Ray cluster of its own; two at a time, as each takes memory.
 test: lint test-programs test-fast
 	$(BIN)/pytest -m "slow and not long" --numprocesses 2 --dist loadfile --durations=25
 

@@ -122,14 +122,18 @@ def print_thirds(table: Table, name: str, title: str, form: str) -> None:
     edges = np.quantile(np.concatenate([curve[name] for curve in curves]), [0, 1 / 3, 2 / 3, 1])
     for low, high in pairwise(edges):
         here = [(curve[name] >= low) & (curve[name] <= high) for curve in curves]
-        identity, overlap = (_there(curves, here, error) for error in ("identity_truth", "silhouette_iou"))
-        found = f"identity error {identity[0]} Lab, silhouette IoU {overlap[0]}"
+        (identity, identity_more), (overlap, overlap_more) = (
+            _beside_others(curves, here, error) for error in ("identity_truth", "silhouette_iou")
+        )
+        found = f"identity error {identity} Lab, silhouette IoU {overlap}"
         print(f"{low:{form}} to {high:{form}}: {found}, in {sum(at.any() for at in here)} videos")
         if mixed := sum(at.any() and not at.all() for at in here):
-            print(f"    less that of the same video's other seconds: {identity[1]}, {overlap[1]}, in {mixed}")
+            print(
+                f"    less that of the same video's other seconds: {identity_more}, {overlap_more}, in {mixed}"
+            )
 
 
-def _there(
+def _beside_others(
     curves: list[dict[str, np.ndarray]], here: list[np.ndarray], error: str
 ) -> tuple[Interval, Interval]:
     """An error's mean in some seconds, and how much more that is than in the other seconds of the same videos."""
